@@ -1,0 +1,1 @@
+"""The bundle: what is deployed, a directory that describes itself."""

@@ -1,0 +1,68 @@
+"""``eosfm-edge export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eosfm_edge.cli.options import (
+    PATH,
+    console,
+    megabytes,
+    overwrite,
+    radiometry,
+    scene_bands,
+)
+
+
+@click.command()
+@click.argument("ensemble", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The bundle to write: NAME.eosfm.")
+@click.option("--target", type=click.Choice(["cpu"]), default="cpu", show_default=True)
+@click.option(
+    "--scene",
+    type=PATH,
+    required=True,
+    help="Real imagery: tiles of it check the exported model and become its known answer.",
+)
+@click.option(
+    "--tile", type=int, default=224, show_default=True, help="Pixels a side, a multiple of 32."
+)
+@click.option("--dynamic-batch", is_flag=True, help="Let the model take several tiles at once.")
+@scene_bands
+@radiometry
+@overwrite
+def export(ensemble: Path, output: Path, **options: Any) -> None:
+    """Export an ENSEMBLE directory as a bundle.
+
+    The model is run with ONNX Runtime on tiles of the scene and compared with PyTorch; no
+    bundle is written if a level differs by more than 1e-4 of its largest value.
+    """
+    from eosfm_edge.export.exporter import ExportOptions, export_bundle
+    from eosfm_edge.scene.scene import Radiometry
+
+    manifest = export_bundle(
+        ensemble,
+        options["scene"],
+        output,
+        ExportOptions(
+            target=options["target"],
+            tile=options["tile"],
+            dynamic_batch=options["dynamic_batch"],
+            names=options["names"],
+            radiometry=Radiometry(options["scale"], options["offset"], options["nodata"]),
+            overwrite=options["overwrite"],
+        ),
+    )
+    out = console()
+    worst = max(level.relative for level in manifest.parity.levels)
+    out.print(
+        f"{output}: {megabytes(sum(entry.size for entry in manifest.files.values()))}, "
+        f"{len(manifest.specialists)} specialists in, {len(manifest.left_out)} left out"
+    )
+    out.print(
+        f"parity with PyTorch on {manifest.parity.tiles} real tiles: {worst:.1e} of the largest "
+        f"value at most (limit {manifest.parity.tolerance:.0e})"
+    )

@@ -1,0 +1,76 @@
+"""The command and its contract with scripts: messages on stderr, documented exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+
+import click
+
+import eosfm_edge
+from eosfm_edge.cli.export import export
+from eosfm_edge.cli.import_ import import_
+from eosfm_edge.cli.inspect import inspect
+from eosfm_edge.cli.run import run
+from eosfm_edge.cli.verify import verify
+from eosfm_edge.errors import ExitCode, UserError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(eosfm_edge.__version__, prog_name="eosfm-edge")
+def cli() -> None:
+    r"""Make EoS-FM ensembles of remote-sensing specialists run at the edge.
+
+    \b
+    trained weights --import--> ensemble/ --export--> NAME.eosfm/ --run--> feature rasters
+
+    Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a bug in eosfm-edge;
+    130 interrupted.
+    """
+
+
+for command in (import_, inspect, export, run, verify):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; never prints a traceback unless EOSFM_DEBUG is set."""
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.WRONG_USE)
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted; nothing was written")
+        sys.exit(ExitCode.INTERRUPTED)
+    except UserError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output, such as head, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.DONE)
+    except Exception as error:
+        if os.environ.get("EOSFM_DEBUG"):
+            traceback.print_exc()
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _say(
+            f"internal error: {type(error).__name__}: {error} ({place.filename}:{place.lineno})\n"
+            "  this is a bug in eosfm-edge: please report it, with what EOSFM_DEBUG=1 prints"
+        )
+        sys.exit(ExitCode.BUG)
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    # Only what is meant for users; libraries' deprecations are for developers.
+    if issubclass(category, UserWarning) and category.__module__.startswith("eosfm_edge."):
+        _say(f"warning: {message}")

@@ -1,0 +1,93 @@
+"""``eosfm-edge run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from eosfm_edge.cli.options import (
+    BACKENDS,
+    PATH,
+    console,
+    megabytes,
+    overwrite,
+    radiometry,
+    scene_bands,
+)
+
+
+@click.command()
+@click.argument("bundle", type=PATH)
+@click.argument("scene", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The folder for level*.tif.")
+@click.option("--backend", type=click.Choice(BACKENDS), default=BACKENDS[0], show_default=True)
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores.")
+@click.option(
+    "--overlap",
+    type=int,
+    help="Pixels that tiles share, a multiple of 32.  [default: a quarter of a tile]",
+)
+@click.option("--quicklook", is_flag=True, help="Write quicklook.png: the scene and its features.")
+@scene_bands
+@radiometry
+@overwrite
+def run(bundle: Path, scene: Path, output: Path, **options: Any) -> None:
+    """Run a BUNDLE over a SCENE and write its feature levels as cloud-optimised GeoTIFFs.
+
+    SCENE is anything rasterio opens, or a folder of single-band files, which may be of different
+    resolutions (..._B02.jp2, ..._B11_20m.tif). Tiles overlap and are blended; cells of which
+    less than half is valid become NaN.
+    """
+    from eosfm_edge.runtime.run import RunOptions, RunReport, run_scene
+    from eosfm_edge.scene.scene import Radiometry
+
+    def table(report: RunReport) -> Table:
+        rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        rows.add_row("scene", f"{report.megapixels:.2f} megapixels")
+        rows.add_row("tiles", f"{report.tiles}, of which {report.skipped_tiles} without data")
+        rows.add_row(
+            "time",
+            f"{report.seconds:.1f} s, {report.seconds_per_megapixel:.2f} s per megapixel "
+            f"({report.backend}: {report.compute_seconds:.1f} s)",
+        )
+        for name, size in report.bytes.items():
+            rows.add_row(name, megabytes(size))
+        rows.add_row("all", f"{megabytes(sum(report.bytes.values()))} in {output}")
+        return rows
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        stages: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bar.add_task(stage, total=total)
+            bar.update(stages[stage], completed=done)
+
+        report = run_scene(
+            bundle,
+            scene,
+            output,
+            RunOptions(
+                backend=options["backend"],
+                threads=options["threads"],
+                overlap=options["overlap"],
+                quicklook=options["quicklook"],
+                overwrite=options["overwrite"],
+                names=options["names"],
+                radiometry=Radiometry(options["scale"], options["offset"], options["nodata"]),
+            ),
+            progress=progress,
+        )
+    console().print(table(report))

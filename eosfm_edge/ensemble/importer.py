@@ -1,0 +1,281 @@
+"""``eosfm-edge import``: trained weights become an ensemble directory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+from pydantic import ValidationError
+
+from eosfm_edge.ensemble.bands import PRESETS, Band, parse_bands
+from eosfm_edge.ensemble.checkpoint import Checkpoint, EncoderEntry, State, read_checkpoint
+from eosfm_edge.ensemble.model import build_from_state
+from eosfm_edge.ensemble.spec import (
+    INPUT_ADAPTER,
+    LEVELS,
+    EnsembleSpec,
+    FusionMode,
+    InputBand,
+    NormalisationMode,
+    Provenance,
+    SelectionSpec,
+    SpecialistSpec,
+    explain,
+)
+from eosfm_edge.ensemble.specialist import backbone_from_config, recognise, widths
+from eosfm_edge.ensemble.state import SELECTION_WEIGHTS, check_shared, check_specialist
+from eosfm_edge.ensemble.store import save_ensemble
+from eosfm_edge.errors import UserError
+
+_PENDING = "0" * 64  # a digest that save_ensemble fills in
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What weight files do not say. None: taken from the files, or the reference's default."""
+
+    name: str | None = None
+    input: tuple[InputBand, ...] | None = None
+    specialist_bands: Mapping[str, tuple[Band, ...]] = field(default_factory=dict)
+    normalisation: NormalisationMode | None = None
+    selection: SelectionSpec | None = None
+    fusion: FusionMode | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written, and what the user should know about how it was read."""
+
+    spec: EnsembleSpec
+    notes: tuple[str, ...]
+
+
+def import_ensemble(
+    sources: Sequence[Path],
+    directory: Path,
+    options: ImportOptions = ImportOptions(),
+    *,
+    overwrite: bool = False,
+) -> Imported:
+    """Read weight files and write an ensemble directory.
+
+    Args:
+        sources: EoS-FM ``.pth`` lists, Lightning or TerraTorch ``.ckpt``, and single specialists,
+            in the order that the ensemble shall have; at most one of them with what specialists
+            share.
+        directory: the ensemble directory to write.
+        options: what the files do not say.
+        overwrite: replace a directory that is there.
+
+    Raises:
+        UserError: a file cannot be read safely, or its tensors do not fit; nothing is written.
+    """
+    checkpoints = [read_checkpoint(path) for path in sources]
+    entries = [(c, entry) for c in checkpoints for entry in c.encoders]
+    if not entries:
+        raise UserError("no specialist in " + ", ".join(str(path) for path in sources))
+    shared, header = _shared(checkpoints)
+    names = _unique([_name(c, entry) for c, entry in entries])
+    _check_order(header, names)
+    unknown = set(options.specialist_bands) - set(names)
+    if unknown:
+        raise UserError(
+            f"bands are given for {sorted(unknown)[0]!r}", expected=f"one of {', '.join(names)}"
+        )
+    specialists = [
+        _specialist(c, entry, name, options.specialist_bands.get(name))
+        for (c, entry), name in zip(entries, names, strict=True)
+    ]
+    notes: list[str] = []
+    spec = _spec(directory, specialists, shared, header, options, notes)
+    shared = _complete(shared, spec, bool(header) or any(c.shared for c in checkpoints), notes)
+    where = ", ".join(str(c.path) for c in checkpoints if c.shared) or "the ensemble"
+    check_shared(shared, spec, where)
+    # Building it is the last check: skipped specialists are warned of, and a fusion that
+    # cannot work is refused, before anything is written.
+    encoders = {
+        f"encoders.{i}.{k}": v for i, (_, e) in enumerate(entries) for k, v in e.state.items()
+    }
+    build_from_state(spec, {**encoders, **shared})
+    written = save_ensemble(
+        directory, spec, [entry.state for _, entry in entries], shared, overwrite=overwrite
+    )
+    return Imported(written, tuple(notes))
+
+
+def _shared(checkpoints: Sequence[Checkpoint]) -> tuple[State, Mapping[str, str]]:
+    """Return the tensors that specialists share and the header of the file they came in."""
+    holders = [c for c in checkpoints if c.shared]
+    if len(holders) > 1:
+        raise UserError(
+            f"{holders[0].path} and {holders[1].path} both hold selection, normalisation or fusion",
+            expected="at most one file with what specialists share",
+        )
+    return (holders[0].shared, holders[0].metadata) if holders else ({}, {})
+
+
+def _name(checkpoint: Checkpoint, entry: EncoderEntry) -> str:
+    """Return what the file calls the specialist, or what the file is called."""
+    given = entry.config.get("encoder_name") or checkpoint.metadata.get("name")
+    if given is None and len(checkpoint.encoders) > 1:
+        given = f"encoder_{checkpoint.encoders.index(entry) + 1}"  # the reference's own default
+    if given is None:
+        path = checkpoint.path
+        given = path.parent.name if path.stem == "model" else path.stem
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", str(given)).lstrip("._-")[:64]
+    return plain or "specialist"
+
+
+def _unique(names: list[str]) -> list[str]:
+    result: list[str] = []
+    for name in names:
+        candidate, n = name, 2
+        while candidate in result:
+            candidate, n = f"{name}_{n}", n + 1
+        result.append(candidate)
+    return result
+
+
+def _check_order(header: Mapping[str, str], names: Sequence[str]) -> None:
+    """Statistics and fusion belong to specialists by number: refuse another order."""
+    meant = header.get("specialists")
+    if meant is not None and meant.split(",") != list(names):
+        raise UserError(
+            f"specialists are given as {', '.join(names)}",
+            expected=meant.replace(",", ", ") + ", as the file with their fusion says",
+            remedy="give the files in that order",
+        )
+
+
+def _specialist(
+    checkpoint: Checkpoint, entry: EncoderEntry, name: str, bands: tuple[Band, ...] | None
+) -> SpecialistSpec:
+    recognised = recognise(entry.state)
+    if "backbone" in entry.config:
+        backbone = backbone_from_config(entry.config["backbone"])
+        in_chans = cast(int, entry.in_chans)
+    elif recognised:
+        backbone, in_chans = recognised
+    else:
+        raise UserError(
+            f"{entry.where} is no ConvNeXtV2 that timm knows: the stem, or the blocks and "
+            "channels of its stages, fit none",
+            expected="a whole encoder, under timm's features_only names",
+        )
+    check_specialist(entry.state, backbone, in_chans, entry.where)
+    metadata = checkpoint.metadata
+    if bands is None and "bands" in metadata:
+        bands = parse_bands(metadata["bands"])
+    bands = bands or _usual_bands(in_chans)
+    if len(bands) != in_chans:
+        raise UserError(
+            f"{entry.where} takes {in_chans} bands", expected=f"the {len(bands)} that are named"
+        )
+    return SpecialistSpec(
+        name=name,
+        backbone=backbone,
+        bands=bands,
+        weights=f"specialists/{name}.safetensors",
+        weights_sha256=_PENDING,
+        provenance=Provenance(
+            source=checkpoint.path.name,
+            source_sha256=checkpoint.sha256,
+            licence=metadata.get("licence"),
+            citation=metadata.get("citation"),
+        ),
+    )
+
+
+def _usual_bands(count: int) -> tuple[Band, ...]:
+    """Return the band set that EoS-FM means by a number, or bands known only by their place."""
+    for names in PRESETS.values():
+        if len(names) == count:
+            return tuple(Band(name=name) for name in names)
+    return tuple(Band() for _ in range(count))
+
+
+def _spec(
+    directory: Path,
+    specialists: Sequence[SpecialistSpec],
+    shared: State,
+    header: Mapping[str, str],
+    options: ImportOptions,
+    notes: list[str],
+) -> EnsembleSpec:
+    try:
+        if options.input:
+            bands = options.input
+        elif "input" in header:
+            bands = INPUT_ADAPTER.validate_json(header["input"])
+        else:
+            raise UserError(
+                "the files do not say what bands the ensemble's input has",
+                remedy=f"add --bands, with names or one of {', '.join(PRESETS)}",
+            )
+        selection = options.selection or (
+            SelectionSpec.model_validate_json(header["selection"])
+            if "selection" in header
+            else SelectionSpec()
+        )
+        return EnsembleSpec(
+            name=options.name or re.sub(r"[^A-Za-z0-9._-]+", "_", directory.name).lstrip("._-"),
+            input=bands,
+            specialists=tuple(specialists),
+            normalisation=options.normalisation or _normalisation(shared, header, notes),
+            projection=any(key.startswith("feature_projections.") for key in shared),
+            selection=selection,
+            fusion=options.fusion or _fusion(shared, header),
+            shared_sha256=_PENDING,
+        )
+    except ValidationError as error:
+        raise UserError(f"the ensemble does not hold together: {explain(error)}") from error
+
+
+def _normalisation(shared: State, header: Mapping[str, str], notes: list[str]) -> NormalisationMode:
+    if "normalisation" in header:
+        return cast(NormalisationMode, header["normalisation"])
+    if any(key.startswith("feature_normalizers.") for key in shared) or not shared:
+        return "batch"
+    notes.append("no normalisation statistics in the files: 'none' (or say --norm layer)")
+    return "none"
+
+
+def _fusion(shared: State, header: Mapping[str, str]) -> FusionMode:
+    if "fusion" in header:
+        return cast(FusionMode, header["fusion"])
+    if "feature_fusion.0.weight" in shared:
+        return "conv1x1"
+    return "mlp" if "feature_fusion.0.0.weight" in shared else "none"
+
+
+def _complete(shared: State, spec: EnsembleSpec, from_file: bool, notes: list[str]) -> State:
+    """Add what the reference starts with where the files have nothing.
+
+    Selection weights of 1 and, for specialists that come without an encoder around them,
+    normalisation statistics of mean 0 and variance 1.
+    """
+    complete = dict(shared)
+    if SELECTION_WEIGHTS not in complete:
+        complete[SELECTION_WEIGHTS] = torch.ones(len(spec.specialists))
+        if spec.selection.k not in (None, len(spec.specialists)):
+            raise UserError(
+                "the files hold no selection weights to take the largest of",
+                remedy="leave --top-k out",
+            )
+    else:
+        complete[SELECTION_WEIGHTS] = complete[SELECTION_WEIGHTS].flatten()
+    if spec.normalisation == "batch" and not from_file:
+        notes.append(
+            "no normalisation statistics in the files: mean 0 and variance 1, as the reference "
+            "starts with"
+        )
+        for i, specialist in enumerate(spec.specialists):
+            for level in LEVELS:
+                width = widths(specialist.backbone)[level]
+                complete[f"feature_normalizers.{i}.{level}.running_mean"] = torch.zeros(width)
+                complete[f"feature_normalizers.{i}.{level}.running_var"] = torch.ones(width)
+    return complete

@@ -1,0 +1,162 @@
+"""What ``ensemble.json`` says: everything about an ensemble but its tensors.
+
+Reading, checking and printing it needs no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from eosfm_edge.ensemble.adaptation import Indices, feature_sets
+from eosfm_edge.ensemble.bands import Band
+from eosfm_edge.errors import UserError
+
+SPEC_NAME = "ensemble.json"
+SHARED_NAME = "ensemble.safetensors"
+LEVEL_STRIDES = (4, 8, 16, 32)
+LEVELS = range(len(LEVEL_STRIDES))
+
+Model = TypeVar("Model", bound=BaseModel)
+
+NormalisationMode = Literal["batch", "layer", "none"]
+FusionMode = Literal["none", "conv1x1", "mlp", "addition", "multiplication"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# Names become file names and parts of ONNX node names.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Strict(BaseModel):
+    """A part of a file format: immutable, and unknown fields are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _inside(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError("must be a relative path inside the directory")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_inside)]
+
+
+class InputBand(Band):
+    """A band of the ensemble's input and how its stored values are to be read.
+
+    physical = stored * scale + offset. ``nodata`` and ``fill`` are stored values: pixels where
+    any band is ``nodata`` are not valid, and are given ``fill`` before the specialists see them.
+    """
+
+    scale: float = Field(default=1.0, allow_inf_nan=False)
+    offset: float = Field(default=0.0, allow_inf_nan=False)
+    nodata: float | None = Field(default=None, allow_inf_nan=False)
+    fill: float = Field(default=0.0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _scale_is_usable(self) -> InputBand:
+        if self.scale == 0:
+            raise ValueError("a band's scale must not be 0")
+        return self
+
+
+class Provenance(Strict):
+    """Where a specialist came from and on what terms."""
+
+    source: str
+    source_sha256: Sha256 | None = None
+    licence: str | None = None
+    citation: str | None = None
+
+
+class SpecialistSpec(Strict):
+    """One specialist: a timm ConvNeXtV2 run for its features, with the bands it wants."""
+
+    name: Name
+    backbone: str = Field(pattern=r"^convnextv2_[a-z0-9_]+$")
+    bands: tuple[Band, ...] = Field(min_length=1)
+    weights: RelativePath
+    weights_sha256: Sha256
+    provenance: Provenance
+
+
+class SelectionSpec(Strict):
+    """How much each specialist counts.
+
+    ``topk``: the ``k`` largest selection weights count 1, or their value with
+    ``scale_features``; the others 0. ``smooth``: the sigmoid of the weight, or its value.
+    """
+
+    mode: Literal["topk", "smooth"] = "topk"
+    k: int | None = Field(default=None, ge=1)  # None: all
+    scale_features: bool = False
+
+
+class EnsembleSpec(Strict):
+    """An ensemble without its tensors: the content of ``ensemble.json``."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    input: tuple[InputBand, ...] = Field(min_length=1)
+    specialists: tuple[SpecialistSpec, ...] = Field(min_length=1)
+    normalisation: NormalisationMode
+    projection: bool
+    selection: SelectionSpec
+    fusion: FusionMode
+    shared_sha256: Sha256
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EnsembleSpec:
+        names = [specialist.name for specialist in self.specialists]
+        if len(set(names)) != len(names):
+            raise ValueError(f"specialists have the same name: {', '.join(names)}")
+        if self.selection.k is not None and self.selection.k > len(names):
+            raise ValueError(f"selection.k is {self.selection.k}, specialists are {len(names)}")
+        return self
+
+    def feature_sets(self) -> tuple[tuple[Indices, ...], ...]:
+        """Return for each specialist the input's band indices of each of its runs."""
+        return tuple(feature_sets(s.bands, self.input) for s in self.specialists)
+
+
+# How the parts of an ensemble travel in the header of a .safetensors file, as JSON strings.
+INPUT_ADAPTER: TypeAdapter[tuple[InputBand, ...]] = TypeAdapter(tuple[InputBand, ...])
+
+
+def read_spec(directory: Path) -> EnsembleSpec:
+    """Read and check ``ensemble.json`` of an ensemble directory.
+
+    Raises:
+        UserError: it is missing, is not JSON or breaks the schema.
+    """
+    return read_json_model(EnsembleSpec, directory / SPEC_NAME)
+
+
+def read_json_model(kind: type[Model], path: Path) -> Model:
+    """Read a JSON file into a pydantic model, naming file and field in every complaint."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist", expected=f"a {kind.__name__} file") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise UserError(f"{path} is not valid: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first complaint of a validation, with the field it is about."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place}: {first['msg']}{more}" if place else f"{first['msg']}{more}"

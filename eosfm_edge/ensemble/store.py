@@ -1,0 +1,106 @@
+"""The ensemble directory: ``ensemble.json`` and ``.safetensors`` files, never a pickle.
+
+One file for each specialist, so that institutions can contribute, replace and sign them one by
+one, and one for what they share. ``docs/ensemble.md`` is the format's page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from eosfm_edge.ensemble.model import Ensemble, build_from_state
+from eosfm_edge.ensemble.spec import (
+    SHARED_NAME,
+    SPEC_NAME,
+    EnsembleSpec,
+    Sha256,
+    SpecialistSpec,
+    read_spec,
+)
+from eosfm_edge.ensemble.state import check_shared, check_specialist
+from eosfm_edge.errors import UserError
+from eosfm_edge.files import atomic_directory, sha256_file
+
+
+def load_ensemble(directory: Path) -> Ensemble:
+    """Load an ensemble directory as a model in evaluation mode, fp32.
+
+    Raises:
+        UserError: a file is missing, is not what ``ensemble.json`` says, or does not fit.
+    """
+    spec = read_spec(directory)
+    state: dict[str, Tensor] = {}
+    for i, specialist in enumerate(spec.specialists):
+        path = directory / specialist.weights
+        tensors = _read(path, specialist.weights_sha256)
+        check_specialist(tensors, specialist.backbone, len(specialist.bands), str(path))
+        state |= {f"encoders.{i}.{key}": value for key, value in tensors.items()}
+    path = directory / SHARED_NAME
+    shared = _read(path, spec.shared_sha256)
+    check_shared(shared, spec, str(path))
+    return build_from_state(spec, state | shared)
+
+
+def _read(path: Path, sha256: Sha256) -> dict[str, Tensor]:
+    try:
+        if sha256_file(path) != sha256:
+            raise UserError(
+                f"{path} is not the file that {SPEC_NAME} was written with",
+                expected=f"SHA-256 {sha256}",
+                remedy="import the ensemble again, or put the original file back",
+            )
+        return load(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file: {error}") from error
+
+
+def save_ensemble(
+    directory: Path,
+    describe: EnsembleSpec,
+    specialists: list[Mapping[str, Tensor]],
+    shared: Mapping[str, Tensor],
+    *,
+    overwrite: bool = False,
+) -> EnsembleSpec:
+    """Write an ensemble directory, whole or not at all; returns its spec with the digests.
+
+    Args:
+        directory: where to.
+        describe: the spec; its digests are replaced by those of the files written.
+        specialists: each specialist's tensors, under timm's names, in the spec's order.
+        shared: everything else, under the reference's names.
+        overwrite: replace a directory that is there.
+    """
+    with atomic_directory(directory, overwrite=overwrite) as scratch:
+        written: list[SpecialistSpec] = []
+        for specialist, tensors in zip(describe.specialists, specialists, strict=True):
+            path = scratch / specialist.weights
+            path.parent.mkdir(exist_ok=True)
+            _save(tensors, path)
+            written.append(specialist.model_copy(update={"weights_sha256": sha256_file(path)}))
+        _save(shared, scratch / SHARED_NAME)
+        spec = describe.model_copy(
+            update={
+                "specialists": tuple(written),
+                "shared_sha256": sha256_file(scratch / SHARED_NAME),
+            }
+        )
+        (scratch / SPEC_NAME).write_text(spec.model_dump_json(indent=1) + "\n")
+    return spec
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    # Views into one storage and odd strides are normal in checkpoints; safetensors wants neither.
+    plain = {
+        key: torch.clone(value, memory_format=torch.contiguous_format)
+        for key, value in tensors.items()
+    }
+    save_file(plain, path)

@@ -1,0 +1,42 @@
+"""What can go wrong, as users see it.
+
+Two families: a :class:`UserError` is for the user to mend and prints one message without a
+traceback; anything else that escapes is a bug in eosfm-edge. :class:`ExitCode` is the contract
+that scripts rely on.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    CHECK_FAILED = 1
+    WRONG_USE = 2
+    BUG = 3
+    INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """Wrong use or bad input: says what was found, what was expected and what to do."""
+
+    exit_code = ExitCode.WRONG_USE
+
+    def __init__(
+        self, found: str, *, expected: str | None = None, remedy: str | None = None
+    ) -> None:
+        parts = [found]
+        if expected:
+            parts.append(f"  expected: {expected}")
+        if remedy:
+            parts.append(f"  to mend:  {remedy}")
+        super().__init__("\n".join(parts))
+
+
+class CheckFailedError(UserError):
+    """Everything was read and run, but the result is not what it must be."""
+
+    exit_code = ExitCode.CHECK_FAILED

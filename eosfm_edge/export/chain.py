@@ -1,0 +1,61 @@
+"""The chain as it is exported: from stored values to fused levels, and nothing that is not used."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from eosfm_edge.ensemble.fusion import slice_inputs
+from eosfm_edge.ensemble.model import Ensemble
+from eosfm_edge.ensemble.spec import LEVELS
+from eosfm_edge.errors import UserError
+
+
+class Chain(nn.Module):
+    """An ensemble without its unselected specialists, taking stored values.
+
+    Gives what :class:`~eosfm_edge.ensemble.model.Ensemble` gives of the same image in physical
+    units. Specialists whose selection is 0 are not run; the fusion is sliced to match.
+
+    Raises:
+        UserError: no specialist is selected, or the fusion is a product with a zero in it.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        super().__init__()
+        spec = ensemble.spec
+        self.ensemble = ensemble
+        self.factors = [float(factor) for factor in ensemble.encoder_selector()]
+        owners = ensemble.set_owners()
+        kept = [self.factors[owner] != 0 for owner in owners]
+        if not any(kept):
+            raise UserError("every specialist that can be run has a selection weight of 0")
+        self.runs = [
+            (owner, bands)
+            for owner, sets in enumerate(ensemble.sets)
+            for bands in sets
+            if self.factors[owner] != 0
+        ]
+        self.fusions = nn.ModuleList(
+            [
+                slice_inputs(ensemble.feature_fusion[level], ensemble.set_widths(level), kept)
+                for level in LEVELS
+            ]
+        )
+        for name in ("scale", "offset"):
+            values = torch.tensor([[[getattr(band, name)]] for band in spec.input])
+            self.register_buffer(name, values)
+        self.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return four levels (N, C, H/s, W/s) of stored values (N, bands, H, W), fp32."""
+        physical = image * self.scale + self.offset
+        per_level: list[list[Tensor]] = [[] for _ in LEVELS]
+        for owner, bands in self.runs:
+            factor = self.factors[owner]
+            for level, features in enumerate(self.ensemble.set_features(physical, owner, bands)):
+                per_level[level].append(features if factor == 1.0 else features * factor)
+        return tuple(fuse(sets) for fuse, sets in zip(self.fusions, per_level, strict=True))

@@ -1,0 +1,100 @@
+"""Writing that is all or nothing, and digests."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from eosfm_edge.errors import UserError
+
+
+@contextmanager
+def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a scratch directory beside ``target`` that takes its place when the block succeeds.
+
+    When the block raises, Ctrl-C included, the scratch directory is removed and ``target`` is
+    what it was before.
+
+    Raises:
+        UserError: ``target`` exists and ``overwrite`` is false, or it cannot be written.
+    """
+    target = target.absolute()
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UserError(f"{target} exists and is not a directory", remedy="choose another output")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists", remedy="choose another output, or add --overwrite")
+    with _readable_os_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with _readable_os_errors(target):
+            yield scratch
+            scratch.chmod(0o777 & ~_umask())
+            _replace(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace(scratch: Path, target: Path) -> None:
+    """Put ``scratch`` where ``target`` is; if that fails, ``target`` is back in its place."""
+    if not target.exists():
+        scratch.rename(target)
+        return
+    retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(retired / target.name)
+    try:
+        scratch.rename(target)
+    except BaseException:
+        (retired / target.name).rename(target)
+        raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextmanager
+def _readable_os_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise cannot_write(target, error.strerror) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            where = error.filename or target.parent
+            raise UserError(
+                f"cannot write {target}: {error.strerror} ({where})",
+                remedy="choose a folder that you may write to",
+            ) from error
+        raise
+
+
+def cannot_write(target: Path, reason: object, needed: int | None = None) -> UserError:
+    """Return the error for a failed write, which says how much space there is."""
+    free = 0
+    with suppress(OSError):
+        free = shutil.disk_usage(target.parent).free
+    return UserError(
+        f"cannot write {target}: {reason}; {free / 1e6:,.0f} MB are free there",
+        expected=f"about {needed / 1e6:,.0f} MB" if needed else None,
+        remedy="free some space, or write to another disk",
+    )
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

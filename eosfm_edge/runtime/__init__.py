@@ -1,0 +1,1 @@
+"""Running a bundle over scenes. Nothing here needs torch."""

@@ -1,0 +1,254 @@
+"""``eosfm-edge run``: a bundle over a scene, tile by tile."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eosfm_edge.bundle.manifest import Manifest, read_manifest
+from eosfm_edge.ensemble.bands import Band
+from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.files import atomic_directory, cannot_write
+from eosfm_edge.runtime.backends import Backend, open_backend
+from eosfm_edge.runtime.features import LevelRaster
+from eosfm_edge.runtime.quicklook import write_quicklook
+from eosfm_edge.runtime.tiles import COARSEST, TileAxis
+from eosfm_edge.scene.scene import FloatImage, Mask, Radiometry, Scene, open_scene
+
+# A cell with fewer of its pixels valid than this becomes nodata.
+LEAST_VALID_SHARE = 0.5
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run.
+
+    Attributes:
+        backend: who computes.
+        threads: of the backend; 0 for all cores.
+        overlap: pixels that neighbouring tiles share, a multiple of 32; None: a quarter of a
+            tile, rounded up to that.
+        quicklook: write ``quicklook.png`` too.
+        overwrite: replace an output that is there.
+        names: what the bands of the scene are, if its files do not say so.
+        radiometry: scale, offset and nodata of the scene, if its files do not say so.
+    """
+
+    backend: str = "onnxruntime"
+    threads: int = 0
+    overlap: int | None = None
+    quicklook: bool = False
+    overwrite: bool = False
+    names: Sequence[Band] | None = None
+    radiometry: Radiometry | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did.
+
+    ``seconds`` is the whole run's wall time, ``compute_seconds`` the backend's share of it.
+    """
+
+    backend: str
+    megapixels: float
+    tiles: int
+    skipped_tiles: int
+    seconds: float
+    compute_seconds: float
+    bytes: dict[str, int]
+
+    @property
+    def seconds_per_megapixel(self) -> float:
+        """Wall seconds for a million scene pixels."""
+        return self.seconds / self.megapixels
+
+
+def run_scene(
+    bundle: Path,
+    scene_path: Path,
+    output: Path,
+    options: RunOptions | None = None,
+    *,
+    progress: Progress = lambda stage, done, total: None,
+) -> RunReport:
+    """Run a bundle over a scene and write its levels as cloud-optimised GeoTIFFs.
+
+    Args:
+        bundle: the bundle directory.
+        scene_path: anything rasterio opens, or a folder of single-band files.
+        output: a directory: ``level1.tif`` ... ``level4.tif`` (float32, NaN where there is no
+            data), each on the pixel grid of its stride.
+        options: how to run.
+        progress: called with the stage, and how many of its steps are done.
+
+    Raises:
+        UserError: the scene does not fit the bundle, has no valid pixel, or the output cannot
+            be written. Nothing is left under the output's name then.
+    """
+    options = options or RunOptions()
+    started = time.monotonic()
+    manifest = read_manifest(bundle)
+    overlap = _overlap(options.overlap, manifest.tile.size)
+    with ExitStack() as stack:
+        scene = stack.enter_context(
+            open_scene(
+                scene_path, manifest.input, names=options.names, radiometry=options.radiometry
+            )
+        )
+        columns, rows = _cover(scene, manifest.tile.size, overlap)
+        folder = stack.enter_context(atomic_directory(output, overwrite=options.overwrite))
+        _require_space(manifest, columns, rows, folder)
+        backend = open_backend(options.backend, bundle, manifest, options.threads)
+        rasters = [
+            stack.enter_context(
+                LevelRaster(
+                    level,
+                    folder,
+                    (columns.cells(level.stride), rows.cells(level.stride)),
+                    scene.transform,
+                    scene.crs,
+                )
+            )
+            for level in manifest.levels
+        ]
+        skipped, compute = _run_tiles(scene, backend, columns, rows, rasters, progress)
+        sizes = {}
+        for done, raster in enumerate(rasters):
+            progress("writing", done, len(rasters))
+            sizes[raster.path.name] = raster.finish()
+        progress("writing", len(rasters), len(rasters))
+        if options.quicklook:
+            path = folder / "quicklook.png"
+            write_quicklook(path, scene, manifest.input, rasters[0].path)
+            sizes[path.name] = path.stat().st_size
+        return RunReport(
+            backend=backend.name,
+            megapixels=scene.width * scene.height / 1e6,
+            tiles=len(columns.starts) * len(rows.starts),
+            skipped_tiles=skipped,
+            seconds=time.monotonic() - started,
+            compute_seconds=compute,
+            bytes=sizes,
+        )
+
+
+def _overlap(asked: int | None, tile: int) -> int:
+    if asked is None:
+        return -(-tile // 4 // COARSEST) * COARSEST if tile > COARSEST else 0
+    if asked % COARSEST or not 0 <= asked < tile:
+        raise UserError(
+            f"overlap is {asked} pixels",
+            expected=f"a multiple of {COARSEST} from 0 to {tile - COARSEST}, tiles being {tile}",
+        )
+    return asked
+
+
+def _cover(scene: Scene, tile: int, overlap: int) -> tuple[TileAxis, TileAxis]:
+    if min(scene.width, scene.height) < tile:
+        raise UserError(
+            f"{scene.path} is {scene.width} x {scene.height} pixels, smaller than a tile",
+            expected=f"at least {tile} x {tile}",
+            remedy="export the ensemble with a smaller --tile",
+        )
+    return TileAxis.cover(scene.width, tile, overlap), TileAxis.cover(scene.height, tile, overlap)
+
+
+def _require_space(manifest: Manifest, columns: TileAxis, rows: TileAxis, folder: Path) -> None:
+    """Refuse at once what cannot end well: the scratch files and the first COG stand together."""
+    sizes = [
+        columns.cells(level.stride) * rows.cells(level.stride) * level.channels * 4
+        for level in manifest.levels
+    ]
+    needed = sum(sizes) + max(sizes)
+    if shutil.disk_usage(folder).free < needed:
+        raise cannot_write(folder, "the disk is too full", needed)
+
+
+def _run_tiles(
+    scene: Scene,
+    backend: Backend,
+    columns: TileAxis,
+    rows: TileAxis,
+    rasters: Sequence[LevelRaster],
+    progress: Progress,
+) -> tuple[int, float]:
+    """Run every tile with something valid in it; returns tiles skipped and compute seconds."""
+    total, skipped, compute = len(columns.starts) * len(rows.starts), 0, 0.0
+    for row, top in enumerate(rows.starts):
+        for column, left in enumerate(columns.starts):
+            progress("tiles", row * len(columns.starts) + column, total)
+            image, valid, inside = _read_tile(scene, left, top, columns.size)
+            masks = [_valid_cells(valid, inside, raster.level.stride) for raster in rasters]
+            if any(mask.any() for mask in masks):
+                before = time.monotonic()
+                levels = [level[0] for level in backend.run(image[np.newaxis])]
+                compute += time.monotonic() - before
+                _require_finite(levels, left, top)
+            else:
+                skipped += 1
+                levels = [np.zeros((r.level.channels, *m.shape), np.float32)
+                          for r, m in zip(rasters, masks, strict=True)]  # fmt: skip
+            for raster, features, mask in zip(rasters, levels, masks, strict=True):
+                stride = raster.level.stride
+                weights = np.outer(rows.weights(row, stride), columns.weights(column, stride))
+                height, width = weights.shape
+                raster.add(
+                    features[:, :height, :width],
+                    weights,
+                    mask[:height, :width],
+                    left // stride,
+                    top // stride,
+                )
+    progress("tiles", total, total)
+    if skipped == total:
+        raise UserError(
+            f"{scene.path} has no valid pixel: every one is nodata or not a number",
+            remedy="check the file, or its nodata value (--nodata)",
+        )
+    return skipped, compute
+
+
+def _require_finite(levels: Sequence[FloatImage], left: int, top: int) -> None:
+    """NaN stands for nodata in the output: a NaN that was computed must not pass for it."""
+    if not all(np.isfinite(level).all() for level in levels):
+        raise CheckFailedError(
+            f"the model gives values that are not finite for the tile at column {left}, row {top}",
+            remedy="look at the scene's values there, and at its scale and offset",
+        )
+
+
+def _read_tile(scene: Scene, left: int, top: int, size: int) -> tuple[FloatImage, Mask, Mask]:
+    """Read a tile; what reaches over the scene's end is mirrored in, and not valid.
+
+    Returns:
+        The image (bands, size, size), and masks (size, size) of valid pixels and of pixels that
+        are inside the scene.
+    """
+    width, height = min(size, scene.width - left), min(size, scene.height - top)
+    image, valid = scene.read(left, top, width, height)
+    beyond = ((0, size - height), (0, size - width))
+    inside = np.pad(np.ones((height, width), np.bool_), beyond)
+    image = np.pad(image, ((0, 0), *beyond), mode="symmetric")
+    return image, np.pad(valid, beyond), inside
+
+
+def _valid_cells(valid: Mask, inside: Mask, stride: int) -> NDArray[np.bool_]:
+    """Return which cells of a level have enough valid pixels among those inside the scene."""
+    cells = valid.shape[0] // stride
+
+    def count(mask: Mask) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = mask.reshape(cells, stride, cells, stride).sum(axis=(1, 3))
+        return counts
+
+    enough: Mask = count(valid) >= np.maximum(LEAST_VALID_SHARE * count(inside), 1)
+    return enough

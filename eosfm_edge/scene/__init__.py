@@ -1,0 +1,1 @@
+"""Scenes: rasters as Earth-observation people have them, read window by window."""

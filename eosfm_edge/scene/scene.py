@@ -1,0 +1,227 @@
+"""A scene on one grid: windows of all wanted bands, with a mask of valid pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioIOError
+from rasterio.windows import Window
+
+from eosfm_edge.ensemble.bands import Band
+from eosfm_edge.ensemble.spec import InputBand
+from eosfm_edge.errors import UserError
+from eosfm_edge.scene.bands import SceneBand, match_bands, open_bands
+
+FloatImage = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+# GDAL keeps decoded blocks; a fixed ceiling keeps memory a matter of the tile, not of the scene.
+CACHE_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class Radiometry:
+    """How a scene's values are to be read, where its files do not say it: physical = v * s + o."""
+
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+
+
+class Scene:
+    """The wanted bands of a raster file or folder, on the grid of the finest of them.
+
+    Coarser bands are brought to that grid by nearest neighbour: every pixel keeps a value that
+    was measured. The scene is the part that all bands cover. Values come as the input's stored
+    values, whatever scale and offset the files use.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        transform: from pixel (column, row) to map coordinates.
+        crs: the coordinate system, or None.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        wanted: Sequence[InputBand],
+        bands: Sequence[SceneBand],
+        radiometry: Radiometry,
+    ) -> None:
+        self.path = path
+        self._wanted = tuple(wanted)
+        self._bands = tuple(bands)
+        self._radiometry = radiometry
+        finest = min(bands, key=lambda b: abs(b.dataset.transform.determinant)).dataset
+        self._aligned = all(_same_grid(b, bands[0]) for b in bands)
+        self.crs: CRS | None = finest.crs
+        if self._aligned:
+            self.transform: Affine = finest.transform
+            self.width, self.height = int(finest.width), int(finest.height)
+        else:
+            _require_north_up(bands)
+            self.transform, self.width, self.height = _common_grid(finest.transform, bands, path)
+
+    def read(self, left: int, top: int, width: int, height: int) -> tuple[FloatImage, Mask]:
+        """Read a window that lies inside the scene.
+
+        Returns:
+            Stored values (bands, height, width), float32, and a mask (height, width) that is
+            true where every band has a value. Where it is false the values are the bands' fill.
+
+        Raises:
+            UserError: the file is damaged there.
+        """
+        return self._assemble(
+            (height, width), lambda band: self._read_band(band, left, top, width, height)
+        )
+
+    def overview(self, longest: int) -> tuple[FloatImage, Mask]:
+        """Read the whole scene at no more than ``longest`` pixels a side, nearest neighbour."""
+        step = max(1.0, max(self.width, self.height) / longest)
+        size = (max(1, round(self.height / step)), max(1, round(self.width / step)))
+        return self._assemble(size, lambda band: _read(band, self._whole(band), size))
+
+    def _assemble(
+        self, size: tuple[int, int], read: Callable[[SceneBand], FloatImage]
+    ) -> tuple[FloatImage, Mask]:
+        image = np.empty((len(self._bands), *size), np.float32)
+        valid = np.ones(size, np.bool_)
+        for i, (band, wanted) in enumerate(zip(self._bands, self._wanted, strict=True)):
+            values = read(band)
+            valid &= np.isfinite(values)
+            for nodata in {band.nodata, wanted.nodata, self._radiometry.nodata} - {None}:
+                valid &= values != nodata
+            image[i] = self._stored(values, band, wanted)
+        for i, wanted in enumerate(self._wanted):
+            image[i][~valid] = wanted.fill
+        return image, valid
+
+    def _read_band(
+        self, band: SceneBand, left: int, top: int, width: int, height: int
+    ) -> FloatImage:
+        if self._aligned:
+            return _read(band, Window(left, top, width, height), (height, width))
+        columns, rows = self._source_pixels(band, left, top, width, height)
+        window = Window.from_slices((rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1))
+        values = _read(band, window, (int(window.height), int(window.width)))
+        return values[np.ix_(rows - rows[0], columns - columns[0])]
+
+    def _source_pixels(
+        self, band: SceneBand, left: int, top: int, width: int, height: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the band's column and row under the centre of each pixel of a window."""
+        to_source = ~band.dataset.transform * self.transform
+        columns, _ = to_source * (np.arange(left, left + width) + 0.5, np.full(width, 0.5))
+        _, rows = to_source * (np.full(height, 0.5), np.arange(top, top + height) + 0.5)
+        return np.floor(columns).astype(np.int64), np.floor(rows).astype(np.int64)
+
+    def _whole(self, band: SceneBand) -> Window:
+        """Return the window of a band, in its own pixels, that is the whole scene."""
+        to_source = ~band.dataset.transform * self.transform
+        left, top = to_source * (0, 0)
+        right, bottom = to_source * (self.width, self.height)
+        return Window(left, top, right - left, bottom - top)
+
+    def _stored(self, values: FloatImage, band: SceneBand, wanted: InputBand) -> FloatImage:
+        """Convert from the scene's scale and offset to the input's, where they differ."""
+        in_file = band.scale_offset or (wanted.scale, wanted.offset)
+        scale = in_file[0] if self._radiometry.scale is None else self._radiometry.scale
+        offset = in_file[1] if self._radiometry.offset is None else self._radiometry.offset
+        if (scale, offset) == (wanted.scale, wanted.offset):
+            return values
+        physical = values.astype(np.float64) * scale + offset
+        return ((physical - wanted.offset) / wanted.scale).astype(np.float32)
+
+
+@contextmanager
+def open_scene(
+    path: Path,
+    wanted: Sequence[InputBand],
+    *,
+    names: Sequence[Band] | None = None,
+    radiometry: Radiometry | None = None,
+) -> Iterator[Scene]:
+    """Open a scene for reading the bands that an ensemble or bundle takes.
+
+    Args:
+        path: anything rasterio opens, or a folder of single-band files (see
+            :func:`~eosfm_edge.scene.bands.open_bands`).
+        wanted: the input's bands.
+        names: what the bands of a raster file are, if it does not say so itself.
+        radiometry: scale, offset and nodata, if the files do not say so.
+
+    Raises:
+        UserError: it cannot be opened, lacks a band, or has a value type that is not supported.
+    """
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
+        bands = open_bands(path, names)
+        try:
+            matched = match_bands(wanted, bands, path)
+            yield Scene(path, wanted, matched, radiometry or Radiometry())
+        finally:
+            for band in bands:
+                band.dataset.close()
+
+
+def _read(band: SceneBand, window: Window, size: tuple[int, int]) -> FloatImage:
+    try:
+        values: FloatImage = band.dataset.read(
+            band.index,
+            window=window,
+            out_shape=size,
+            out_dtype="float32",
+            resampling=Resampling.nearest,
+        )
+    except RasterioIOError as error:
+        raise UserError(f"cannot read {band.place}: {error}") from error
+    return values
+
+
+def _same_grid(one: SceneBand, other: SceneBand) -> bool:
+    a, b = one.dataset, other.dataset
+    return a is b or (a.transform == b.transform and a.shape == b.shape)
+
+
+def _require_north_up(bands: Sequence[SceneBand]) -> None:
+    first = bands[0].dataset
+    for band in bands:
+        t = band.dataset.transform
+        if t.b or t.d or t.a <= 0 or t.e >= 0:
+            raise UserError(
+                f"{band.place} is rotated or upside down, and its grid differs from the others'",
+                expected="north-up bands, or bands on one grid",
+                remedy="bring them to one grid with gdalwarp",
+            )
+        if band.dataset.crs != first.crs:
+            raise UserError(
+                f"{band.place} is in {band.dataset.crs}, {first.name} in {first.crs}",
+                expected="one coordinate system",
+                remedy="bring them to one with gdalwarp",
+            )
+
+
+def _common_grid(finest: Affine, bands: Sequence[SceneBand], path: Path) -> tuple[Affine, int, int]:
+    """Return the part of the finest grid whose pixel centres all bands cover."""
+    bounds = [band.dataset.bounds for band in bands]
+    inverse = ~finest
+    left, top = inverse * (max(b.left for b in bounds), min(b.top for b in bounds))
+    right, bottom = inverse * (min(b.right for b in bounds), max(b.bottom for b in bounds))
+    # Pixel n has its centre at n + 0.5; the tolerance takes up rounding in the transforms.
+    first_column, end_column = (math.ceil(edge - 0.5 - 1e-6) for edge in (left, right))
+    first_row, end_row = (math.ceil(edge - 0.5 - 1e-6) for edge in (top, bottom))
+    width, height = end_column - first_column, end_row - first_row
+    if width <= 0 or height <= 0:
+        raise UserError(f"the bands of {path} do not overlap")
+    return finest * Affine.translation(first_column, first_row), width, height
