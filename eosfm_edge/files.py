@@ -35,10 +35,17 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
     try:
         with _readable_os_errors(target):
             yield scratch
-            scratch.chmod(0o777 & ~_umask())
+            _share(scratch)
             _replace(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _share(directory: Path) -> None:
+    """Give what is in a directory the usual permissions: libraries and mkdtemp give less."""
+    mask = _umask()
+    for path in (directory, *directory.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _replace(scratch: Path, target: Path) -> None:

@@ -8,10 +8,22 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from eosfm_edge.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
+from eosfm_edge.bundle.manifest import (
+    MANIFEST_NAME,
+    BundledSpecialist,
+    Manifest,
+    read_manifest,
+)
 from eosfm_edge.cli.options import PATH, console, megabytes
+from eosfm_edge.ensemble.adaptation import Indices
 from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.spec import SPEC_NAME, EnsembleSpec, InputBand, read_spec
+from eosfm_edge.ensemble.spec import (
+    SPEC_NAME,
+    EnsembleSpec,
+    InputBand,
+    SpecialistSpec,
+    read_spec,
+)
 from eosfm_edge.errors import UserError
 
 
@@ -41,41 +53,28 @@ def _read(directory: Path) -> EnsembleSpec | Manifest:
 
 
 def _show_ensemble(spec: EnsembleSpec) -> None:
-    selection: str = spec.selection.mode
-    if spec.selection.mode == "topk":
-        selection += f", {spec.selection.k or 'all'} of {len(spec.specialists)}"
-    if spec.selection.scale_features:
-        selection += ", features scaled"
     facts = _facts()
     facts.add_row("ensemble", spec.name)
-    facts.add_row("input", _input(spec.input))
+    _add_input(facts, spec.input)
     facts.add_row("normalisation", spec.normalisation)
     facts.add_row("projection", "yes" if spec.projection else "no")
-    facts.add_row("selection", selection)
+    facts.add_row("selection", _selection(spec))
     facts.add_row("fusion", spec.fusion)
-    specialists = _specialist_table()
-    for specialist, sets in zip(spec.specialists, spec.feature_sets(), strict=True):
-        runs = "; ".join(_bands([spec.input[i] for i in run]) for run in sets)
-        specialists.add_row(
-            specialist.name,
-            specialist.backbone,
-            _bands(specialist.bands),
-            runs or "skipped: no rule for the input's bands",
-            specialist.provenance.licence or "not stated",
-        )
-    console().print(facts, specialists, sep="\n")
+    console().print(facts)
+    for specialist, runs in zip(spec.specialists, spec.feature_sets(), strict=True):
+        console().print(_specialist(specialist, runs, spec.input))
 
 
 def _show_bundle(manifest: Manifest) -> None:
+    batch = "any number" if manifest.tile.dynamic_batch else "one"
+    worst = max(level.relative for level in manifest.parity.levels)
     facts = _facts()
     facts.add_row("bundle", f"{manifest.name}, by {manifest.created_with}")
     facts.add_row("target", f"{manifest.target}, {manifest.precision}")
-    facts.add_row("input", _input(manifest.input))
-    batch = "any number" if manifest.tile.dynamic_batch else "one"
+    _add_input(facts, manifest.input)
     facts.add_row("tile", f"{manifest.tile.size} x {manifest.tile.size} pixels, {batch} at a time")
     for level in manifest.levels:
         facts.add_row(level.name, f"{level.channels} channels, stride {level.stride}")
-    worst = max(level.relative for level in manifest.parity.levels)
     facts.add_row(
         "parity",
         f"{worst:.1e} of the largest value at most, {manifest.parity.tiles} tiles, "
@@ -83,41 +82,49 @@ def _show_bundle(manifest: Manifest) -> None:
     )
     for name, entry in manifest.files.items():
         facts.add_row(name, f"{megabytes(entry.size)}, SHA-256 {entry.sha256[:16]}...")
-    specialists = _specialist_table()
+    console().print(facts)
     for specialist in manifest.specialists:
-        runs = "; ".join(_bands([manifest.input[i] for i in run]) for run in specialist.runs)
-        specialists.add_row(
-            specialist.name,
-            specialist.backbone,
-            _bands(specialist.bands),
-            runs,
-            specialist.provenance.licence or "not stated",
-        )
+        console().print(_specialist(specialist, specialist.runs, manifest.input))
     for left_out in manifest.left_out:
-        specialists.add_row(left_out.name, "", "", f"left out: {left_out.reason}", "")
-    console().print(facts, specialists, sep="\n")
+        console().print(f"\n{left_out.name}: left out, {left_out.reason}")
 
 
 def _facts() -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    return table
+    return Table(show_header=False, box=None, padding=(0, 2, 0, 0))
 
 
-def _specialist_table() -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("specialist", "backbone", "wants", "is run on", "licence"):
-        table.add_column(column)
-    return table
+def _add_input(facts: Table, bands: Sequence[InputBand]) -> None:
+    """Add a row for each group of bands that are read alike."""
+    groups: dict[str, list[InputBand]] = {}
+    for band in bands:
+        nodata = "no nodata value" if band.nodata is None else f"nodata {band.nodata:g}"
+        how = f"stored * {band.scale:g} + {band.offset:g}, {nodata}"
+        groups.setdefault(how, []).append(band)
+    for how, members in groups.items():
+        facts.add_row("input", f"{_bands(members)}: {how}")
+
+
+def _selection(spec: EnsembleSpec) -> str:
+    text: str = spec.selection.mode
+    if spec.selection.mode == "topk":
+        text += f", {spec.selection.k or 'all'} of {len(spec.specialists)}"
+    return text + (", features scaled" if spec.selection.scale_features else "")
+
+
+def _specialist(
+    specialist: SpecialistSpec | BundledSpecialist,
+    runs: Sequence[Indices],
+    bands: Sequence[InputBand],
+) -> str:
+    lines = [
+        f"\n{specialist.name}: {specialist.backbone}, wants {_bands(specialist.bands)}",
+        *(f"  is run on {_bands([bands[i] for i in run])}" for run in runs),
+        f"  licence: {specialist.provenance.licence or 'not stated'}",
+    ]
+    if not runs:
+        lines.insert(1, "  is skipped: no rule for the input's bands")
+    return "\n".join(lines)
 
 
 def _bands(bands: Sequence[Band]) -> str:
     return " ".join(str(band) for band in bands)
-
-
-def _input(bands: Sequence[InputBand]) -> str:
-    radiometry = {(band.scale, band.offset, band.nodata) for band in bands}
-    if len(radiometry) > 1:
-        return f"{_bands(bands)} (scale, offset and nodata differ: see --json)"
-    scale, offset, nodata = radiometry.pop()
-    return f"{_bands(bands)} (stored * {scale:g} + {offset:g}, nodata {nodata})"

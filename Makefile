@@ -1,0 +1,43 @@
+# Everything a newcomer needs: `make demo`, `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_VENV := .venv-run
+
+.PHONY: help demo test lint runtime-only clean
+
+help:
+	@echo 'make demo          install into .venv and run the main job on a Sentinel-2 scene'
+	@echo 'make test          run the tests'
+	@echo 'make lint          check style and types'
+	@echo 'make runtime-only  verify and run the demo bundle in an environment without torch'
+	@echo 'make clean         remove what these made'
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh build/demo
+
+test: $(VENV)/installed
+	$(BIN)/pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# What a ground station or a payload installs, proven on the bundle that `make demo` left.
+runtime-only:
+	$(PYTHON) -m venv $(RUN_VENV)
+	$(RUN_VENV)/bin/pip install --quiet '.[run]'
+	! $(RUN_VENV)/bin/python -c 'import torch' 2>/dev/null
+	$(RUN_VENV)/bin/eosfm-edge verify build/demo/six.eosfm
+	$(RUN_VENV)/bin/eosfm-edge run build/demo/six.eosfm build/demo/scene -o build/demo/features-again --overwrite
+	cmp build/demo/features/level4.tif build/demo/features-again/level4.tif
+
+clean:
+	rm -rf $(VENV) $(RUN_VENV) build
