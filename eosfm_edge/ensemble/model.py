@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ class Ensemble(nn.Module):
 
     Args:
         spec: what ``ensemble.json`` says.
-        projected: channels of each level after the projections, if there are any.
+        projected: for each specialist, channels of each level after its projections, if there
+            are any.
         fused: channels of each level after ``conv1x1`` or ``mlp``, if the fusion is one of them.
 
     Raises:
@@ -44,7 +45,7 @@ class Ensemble(nn.Module):
         self,
         spec: EnsembleSpec,
         *,
-        projected: tuple[int, ...] | None = None,
+        projected: Sequence[tuple[int, ...]] = (),
         fused: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
@@ -63,14 +64,8 @@ class Ensemble(nn.Module):
             ]
         )
         self.feature_projections = nn.ModuleList(
-            [
-                nn.ModuleList(
-                    [_projection(a, b) for a, b in zip(per_level, projected, strict=True)]
-                )
-                for per_level in native
-            ]
-            if projected
-            else []
+            nn.ModuleList([_projection(a, b) for a, b in zip(before, after, strict=True)])
+            for before, after in zip(native, projected, strict=bool(projected))
         )
         self.encoder_selector = EncoderSelector(spec.selection, len(spec.specialists))
         self.feature_fusion = nn.ModuleList(
@@ -151,9 +146,10 @@ def build_from_state(spec: EnsembleSpec, state: Mapping[str, Tensor]) -> Ensembl
     Tensors are taken as fp32 whatever they are stored as. The caller has checked that the state
     has what it needs; normalisation statistics and selection weights may be absent.
     """
-    projected = tuple(
-        state[f"feature_projections.0.{level}.0.weight"].shape[0] for level in LEVELS
-    ) if spec.projection else None  # fmt: skip
+    projected = [
+        tuple(state[f"feature_projections.{i}.{level}.0.weight"].shape[0] for level in LEVELS)
+        for i in range(len(spec.specialists) if spec.projection else 0)
+    ]
     last = {"conv1x1": "weight", "mlp": "2.weight"}.get(spec.fusion)
     fused = (
         tuple(state[f"feature_fusion.{level}.{last}"].shape[0] for level in LEVELS)

@@ -72,7 +72,7 @@ def _shared_shapes(
                     shapes[f"feature_normalizers.{i}.{level}.{statistic}"] = torch.Size([width])
             if spec.projection:
                 prefix = f"feature_projections.{i}.{level}.0"
-                projected = _rows(tensors, f"feature_projections.0.{level}.0.weight", where)
+                projected = _rows(tensors, f"{prefix}.weight", where)
                 shapes[f"{prefix}.weight"] = torch.Size([projected, width, 1, 1])
                 shapes[f"{prefix}.bias"] = torch.Size([projected])
                 width = projected
