@@ -7,28 +7,35 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from eosfm_edge.errors import UserError
 
 
 @contextmanager
-def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(
+    target: Path, *, contents: Sequence[str], overwrite: bool = False
+) -> Iterator[Path]:
     """Give a scratch directory beside ``target`` that takes its place when the block succeeds.
 
     When the block raises, Ctrl-C included, the scratch directory is removed and ``target`` is
     what it was before.
 
+    Args:
+        target: the directory to write.
+        contents: patterns of the names that such a directory holds. One that holds anything else
+            is never replaced: it is not ours.
+        overwrite: replace a directory that is there.
+
     Raises:
-        UserError: ``target`` exists and ``overwrite`` is false, or it cannot be written.
+        UserError: ``target`` exists and may not be replaced, or it cannot be written.
     """
     target = target.absolute()
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UserError(f"{target} exists and is not a directory", remedy="choose another output")
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists", remedy="choose another output, or add --overwrite")
+    if os.path.lexists(target):
+        _require_replaceable(target, contents, overwrite)
     with _readable_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -39,6 +46,20 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
             _replace(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _require_replaceable(target: Path, contents: Sequence[str], overwrite: bool) -> None:
+    if target.is_symlink() or not target.is_dir():
+        raise UserError(f"{target} exists and is not a directory", remedy="choose another output")
+    if not overwrite:
+        raise UserError(f"{target} exists", remedy="choose another output, or add --overwrite")
+    for path in target.iterdir():
+        if not any(fnmatch(path.name, pattern) for pattern in contents):
+            raise UserError(
+                f"{target} holds {path.name}, which eosfm-edge did not write there",
+                expected=f"nothing but {', '.join(contents)} in a directory to overwrite",
+                remedy="choose another output, or remove the directory yourself",
+            )
 
 
 def _share(directory: Path) -> None:

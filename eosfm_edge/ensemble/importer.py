@@ -17,6 +17,7 @@ from eosfm_edge.ensemble.model import build_from_state
 from eosfm_edge.ensemble.spec import (
     INPUT_ADAPTER,
     LEVELS,
+    SPECIALISTS_FOLDER,
     EnsembleSpec,
     FusionMode,
     InputBand,
@@ -179,7 +180,7 @@ def _specialist(
         name=name,
         backbone=backbone,
         bands=bands,
-        weights=f"specialists/{name}.safetensors",
+        weights=f"{SPECIALISTS_FOLDER}/{name}.safetensors",
         weights_sha256=_PENDING,
         provenance=Provenance(
             source=checkpoint.path.name,

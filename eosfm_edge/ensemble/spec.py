@@ -24,6 +24,7 @@ from eosfm_edge.errors import UserError
 
 SPEC_NAME = "ensemble.json"
 SHARED_NAME = "ensemble.safetensors"
+SPECIALISTS_FOLDER = "specialists"
 LEVEL_STRIDES = (4, 8, 16, 32)
 LEVELS = range(len(LEVEL_STRIDES))
 
@@ -32,8 +33,9 @@ Model = TypeVar("Model", bound=BaseModel)
 NormalisationMode = Literal["batch", "layer", "none"]
 FusionMode = Literal["none", "conv1x1", "mlp", "addition", "multiplication"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# Names become file names and parts of ONNX node names.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# Names become file names.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class Strict(BaseModel):

@@ -18,6 +18,7 @@ from eosfm_edge.ensemble.model import Ensemble, build_from_state
 from eosfm_edge.ensemble.spec import (
     SHARED_NAME,
     SPEC_NAME,
+    SPECIALISTS_FOLDER,
     EnsembleSpec,
     Sha256,
     SpecialistSpec,
@@ -79,7 +80,8 @@ def save_ensemble(
         shared: everything else, under the reference's names.
         overwrite: replace a directory that is there.
     """
-    with atomic_directory(directory, overwrite=overwrite) as scratch:
+    contents = (SPEC_NAME, SHARED_NAME, SPECIALISTS_FOLDER)
+    with atomic_directory(directory, contents=contents, overwrite=overwrite) as scratch:
         written: list[SpecialistSpec] = []
         for specialist, tensors in zip(describe.specialists, specialists, strict=True):
             path = scratch / specialist.weights

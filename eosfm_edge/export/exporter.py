@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 import eosfm_edge
 from eosfm_edge.bundle.digests import file_entries
 from eosfm_edge.bundle.known_answer import KnownAnswer, relative_difference, write_known_answer
 from eosfm_edge.bundle.manifest import (
     BUNDLE_SUFFIX,
+    KNOWN_ANSWER_NAME,
     MANIFEST_NAME,
     MODEL_NAME,
     BundledSpecialist,
@@ -27,7 +30,7 @@ from eosfm_edge.bundle.manifest import (
 )
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.model import Ensemble, physical_units
-from eosfm_edge.ensemble.spec import LEVEL_STRIDES
+from eosfm_edge.ensemble.spec import LEVEL_STRIDES, NAME_PATTERN
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.export.chain import Chain
@@ -82,22 +85,19 @@ def export_bundle(
         UserError: the ensemble or the scene cannot be used.
     """
     options = options or ExportOptions()
-    if bundle.suffix != BUNDLE_SUFFIX:
-        raise UserError(f"{bundle} is no name for a bundle", expected=f"NAME{BUNDLE_SUFFIX}")
-    tile = Tile(size=options.tile, dynamic_batch=options.dynamic_batch)
-    ensemble = load_ensemble(ensemble_directory)
-    chain = Chain(ensemble)
-    with open_scene(
-        scene, ensemble.spec.input, names=options.names, radiometry=options.radiometry
-    ) as opened:
-        tiles = sample_tiles(opened, tile.size, PARITY_TILES)
-    with atomic_directory(bundle, overwrite=options.overwrite) as scratch:
-        image = torch.from_numpy(tiles[0][np.newaxis])
-        write_onnx(chain, image, scratch / MODEL_NAME, dynamic_batch=tile.dynamic_batch)
+    _require_bundle_name(bundle)
+    tile = _tile(options)
+    contents = (MANIFEST_NAME, MODEL_NAME, KNOWN_ANSWER_NAME)
+    with atomic_directory(bundle, contents=contents, overwrite=options.overwrite) as scratch:
+        ensemble = load_ensemble(ensemble_directory)
+        chain = Chain(ensemble)
+        tiles = _real_tiles(scene, ensemble, tile.size, options)
+        example = torch.from_numpy(tiles[0][np.newaxis])
+        write_onnx(chain, example, scratch / MODEL_NAME, dynamic_batch=tile.dynamic_batch)
         expected = [_reference(ensemble, image) for image in tiles]
         parity = _check_parity(scratch / MODEL_NAME, tiles, expected)
-        answer = KnownAnswer(tiles[0][np.newaxis], tuple(expected[0]))
         names = level_names(len(LEVEL_STRIDES))
+        answer = KnownAnswer(tiles[0][np.newaxis], tuple(expected[0]))
         write_known_answer(scratch, names, answer)
         manifest = Manifest(
             name=bundle.stem,
@@ -117,6 +117,32 @@ def export_bundle(
         )
         (scratch / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
     return manifest
+
+
+def _require_bundle_name(bundle: Path) -> None:
+    if bundle.suffix != BUNDLE_SUFFIX or not re.fullmatch(NAME_PATTERN, bundle.stem):
+        raise UserError(
+            f"{bundle} is no name for a bundle",
+            expected=f"NAME{BUNDLE_SUFFIX}, NAME of letters, digits, '.', '_' and '-'",
+        )
+
+
+def _tile(options: ExportOptions) -> Tile:
+    try:
+        return Tile(size=options.tile, dynamic_batch=options.dynamic_batch)
+    except ValidationError as error:
+        raise UserError(
+            f"tiles of {options.tile} pixels a side", expected="a multiple of 32 from 32 to 1024"
+        ) from error
+
+
+def _real_tiles(
+    scene: Path, ensemble: Ensemble, size: int, options: ExportOptions
+) -> list[FloatArray]:
+    with open_scene(
+        scene, ensemble.spec.input, names=options.names, radiometry=options.radiometry
+    ) as opened:
+        return sample_tiles(opened, size, PARITY_TILES)
 
 
 @torch.inference_mode()

@@ -25,6 +25,9 @@ from eosfm_edge.scene.scene import FloatImage, Mask, Radiometry, Scene, open_sce
 # A cell with fewer of its pixels valid than this becomes nodata.
 LEAST_VALID_SHARE = 0.5
 
+QUICKLOOK_NAME = "quicklook.png"
+OUTPUTS = ("level*.tif", QUICKLOOK_NAME)
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -106,7 +109,9 @@ def run_scene(
             )
         )
         columns, rows = _cover(scene, manifest.tile.size, overlap)
-        folder = stack.enter_context(atomic_directory(output, overwrite=options.overwrite))
+        folder = stack.enter_context(
+            atomic_directory(output, contents=OUTPUTS, overwrite=options.overwrite)
+        )
         _require_space(manifest, columns, rows, folder)
         backend = open_backend(options.backend, bundle, manifest, options.threads)
         rasters = [
@@ -128,7 +133,7 @@ def run_scene(
             sizes[raster.path.name] = raster.finish()
         progress("writing", len(rasters), len(rasters))
         if options.quicklook:
-            path = folder / "quicklook.png"
+            path = folder / QUICKLOOK_NAME
             write_quicklook(path, scene, manifest.input, rasters[0].path)
             sizes[path.name] = path.stat().st_size
         return RunReport(
@@ -154,12 +159,7 @@ def _overlap(asked: int | None, tile: int) -> int:
 
 
 def _cover(scene: Scene, tile: int, overlap: int) -> tuple[TileAxis, TileAxis]:
-    if min(scene.width, scene.height) < tile:
-        raise UserError(
-            f"{scene.path} is {scene.width} x {scene.height} pixels, smaller than a tile",
-            expected=f"at least {tile} x {tile}",
-            remedy="export the ensemble with a smaller --tile",
-        )
+    scene.require_room_for(tile)
     return TileAxis.cover(scene.width, tile, overlap), TileAxis.cover(scene.height, tile, overlap)
 
 

@@ -86,6 +86,7 @@ def match_bands(wanted: Sequence[Band], scene: Sequence[SceneBand], path: Path) 
                 f"{path} lacks {', '.join(missing)}: it has "
                 f"{', '.join(str(b.band) for b in scene)}",
                 expected=", ".join(str(band) for band in wanted),
+                remedy="if its bands are called otherwise, name them in order with --bands",
             )
         matched = [scene[place] for place in places if place is not None]
     elif len(scene) == len(wanted):

@@ -25,12 +25,7 @@ def sample_tiles(scene: Scene, size: int, count: int) -> list[FloatImage]:
     Raises:
         UserError: the scene is smaller than a tile, or no candidate is half valid.
     """
-    if min(scene.width, scene.height) < size:
-        raise UserError(
-            f"{scene.path} is {scene.width} x {scene.height} pixels, smaller than a tile",
-            expected=f"at least {size} x {size}",
-            remedy="give a larger scene, or a smaller --tile",
-        )
+    scene.require_room_for(size)
     columns = np.unique(np.linspace(0, scene.width - size, _GRID).astype(int))
     rows = np.unique(np.linspace(0, scene.height - size, _GRID).astype(int))
     candidates = []

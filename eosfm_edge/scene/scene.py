@@ -73,6 +73,15 @@ class Scene:
             _require_north_up(bands)
             self.transform, self.width, self.height = _common_grid(finest.transform, bands, path)
 
+    def require_room_for(self, tile: int) -> None:
+        """Raise a UserError if a tile of that many pixels a side is larger than the scene."""
+        if min(self.width, self.height) < tile:
+            raise UserError(
+                f"{self.path} is {self.width} x {self.height} pixels, smaller than a tile",
+                expected=f"at least {tile} x {tile}",
+                remedy="take a larger scene, or export with a smaller --tile",
+            )
+
     def read(self, left: int, top: int, width: int, height: int) -> tuple[FloatImage, Mask]:
         """Read a window that lies inside the scene.
 
