@@ -14,6 +14,8 @@ from pathlib import Path
 
 from eosfm_edge.errors import UserError
 
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+
 
 @contextmanager
 def atomic_directory(
@@ -36,14 +38,19 @@ def atomic_directory(
     target = target.absolute()
     if os.path.lexists(target):
         _require_replaceable(target, contents, overwrite)
-    with _readable_os_errors(target):
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise cannot_write(target, error.strerror) from error
     try:
-        with _readable_os_errors(target):
-            yield scratch
-            _share(scratch)
-            _replace(scratch, target)
+        yield scratch
+        _share(scratch)
+        _replace(scratch, target)
+    except OSError as error:
+        if error.errno in _WRITE_ERRORS:
+            raise cannot_write(target, error.strerror) from error
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -75,30 +82,16 @@ def _replace(scratch: Path, target: Path) -> None:
         scratch.rename(target)
         return
     retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(retired / target.name)
+    old = retired / target.name
     try:
+        target.rename(old)
         scratch.rename(target)
     except BaseException:
-        (retired / target.name).rename(target)
+        if not target.exists():
+            old.rename(target)
         raise
     finally:
         shutil.rmtree(retired, ignore_errors=True)
-
-
-@contextmanager
-def _readable_os_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise cannot_write(target, error.strerror) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            where = error.filename or target.parent
-            raise UserError(
-                f"cannot write {target}: {error.strerror} ({where})",
-                remedy="choose a folder that you may write to",
-            ) from error
-        raise
 
 
 def cannot_write(target: Path, reason: object, needed: int | None = None) -> UserError:
@@ -109,7 +102,7 @@ def cannot_write(target: Path, reason: object, needed: int | None = None) -> Use
     return UserError(
         f"cannot write {target}: {reason}; {free / 1e6:,.0f} MB are free there",
         expected=f"about {needed / 1e6:,.0f} MB" if needed else None,
-        remedy="free some space, or write to another disk",
+        remedy="choose another output, or free some space",
     )
 
 

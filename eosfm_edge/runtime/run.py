@@ -112,7 +112,7 @@ def run_scene(
         folder = stack.enter_context(
             atomic_directory(output, contents=OUTPUTS, overwrite=options.overwrite)
         )
-        _require_space(manifest, columns, rows, folder)
+        _require_space(manifest, columns, rows, folder, output)
         backend = open_backend(options.backend, bundle, manifest, options.threads)
         rasters = [
             stack.enter_context(
@@ -163,7 +163,9 @@ def _cover(scene: Scene, tile: int, overlap: int) -> tuple[TileAxis, TileAxis]:
     return TileAxis.cover(scene.width, tile, overlap), TileAxis.cover(scene.height, tile, overlap)
 
 
-def _require_space(manifest: Manifest, columns: TileAxis, rows: TileAxis, folder: Path) -> None:
+def _require_space(
+    manifest: Manifest, columns: TileAxis, rows: TileAxis, folder: Path, output: Path
+) -> None:
     """Refuse at once what cannot end well: the scratch files and the first COG stand together."""
     sizes = [
         columns.cells(level.stride) * rows.cells(level.stride) * level.channels * 4
@@ -171,7 +173,7 @@ def _require_space(manifest: Manifest, columns: TileAxis, rows: TileAxis, folder
     ]
     needed = sum(sizes) + max(sizes)
     if shutil.disk_usage(folder).free < needed:
-        raise cannot_write(folder, "the disk is too full", needed)
+        raise cannot_write(output, "the disk is too full", needed)
 
 
 def _run_tiles(
