@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from pydantic import ValidationError
 
 from eosfm_edge.cli.options import PATH, console, overwrite
 from eosfm_edge.ensemble.bands import PRESETS, Band, parse_bands
-from eosfm_edge.ensemble.spec import FusionMode, InputBand, NormalisationMode, SelectionSpec
+from eosfm_edge.ensemble.spec import (
+    FusionMode,
+    InputBand,
+    NormalisationMode,
+    SelectionSpec,
+    explain,
+)
 from eosfm_edge.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,10 +83,13 @@ def _input(options: dict[str, Any]) -> tuple[InputBand, ...] | None:
         if values:
             raise UserError(f"--{next(iter(values))} without --bands", remedy="add --bands")
         return None
-    return tuple(
-        InputBand(name=band.name, wavelength_nm=band.wavelength_nm, **values)
-        for band in options["bands"]
-    )
+    try:
+        return tuple(
+            InputBand(name=band.name, wavelength_nm=band.wavelength_nm, **values)
+            for band in options["bands"]
+        )
+    except ValidationError as error:
+        raise UserError(f"the input's bands cannot be read so: {explain(error)}") from error
 
 
 def _named_bands(text: str) -> tuple[str, tuple[Band, ...]]:

@@ -6,6 +6,7 @@ Central wavelengths and bandwidths are Sentinel-2A's, from ESA's MSI user guide
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -60,7 +61,7 @@ class Band(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
-    wavelength_nm: float | None = Field(default=None, gt=0)
+    wavelength_nm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @property
     def known(self) -> bool:
@@ -87,7 +88,7 @@ def parse_bands(text: str) -> tuple[Band, ...]:
     """Read ``S2L1C`` (a preset), ``B04,B03,B02`` (names) or ``665nm,560nm`` (wavelengths).
 
     Raises:
-        UserError: an empty or repeated entry.
+        UserError: an empty or repeated entry, or a wavelength of 0.
     """
     entries = PRESETS.get(text.strip().upper()) or [entry.strip() for entry in text.split(",")]
     bands = []
@@ -99,6 +100,8 @@ def parse_bands(text: str) -> tuple[Band, ...]:
                 expected=f"names (B04,B03), wavelengths (665nm,560nm) or one of "
                 f"{', '.join(PRESETS)}",
             )
+        if wavelength and not 0 < float(wavelength[1]) < math.inf:
+            raise UserError(f"bands {text!r} have a wavelength of {entry}", expected="665nm, say")
         if wavelength:
             bands.append(Band(wavelength_nm=float(wavelength[1])))
         else:

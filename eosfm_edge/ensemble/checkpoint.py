@@ -22,6 +22,8 @@ from eosfm_edge.files import sha256_file
 
 State = dict[str, Tensor]
 
+_MOST_BANDS = 65_536
+
 
 @dataclass(frozen=True)
 class EncoderEntry:
@@ -88,6 +90,7 @@ def _read_safetensors(path: Path) -> tuple[State, Mapping[str, str]]:
 
 
 def _read_pickle(path: Path) -> Any:
+    path.open("rb").close()  # what cannot be opened is no damaged file
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -99,7 +102,7 @@ def _read_pickle(path: Path) -> Any:
             expected="tensors, numbers, strings, lists and dicts only",
             remedy="have its owner save the state dict alone, best as .safetensors",
         ) from error
-    except (EOFError, RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
+    except Exception as error:  # whatever a parser stumbles over in a damaged file
         raise _truncated(path, error) from error
 
 
@@ -122,8 +125,10 @@ def _ensemble_list(content: list[Any], path: Path) -> tuple[EncoderEntry, ...]:
                 expected="(in_chans, state_dict, config), as EoS-FM writes it",
             )
         in_chans, state, config = entry
-        if not isinstance(in_chans, int) or in_chans < 1:
-            raise UserError(f"{where}: in_chans is {in_chans!r}", expected="a positive number")
+        if not isinstance(in_chans, int) or not 1 <= in_chans <= _MOST_BANDS:
+            raise UserError(
+                f"{where}: in_chans is {in_chans!r}", expected=f"a number from 1 to {_MOST_BANDS}"
+            )
         if not isinstance(config, Mapping) or "backbone" not in config:
             raise UserError(
                 f"{where}: config has no 'backbone'", expected="'timm_' and timm's name"
@@ -148,6 +153,8 @@ def _tensors(content: Any, where: str) -> State:
             raise UserError(
                 f"{where}: {key} is a {type(value).__name__}", expected="a state dict of tensors"
             )
+        if value.is_nested or value.is_meta or value.layout != torch.strided:
+            raise UserError(f"{where}: {key} is not a plain tensor", expected="dense, with values")
     return dict(content)
 
 

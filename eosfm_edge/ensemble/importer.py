@@ -33,6 +33,7 @@ from eosfm_edge.ensemble.store import save_ensemble
 from eosfm_edge.errors import UserError
 
 _PENDING = "0" * 64  # a digest that save_ensemble fills in
+_LONGEST_NAME = 64
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _name(checkpoint: Checkpoint, entry: EncoderEntry) -> str:
     if given is None:
         path = checkpoint.path
         given = path.parent.name if path.stem == "model" else path.stem
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", str(given)).lstrip("._-")[:64]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", str(given)).lstrip("._-")[:_LONGEST_NAME]
     return plain or "specialist"
 
 
@@ -136,7 +137,7 @@ def _unique(names: list[str]) -> list[str]:
     for name in names:
         candidate, n = name, 2
         while candidate in result:
-            candidate, n = f"{name}_{n}", n + 1
+            candidate, n = f"{name[: _LONGEST_NAME - len(str(n)) - 1]}_{n}", n + 1
         result.append(candidate)
     return result
 
@@ -157,7 +158,7 @@ def _specialist(
 ) -> SpecialistSpec:
     recognised = recognise(entry.state)
     if "backbone" in entry.config:
-        backbone = backbone_from_config(entry.config["backbone"])
+        backbone = backbone_from_config(entry.config["backbone"], entry.where)
         in_chans = cast(int, entry.in_chans)
     elif recognised:
         backbone, in_chans = recognised
@@ -170,7 +171,10 @@ def _specialist(
     check_specialist(entry.state, backbone, in_chans, entry.where)
     metadata = checkpoint.metadata
     if bands is None and "bands" in metadata:
-        bands = parse_bands(metadata["bands"])
+        try:
+            bands = parse_bands(metadata["bands"])
+        except UserError as error:
+            raise UserError(f"{entry.where}: {error}") from error
     bands = bands or _usual_bands(in_chans)
     if len(bands) != in_chans:
         raise UserError(

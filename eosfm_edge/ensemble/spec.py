@@ -45,7 +45,7 @@ class Strict(BaseModel):
 
 
 def _inside(path: str) -> str:
-    if Path(path).is_absolute() or ".." in Path(path).parts:
+    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
         raise ValueError("must be a relative path inside the directory")
     return path
 

@@ -46,16 +46,16 @@ def widths(backbone: str) -> tuple[int, ...]:
     return ARCHITECTURES[backbone][1]
 
 
-def backbone_from_config(name: object) -> str:
+def backbone_from_config(name: object, where: str) -> str:
     """Return timm's name from the reference's ``timm_convnextv2_atto.fcmae`` and the like.
 
     Raises:
-        UserError: it is no ConvNeXtV2.
+        UserError: it is no ConvNeXtV2; names ``where`` (file and place in it).
     """
     plain = str(name).removeprefix("timm_").split(".")[0]
     if plain not in ARCHITECTURES:
         raise UserError(
-            f"backbone {name!r} is not supported",
+            f"{where}: backbone {name!r} is not supported",
             expected=f"'timm_' and one of {', '.join(ARCHITECTURES)}",
         )
     return plain

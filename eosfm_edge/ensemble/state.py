@@ -14,6 +14,8 @@ from eosfm_edge.errors import UserError
 
 SELECTION_WEIGHTS = "encoder_selector.specialists_weights"
 
+_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
 
 def check_specialist(
     tensors: Mapping[str, Tensor], backbone: str, in_chans: int, where: str
@@ -52,10 +54,14 @@ def _check(
     for key, value in tensors.items():
         if key not in expected:
             raise UserError(f"{where}: key {key} does not belong to {what}")
-        if not value.is_floating_point():
-            raise UserError(f"{where}: {key} is {value.dtype}", expected="floating point")
-        if not torch.isfinite(value).all():
+        if value.dtype not in _DTYPES:
+            raise UserError(
+                f"{where}: {key} is {value.dtype}", expected="floating point of 16 bits or more"
+            )
+        if not torch.isfinite(value.float()).all():
             raise UserError(f"{where}: {key} has values that are not finite")
+        if key.endswith(".running_var") and (value < 0).any():
+            raise UserError(f"{where}: {key} has values below 0", expected="variances")
 
 
 def _shared_shapes(

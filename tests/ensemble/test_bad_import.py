@@ -1,0 +1,251 @@
+"""Weight files that cannot be used: a message that names file and key, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from support import S2_INPUT, State, encoder_state, write_pth
+
+from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
+from eosfm_edge.ensemble.spec import SelectionSpec
+from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.errors import ExitCode, UserError
+
+S2 = ImportOptions(input=S2_INPUT)
+
+
+def refusal(tmp_path: Path, sources: list[Path], options: ImportOptions = S2) -> str:
+    """Return the message of an import that must fail and leave nothing behind."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as error:
+        import_ensemble(sources, tmp_path / "out", options)
+    assert error.value.exit_code == ExitCode.WRONG_USE
+    assert sorted(tmp_path.rglob("*")) == before
+    return str(error.value)
+
+
+class Hostile:
+    """Runs a command when it is unpickled without care."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.canary}",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("wrap", [lambda h: h, lambda h: [(3, {"stem_0.weight": h}, {})]])
+def test_a_hostile_pickle_is_not_run(
+    tmp_path: Path, zipped: bool, wrap: Callable[[Hostile], object]
+) -> None:
+    path, canary = tmp_path / "hostile.pth", tmp_path / "canary"
+    torch.save(wrap(Hostile(canary)), path, _use_new_zipfile_serialization=zipped)
+    message = refusal(tmp_path, [path])
+    assert "hostile.pth would run code when loaded" in message
+    assert "system" in message
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"cut{suffix}"
+    if suffix == ".pth":
+        torch.save(encoder_state(3), path)
+    else:
+        save_file(encoder_state(3), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert f"cut{suffix} is not a whole" in refusal(tmp_path, [path])
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.ckpt"
+    path.write_text("epoch 1: loss 0.3\n" * 50)
+    assert "notes.ckpt is not a whole PyTorch file" in refusal(tmp_path, [path])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "nowhere.pth" in refusal(tmp_path, [tmp_path / "nowhere.pth"])
+
+
+def without(key: str) -> Callable[[State], State]:
+    return lambda state: {k: v for k, v in state.items() if k != key}
+
+
+def with_(key: str, value: torch.Tensor) -> Callable[[State], State]:
+    return lambda state: {**state, key: value}
+
+
+FC2 = "stages_2.blocks.5.mlp.fc2.weight"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (without(FC2), f"key {FC2} is missing"),
+        (without("stem_1.bias"), "key stem_1.bias is missing"),
+        (with_("head.fc.weight", torch.zeros(3)), "key head.fc.weight does not belong"),
+        (with_(FC2, torch.zeros(160, 64, 1, 1)), f"{FC2} has shape (160, 64, 1, 1)"),
+        (with_(FC2, torch.full((160, 640, 1, 1), torch.nan)), f"{FC2} has values that are not"),
+        (with_(FC2, torch.ones(160, 640, 1, 1, dtype=torch.int8)), f"{FC2} is torch.int8"),
+        (with_("stem_0.weight", torch.zeros(41, 3, 4, 4)), "stem_0.weight has shape (41, 3, 4, 4)"),
+        (without("stages_3.blocks.1.conv_dw.weight"), "no ConvNeXtV2 that timm knows"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["single", "ensemble"])
+def test_tensors_that_do_not_fit_are_named(
+    tmp_path: Path, spoil: Callable[[State], State], complaint: str, kind: str
+) -> None:
+    state = spoil(encoder_state(3))
+    path = tmp_path / "spoilt.pth"
+    config = {"backbone": "timm_convnextv2_atto"}
+    torch.save(state if kind == "single" else [(3, state, config)], path)
+    message = refusal(tmp_path, [path])
+    if kind == "ensemble":
+        complaint = complaint.replace(
+            "no ConvNeXtV2 that timm knows", "key stages_3.blocks.1.conv_dw.weight is missing"
+        )
+    assert "spoilt.pth" in message
+    assert complaint in message
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ([], "empty list"),
+        ([(3, {})], "is a tuple"),
+        ([(0, {}, {"backbone": "timm_convnextv2_atto"})], "in_chans is 0"),
+        ([(3, {}, {})], "config has no 'backbone'"),
+        ([(3, {}, {"backbone": "timm_resnet50"})], "'timm_resnet50' is not supported"),
+        ([(3, {"a": 1}, {"backbone": "timm_convnextv2_atto"})], "a is a int"),
+        ({"weights": torch.zeros(3)}, "holds no specialist"),
+        (torch.zeros(3), "is a Tensor"),
+    ],
+)
+def test_content_of_another_form_is_refused(
+    tmp_path: Path, content: object, complaint: str
+) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    message = refusal(tmp_path, [tmp_path / "other.pth"])
+    assert "other.pth" in message
+    assert complaint in message
+
+
+def test_encoders_must_be_numbered_from_0_without_gaps(tmp_path: Path) -> None:
+    state = {f"encoders.{i}.{k}": v for i in (0, 2) for k, v in encoder_state(3).items()}
+    torch.save(state, tmp_path / "gap.ckpt")
+    assert "gap.ckpt: encoders.1 is missing" in refusal(tmp_path, [tmp_path / "gap.ckpt"])
+
+
+def test_two_encoders_in_one_checkpoint_are_ambiguous(tmp_path: Path) -> None:
+    state = {f"{p}.{k}": v for p in ("model", "ema") for k, v in encoder_state(3).items()}
+    torch.save(state, tmp_path / "both.ckpt")
+    assert "several encoders, under ema., model." in refusal(tmp_path, [tmp_path / "both.ckpt"])
+
+
+def shared_file(path: Path, **tensors: torch.Tensor) -> Path:
+    weights = {"encoder_selector.specialists_weights": torch.ones(1), **tensors}
+    save_file(weights, path, {"specialists": "one", "normalisation": "none"})
+    return path
+
+
+def test_what_specialists_share_belongs_to_them_in_their_order(tmp_path: Path) -> None:
+    save_file(encoder_state(13), tmp_path / "two.safetensors")
+    shared = shared_file(tmp_path / "shared.safetensors")
+    message = refusal(tmp_path, [tmp_path / "two.safetensors", shared])
+    assert "specialists are given as two" in message
+
+
+def test_a_shared_key_that_does_not_belong_is_named(tmp_path: Path) -> None:
+    save_file(encoder_state(13), tmp_path / "one.safetensors")
+    shared = shared_file(
+        tmp_path / "shared.safetensors", **{"feature_normalizers.0.0.running_mean": torch.ones(40)}
+    )
+    message = refusal(tmp_path, [tmp_path / "one.safetensors", shared])
+    assert "shared.safetensors: key feature_normalizers.0.0.running_mean does not belong" in message
+
+
+def test_a_fusion_for_another_input_is_refused(tmp_path: Path) -> None:
+    save_file(encoder_state(13), tmp_path / "one.safetensors")
+    fusion = {f"feature_fusion.{i}.weight": torch.ones(5, 41, 1, 1) for i in range(4)}
+    shared = shared_file(tmp_path / "shared.safetensors", **fusion)
+    message = refusal(tmp_path, [tmp_path / "one.safetensors", shared])
+    assert "feature_fusion.0.weight has shape (5, 41, 1, 1)" in message
+    assert "(5, 40, 1, 1)" in message
+
+
+def test_only_one_file_may_say_what_is_shared(tmp_path: Path) -> None:
+    save_file(encoder_state(13), tmp_path / "one.safetensors")
+    shared = [shared_file(tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
+    assert "both hold" in refusal(tmp_path, [tmp_path / "one.safetensors", *shared])
+
+
+def test_the_largest_weights_cannot_be_taken_where_there_are_none(tmp_path: Path) -> None:
+    source = write_pth(tmp_path / "e.pth", (13, 3))
+    options = ImportOptions(input=S2_INPUT, selection=SelectionSpec(k=1))
+    assert "no selection weights" in refusal(tmp_path, [source], options)
+
+
+def test_more_specialists_cannot_be_selected_than_there_are(tmp_path: Path) -> None:
+    source = write_pth(tmp_path / "e.pth", (13,))
+    options = ImportOptions(input=S2_INPUT, selection=SelectionSpec(k=2))
+    assert "selection.k is 2" in refusal(tmp_path, [source], options)
+
+
+def test_the_input_s_bands_must_be_known(tmp_path: Path) -> None:
+    source = write_pth(tmp_path / "e.pth", (13,))
+    assert "add --bands" in refusal(tmp_path, [source], ImportOptions())
+
+
+def test_sums_need_sets_of_one_width(tmp_path: Path) -> None:
+    state = [encoder_state(13), encoder_state(3, backbone="convnextv2_femto")]
+    for name, tensors in zip(("atto", "femto"), state, strict=True):
+        torch.save(tensors, tmp_path / f"{name}.pth")
+    options = ImportOptions(input=S2_INPUT, fusion="addition")
+    message = refusal(tmp_path, [tmp_path / "atto.pth", tmp_path / "femto.pth"], options)
+    assert "fusion 'addition' over feature sets of [40, 48] channels" in message
+
+
+def test_an_output_that_is_there_is_kept(ensemble: Path, tmp_path: Path) -> None:
+    source = write_pth(tmp_path / "e.pth", (13,))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").touch()
+    assert "add --overwrite" in refusal(tmp_path, [source])
+    with pytest.raises(UserError, match=r"holds thesis.tex, which eosfm-edge did not write"):
+        import_ensemble([source], tmp_path / "out", S2, overwrite=True)
+    assert (tmp_path / "out" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("surprise", 1, "surprise: Extra inputs"),
+        ("schema_version", 2, "schema_version"),
+        ("shared_sha256", "f" * 64, "not the file that ensemble.json was written with"),
+        ("input", [], "input: Tuple should have at least 1 item"),
+    ],
+)
+def test_a_tampered_ensemble_is_refused(
+    tmp_path: Path, field: str, value: object, complaint: str
+) -> None:
+    import_ensemble([write_pth(tmp_path / "e.pth", (13,))], tmp_path / "out", S2)
+    path = tmp_path / "out" / "ensemble.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(UserError, match=complaint):
+        load_ensemble(tmp_path / "out")
+
+
+def test_weights_cannot_lie_outside_the_ensemble(tmp_path: Path) -> None:
+    import_ensemble([write_pth(tmp_path / "e.pth", (13,))], tmp_path / "out", S2)
+    path = tmp_path / "out" / "ensemble.json"
+    path.write_text(path.read_text().replace("specialists/e.safe", "../e.safe"))
+    with pytest.raises(UserError, match="relative path inside"):
+        load_ensemble(tmp_path / "out")
