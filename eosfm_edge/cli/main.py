@@ -35,11 +35,21 @@ for command in (import_, inspect, export, run, verify):
     cli.add_command(command)
 
 
+# What an environment may lack, and the extra that brings it.
+_EXTRAS = {
+    **dict.fromkeys(("onnx", "timm", "torch", "torchvision"), "export"),
+    **dict.fromkeys(("PIL", "onnxruntime", "rasterio"), "run"),
+}
+
+
 def main() -> None:
     """Run the command line; never prints a traceback unless EOSFM_DEBUG is set."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
-        cli.main(standalone_mode=False)
+        # Not cli.main(), which has exit codes of its own.
+        with cli.make_context("eosfm-edge", sys.argv[1:]) as context:
+            cli.invoke(context)
+        sys.stdout.flush()
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
@@ -56,14 +66,24 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.DONE)
     except Exception as error:
-        if os.environ.get("EOSFM_DEBUG"):
-            traceback.print_exc()
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        _say(
-            f"internal error: {type(error).__name__}: {error} ({place.filename}:{place.lineno})\n"
-            "  this is a bug in eosfm-edge: please report it, with what EOSFM_DEBUG=1 prints"
-        )
+        if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+            _say(
+                f"error: this needs {error.name}, which is not installed\n"
+                f"  to mend:  pip install 'eosfm-edge[{_EXTRAS[error.name]}]'"
+            )
+            sys.exit(ExitCode.WRONG_USE)
+        _report_bug(error)
         sys.exit(ExitCode.BUG)
+
+
+def _report_bug(error: Exception) -> None:
+    if os.environ.get("EOSFM_DEBUG"):
+        traceback.print_exc()
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    _say(
+        f"internal error: {type(error).__name__}: {error} ({place.filename}:{place.lineno})\n"
+        "  this is a bug in eosfm-edge: please report it, with what EOSFM_DEBUG=1 prints"
+    )
 
 
 def _say(message: str) -> None:

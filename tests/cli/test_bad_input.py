@@ -1,0 +1,236 @@
+"""What users get wrong: a clear message, exit code 2, and nothing under the output's name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import leftovers, run
+from support import scene_pixels, write_scene
+
+from eosfm_edge.ensemble.bands import S2_L1C
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An empty folder for outputs."""
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    return folder
+
+
+def refused(out: Path, *arguments: object, code: int = 2, prelude: str = "") -> str:
+    """Return the message of a command that must fail and leave nothing in ``out``."""
+    returned, _, err = run(*arguments, prelude=prelude)
+    assert returned == code, err
+    assert leftovers(out) == []
+    return err
+
+
+def write_folder(folder: Path, names: Sequence[str]) -> Path:
+    """Write a folder of single-band files of 96 x 96 pixels."""
+    folder.mkdir()
+    for i, name in enumerate(names):
+        write_scene(folder / f"T33_{name}.tif", scene_pixels(1, 96, 96, seed=i))
+    return folder
+
+
+def test_a_scene_with_too_few_bands(bundle: Path, tmp_path: Path, out: Path) -> None:
+    scene = write_scene(tmp_path / "s.tif", scene_pixels(4, 96, 96))
+    message = refused(out, "run", bundle, scene, "-o", out / "f")
+    assert "s.tif has 4 bands without names" in message
+    assert "expected: 13: B01, B02" in message
+    assert "--bands" in message
+
+
+def test_names_for_another_number_of_bands(bundle: Path, scene: Path, out: Path) -> None:
+    message = refused(out, "run", bundle, scene, "-o", out / "f", "--bands", "RGB")
+    assert "has 13 bands" in message
+    assert "expected: 3" in message
+
+
+def test_a_folder_that_lacks_a_band(bundle: Path, tmp_path: Path, out: Path) -> None:
+    folder = write_folder(tmp_path / "bands", [n for n in S2_L1C if n not in ("B8A", "B11")])
+    message = refused(out, "run", bundle, folder, "-o", out / "f")
+    assert "bands lacks B8A, B11" in message
+
+
+def test_a_folder_without_bands(bundle: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no band files" in refused(out, "run", bundle, tmp_path / "empty", "-o", out / "f")
+
+
+def test_a_scene_that_is_not_there(bundle: Path, tmp_path: Path, out: Path) -> None:
+    assert "nowhere.tif does not exist" in refused(
+        out, "run", bundle, tmp_path / "nowhere.tif", "-o", out / "f"
+    )
+
+
+def test_a_file_that_is_no_raster(bundle: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a raster")
+    message = refused(out, "run", bundle, tmp_path / "notes.txt", "-o", out / "f")
+    assert "cannot open" in message
+
+
+def test_a_damaged_raster(bundle: Path, tmp_path: Path, out: Path) -> None:
+    scene = write_scene(tmp_path / "cut.tif", scene_pixels(13, 200, 200), S2_L1C)
+    with scene.open("r+b") as file:
+        file.truncate(scene.stat().st_size // 2)
+    message = refused(out, "run", bundle, scene, "-o", out / "f")
+    assert "cut.tif" in message
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int32", "complex64"])
+def test_a_type_of_values_that_is_not_supported(
+    bundle: Path, tmp_path: Path, out: Path, dtype: str
+) -> None:
+    scene = write_scene(tmp_path / "s.tif", scene_pixels(13, 96, 96).astype(dtype), S2_L1C)
+    message = refused(out, "run", bundle, scene, "-o", out / "f")
+    assert f"is of type {dtype}" in message
+    assert "uint8, uint16, int16, float32" in message
+
+
+def test_a_scene_that_is_not_a_number_anywhere(bundle: Path, tmp_path: Path, out: Path) -> None:
+    pixels = np.full((13, 128, 128), np.nan, np.float32)
+    scene = write_scene(tmp_path / "nan.tif", pixels, S2_L1C)
+    assert "nan.tif has no valid pixel" in refused(out, "run", bundle, scene, "-o", out / "f")
+
+
+def test_a_scene_that_is_all_nodata(bundle: Path, tmp_path: Path, out: Path) -> None:
+    scene = write_scene(tmp_path / "zero.tif", np.zeros((13, 128, 128), np.uint16), S2_L1C)
+    assert "zero.tif has no valid pixel" in refused(out, "run", bundle, scene, "-o", out / "f")
+
+
+def test_a_scene_smaller_than_a_tile(bundle: Path, tmp_path: Path, out: Path) -> None:
+    scene = write_scene(tmp_path / "s.tif", scene_pixels(13, 95, 300), S2_L1C)
+    message = refused(out, "run", bundle, scene, "-o", out / "f")
+    assert "300 x 95 pixels, smaller than a tile" in message
+    assert "at least 96 x 96" in message
+
+
+@pytest.mark.parametrize("overlap", ["-32", "20", "96"])
+def test_an_overlap_that_does_not_fit(bundle: Path, scene: Path, out: Path, overlap: str) -> None:
+    message = refused(out, "run", bundle, scene, "-o", out / "f", "--overlap", overlap)
+    assert "a multiple of 32 from 0 to 64" in message
+
+
+@pytest.mark.parametrize("tile", ["31", "100", "2048"])
+def test_a_tile_that_cannot_be(ensemble: Path, scene: Path, out: Path, tile: str) -> None:
+    message = refused(
+        out, "export", ensemble, "--scene", scene, "-o", out / "b.eosfm", "--tile", tile
+    )
+    assert "a multiple of 32 from 32 to 1024" in message
+
+
+@pytest.mark.parametrize("name", ["bundle", "a b.eosfm", ".eosfm"])
+def test_a_name_that_is_no_bundle_s(ensemble: Path, scene: Path, out: Path, name: str) -> None:
+    message = refused(out, "export", ensemble, "--scene", scene, "-o", out / name)
+    assert "is no name for a bundle" in message
+
+
+def test_a_bundle_that_is_none(scene: Path, tmp_path: Path, out: Path) -> None:
+    assert "manifest.json does not exist" in refused(out, "run", tmp_path, scene, "-o", out / "f")
+    assert "neither an ensemble nor a bundle" in refused(out, "inspect", tmp_path)
+
+
+def test_a_manifest_of_the_future(bundle: Path, scene: Path, tmp_path: Path, out: Path) -> None:
+    later = shutil.copytree(bundle, tmp_path / "later.eosfm")
+    manifest = later / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    message = refused(out, "run", later, scene, "-o", out / "f")
+    assert "manifest.json is not valid: schema_version" in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["run"], ["frobnicate"], ["run", "b", "s", "-o", "f", "--backend", "abacus"], ["import"]],
+)
+def test_wrong_use_of_the_command(out: Path, arguments: list[str]) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "Usage: eosfm-edge" in err
+
+
+def test_an_output_that_cannot_be_made(bundle: Path, scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "f", Path("/proc/f")):
+        code, _, err = run("run", bundle, scene, "-o", place)
+        assert code == 2
+        assert f"cannot write {place}" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_in_a_folder_that_is_read_only(bundle: Path, scene: Path, out: Path) -> None:
+    out.chmod(0o555)
+    assert "Permission denied" in refused(out, "run", bundle, scene, "-o", out / "f")
+
+
+def test_an_output_that_is_there_is_kept_until_the_new_one_is_whole(
+    bundle: Path, scene: Path, tmp_path: Path, out: Path
+) -> None:
+    assert run("run", bundle, scene, "-o", out / "f")[0] == 0
+    before = (out / "f" / "level4.tif").read_bytes()
+    assert "add --overwrite" in run("run", bundle, scene, "-o", out / "f")[2]
+    nan = write_scene(tmp_path / "nan.tif", np.full((13, 96, 96), np.nan, np.float32), S2_L1C)
+    assert run("run", bundle, nan, "-o", out / "f", "--overwrite")[0] == 2
+    assert (out / "f" / "level4.tif").read_bytes() == before
+    assert leftovers(out) == ["f"]
+
+
+def test_a_folder_with_other_things_is_never_replaced(
+    bundle: Path, scene: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    code, _, err = run("run", bundle, scene, "-o", tmp_path, "--overwrite")
+    assert code == 2
+    assert "holds thesis.tex, which eosfm-edge did not write" in err
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def limit_file_size(size: int) -> str:
+    """Return Python that makes every file stop growing at a size, as on a full disk."""
+    return f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
+
+
+# The first is met when scratch space is taken, the second when the GeoTIFF is written.
+@pytest.mark.parametrize("size", [10_000, 2_300_000])
+def test_a_disk_that_is_full(bundle: Path, scene: Path, out: Path, size: int) -> None:
+    message = refused(out, "run", bundle, scene, "-o", out / "f", prelude=limit_file_size(size))
+    assert "cannot write" in message
+    assert "MB are free there" in message
+
+
+def test_a_disk_that_is_full_at_export(ensemble: Path, scene: Path, out: Path) -> None:
+    arguments = ("export", ensemble, "--scene", scene, "-o", out / "b.eosfm", "--tile", "96")
+    message = refused(out, *arguments, prelude=limit_file_size(1_000_000))
+    assert "cannot write" in message
+
+
+def test_a_disk_that_will_be_too_small_is_found_before_the_work(
+    bundle: Path, scene: Path, out: Path
+) -> None:
+    prelude = (
+        "import shutil, collections\n"
+        "usage = collections.namedtuple('usage', 'total used free')\n"
+        "shutil.disk_usage = lambda path: usage(10, 9, 1)"
+    )
+    message = refused(out, "run", bundle, scene, "-o", out / "f", prelude=prelude)
+    assert "the disk is too full; 0 MB are free there" in message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_real_disk_that_is_full(bundle: Path, scene: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False)
+    if mount.returncode:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        assert "cannot write" in refused(disk, "run", bundle, scene, "-o", disk / "f")
+    finally:
+        subprocess.run(["umount", disk], check=True)

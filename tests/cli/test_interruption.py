@@ -1,0 +1,56 @@
+"""Ctrl-C, and bugs: the documented exit code and nothing half-written."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from command import leftovers, run, start
+from support import scene_pixels, write_scene
+
+from eosfm_edge.ensemble.bands import S2_L1C
+from eosfm_edge.errors import ExitCode
+
+
+@pytest.mark.parametrize("verb", ["run", "export"])
+def test_ctrl_c_in_the_middle_leaves_nothing(
+    verb: str, bundle: Path, ensemble: Path, tmp_path: Path
+) -> None:
+    scene = write_scene(tmp_path / "large.tif", scene_pixels(13, 1500, 1500), S2_L1C)
+    out = tmp_path / "outputs"
+    out.mkdir()
+    arguments = {
+        "run": ("run", bundle, scene, "-o", out / "f", "--overlap", "64"),
+        "export": ("export", ensemble, "--scene", scene, "-o", out / "b.eosfm", "--tile", "1024"),
+    }
+    process = start(arguments[verb])
+    while process.poll() is None and not leftovers(out):  # the scratch folder: work has begun
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert leftovers(out) == []
+
+
+def test_a_bug_is_called_one_and_keeps_its_traceback_to_itself(bundle: Path) -> None:
+    prelude = (
+        "import eosfm_edge.runtime.verify as v\n"
+        "def broken(*_): raise ZeroDivisionError('as if')\n"
+        "v.verify_bundle = broken"
+    )
+    code, _, err = run("verify", bundle, prelude=prelude)
+    assert code == ExitCode.BUG
+    assert "internal error: ZeroDivisionError: as if" in err
+    assert "this is a bug in eosfm-edge" in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(bundle: Path) -> None:
+    process = start(("inspect", bundle, "--json"))
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == ExitCode.DONE

@@ -1,0 +1,88 @@
+"""A machine that only runs bundles has no torch: nothing but import and export may want it."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+from pathlib import Path
+
+import pytest
+from command import run
+
+import eosfm_edge
+from eosfm_edge.cli.main import cli
+
+# Stands before everything else that is imported, and refuses what such a machine lacks.
+REFUSE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "torchvision", "timm", "onnx", "torch_pruning"}:
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+NEEDS_TORCH = {
+    f"eosfm_edge.ensemble.{name}"
+    for name in (
+        "checkpoint",
+        "fusion",
+        "importer",
+        "model",
+        "selection",
+        "specialist",
+        "state",
+        "store",
+    )
+} | {f"eosfm_edge.export.{name}" for name in ("chain", "exporter", "onnx")}
+
+
+def test_every_other_module_can_be_imported() -> None:
+    modules = {module.name for module in pkgutil.walk_packages(eosfm_edge.__path__, "eosfm_edge.")}
+    assert modules > NEEDS_TORCH
+    imports = "\n".join(f"import {name}" for name in sorted(modules - NEEDS_TORCH))
+    code, _, err = run("--help", prelude=REFUSE + imports)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("verb", [None, *sorted(cli.commands)])
+def test_every_help_is_shown(verb: str | None) -> None:
+    arguments = ["--help"] if verb is None else [verb, "--help"]
+    code, out, err = run(*arguments, prelude=REFUSE)
+    assert code == 0, err
+    assert out.startswith("Usage: eosfm-edge")
+
+
+def test_a_bundle_is_run_verified_and_inspected(bundle: Path, scene: Path, tmp_path: Path) -> None:
+    arguments = ("run", bundle, scene, "-o", tmp_path / "f", "--quicklook")
+    code, out, err = run(*arguments, prelude=REFUSE)
+    assert code == 0, err
+    assert "0.06 megapixels" in out
+    assert (tmp_path / "f" / "level1.tif").exists()
+    code, out, err = run("verify", bundle, prelude=REFUSE)
+    assert code == 0, err
+    assert "known answer, level4" in out
+    code, out, err = run("inspect", bundle, prelude=REFUSE)
+    assert code == 0, err
+    assert "encoder_3: left out, no rule for the input's bands" in out
+
+
+def test_bundles_and_ensembles_are_printed_as_json(bundle: Path, ensemble: Path) -> None:
+    for directory, name in ((bundle, "manifest.json"), (ensemble, "ensemble.json")):
+        code, out, err = run("inspect", directory, "--json", prelude=REFUSE)
+        assert code == 0, err
+        assert json.loads(out) == json.loads((directory / name).read_text())
+
+
+def test_an_ensemble_is_inspected(ensemble: Path) -> None:
+    code, out, err = run("inspect", ensemble, prelude=REFUSE)
+    assert code == 0, err
+    assert "encoder_1: convnextv2_atto, wants B04 B03 B02" in out
+    assert "is run on B08 B04 B03" in out
+
+
+def test_what_needs_torch_says_how_to_get_it(tmp_path: Path) -> None:
+    arguments = ("import", "e.pth", "-o", tmp_path / "e", "--bands", "RGB")
+    code, _, err = run(*arguments, prelude=REFUSE)
+    assert code == 2
+    assert "eosfm-edge[export]" in err

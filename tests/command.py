@@ -1,0 +1,33 @@
+"""Running the command as its users do: in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+MAIN = "from eosfm_edge.cli.main import main; main()"
+
+
+def start(arguments: Sequence[object], prelude: str = "") -> subprocess.Popen[str]:
+    """Start ``eosfm-edge`` with the arguments, after some Python of the test's own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{prelude}\n{MAIN}", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments: object, prelude: str = "") -> tuple[int, str, str]:
+    """Run ``eosfm-edge`` to its end; returns exit code, standard output and standard error."""
+    process = start(arguments, prelude)
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in err, err
+    return process.returncode, out, err
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Return what a failed command left in a folder that was empty before."""
+    return sorted(path.name for path in folder.iterdir())
