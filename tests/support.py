@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import rasterio
 import torch
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from eosfm_edge.ensemble.bands import S2_L1C
+from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.ensemble.specialist import build_encoder
+from eosfm_edge.errors import ExitCode, UserError
+
+# Models this small gain nothing from threads, and beside other work on the machine they starve.
+torch.set_num_threads(1)
 
 State = dict[str, torch.Tensor]
 
@@ -30,11 +38,31 @@ def encoder_state(in_chans: int, seed: int = 0, backbone: str = "convnextv2_atto
         }
 
 
+class Bomb:
+    """Makes a directory when it is unpickled without care."""
+
+    def __init__(self, crater: Path) -> None:
+        self.crater = crater
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.crater),)
+
+
 def write_pth(path: Path, wants: Sequence[int]) -> Path:
     """Write an EoS-FM ensemble file with one random specialist for each number of bands."""
     config = {"backbone": "timm_convnextv2_atto"}
     torch.save([(n, encoder_state(n, seed), config) for seed, n in enumerate(wants)], path)
     return path
+
+
+def refusal(folder: Path, sources: Sequence[Path], options: ImportOptions | None = None) -> str:
+    """Return the message of an import into a folder that must fail and leave nothing there."""
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UserError) as error:
+        import_ensemble(sources, folder / "out", options or ImportOptions(input=S2_INPUT))
+    assert error.value.exit_code == ExitCode.WRONG_USE
+    assert sorted(folder.rglob("*")) == before
+    return str(error.value)
 
 
 def scene_pixels(bands: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint16]:

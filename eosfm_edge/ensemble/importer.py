@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from eosfm_edge.ensemble.bands import PRESETS, Band, parse_bands
 from eosfm_edge.ensemble.checkpoint import Checkpoint, EncoderEntry, State, read_checkpoint
@@ -34,6 +34,13 @@ from eosfm_edge.errors import UserError
 
 _PENDING = "0" * 64  # a digest that save_ensemble fills in
 _LONGEST_NAME = 64
+# What the header of a file with shared tensors may say, and what reads it.
+_HEADER: dict[str, Callable[[str], object]] = {
+    "input": INPUT_ADAPTER.validate_json,
+    "selection": SelectionSpec.model_validate_json,
+    "normalisation": TypeAdapter(NormalisationMode).validate_python,
+    "fusion": TypeAdapter(FusionMode).validate_python,
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,21 @@ def _shared(checkpoints: Sequence[Checkpoint]) -> tuple[State, Mapping[str, str]
             f"{holders[0].path} and {holders[1].path} both hold selection, normalisation or fusion",
             expected="at most one file with what specialists share",
         )
-    return (holders[0].shared, holders[0].metadata) if holders else ({}, {})
+    if not holders:
+        return {}, {}
+    _check_header(holders[0])
+    return holders[0].shared, holders[0].metadata
+
+
+def _check_header(checkpoint: Checkpoint) -> None:
+    """Complain of what a header says while it is known what file it is in."""
+    for key in _HEADER.keys() & checkpoint.metadata.keys():
+        try:
+            _HEADER[key](checkpoint.metadata[key])
+        except ValidationError as error:
+            raise UserError(
+                f"{checkpoint.path}: '{key}' in its header: {explain(error)}"
+            ) from error
 
 
 def _name(checkpoint: Checkpoint, entry: EncoderEntry) -> str:

@@ -126,7 +126,6 @@ class LevelRaster:
                 predictor="FLOATING_POINT",
                 overview_resampling="AVERAGE",
                 num_threads="ALL_CPUS",
-                nodata="nan",
                 bigtiff="IF_SAFER",
             )
         plain.unlink()
@@ -145,6 +144,7 @@ class LevelRaster:
             height=self._height,
             transform=self._transform,
             crs=self._crs,
+            nodata=np.nan,
             tiled=True,
             blockxsize=block,
             blockysize=block,

@@ -99,6 +99,20 @@ def test_a_larger_input_counts_as_the_largest_set_within() -> None:
     assert feature_sets(named("B04", "B03", "B02"), both) == ((3, 2, 1),)
 
 
+def test_radar_may_stand_anywhere_beside_optical_bands() -> None:
+    radar = named("VV", "VH")
+    assert feature_sets(radar, named("B04", "B03", "VH", "VV", "B02")) == ((3, 2),)
+    radar_first = named("VV", "VH", "B04", "B03", "B02")
+    # The rules for RGB, VV, VH: its own bands, and VV, VH, VH.
+    assert feature_sets(named("B04", "B03", "B02"), radar_first) == ((2, 3, 4), (0, 1, 1))
+
+
+def test_rgb_and_infrared_within_more_bands_still_make_two_sets() -> None:
+    input_ = named("B11", "B08", "B02", "B03", "B04")
+    # infrared, red, green; and red, green, blue
+    assert feature_sets(named("B04", "B03", "B02"), input_) == ((1, 4, 3), (4, 3, 2))
+
+
 def test_bands_are_not_repeated_where_the_input_has_more_than_the_rule_says() -> None:
     ten_metres_and_more = named("B02", "B03", "B04", "B08", "B11", "B12")
     assert feature_sets(named(*S2_L1C), ten_metres_and_more) == ()
@@ -111,3 +125,11 @@ def test_radar_specialists_have_no_rule_for_optical_input() -> None:
 def test_wavelengths_carry_rules_over_to_other_sensors() -> None:
     landsat = [Band(wavelength_nm=nm) for nm in (443, 482, 561, 655, 865, 1609, 2201)]
     assert feature_sets(named("B04", "B03", "B02"), landsat) == ((4, 3, 2), (3, 2, 1))
+
+
+def test_wavelengths_are_believed_before_landsats_names() -> None:
+    centres = {"B01": 443, "B02": 482, "B03": 561, "B04": 655, "B05": 865, "B06": 1609, "B07": 2201}
+    landsat = [Band(name=name, wavelength_nm=nm) for name, nm in centres.items()]
+    # Sentinel-2's short-wave infrared, B11 and B12, is Landsat's B6 and B7.
+    assert feature_sets(named("B12", "B11", "B04"), landsat) == ((6, 5, 3),)
+    assert feature_sets(named("B05", "B06"), landsat) == ()

@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import S2_INPUT, State, encoder_state, write_pth
+from support import S2_INPUT, State, encoder_state, refusal, write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.spec import SelectionSpec
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.errors import ExitCode, UserError
+from eosfm_edge.errors import UserError
 
 S2 = ImportOptions(input=S2_INPUT)
-
-
-def refusal(tmp_path: Path, sources: list[Path], options: ImportOptions = S2) -> str:
-    """Return the message of an import that must fail and leave nothing behind."""
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError) as error:
-        import_ensemble(sources, tmp_path / "out", options)
-    assert error.value.exit_code == ExitCode.WRONG_USE
-    assert sorted(tmp_path.rglob("*")) == before
-    return str(error.value)
-
-
-class Hostile:
-    """Runs a command when it is unpickled without care."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.canary}",)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("wrap", [lambda h: h, lambda h: [(3, {"stem_0.weight": h}, {})]])
-def test_a_hostile_pickle_is_not_run(
-    tmp_path: Path, zipped: bool, wrap: Callable[[Hostile], object]
-) -> None:
-    path, canary = tmp_path / "hostile.pth", tmp_path / "canary"
-    torch.save(wrap(Hostile(canary)), path, _use_new_zipfile_serialization=zipped)
-    message = refusal(tmp_path, [path])
-    assert "hostile.pth would run code when loaded" in message
-    assert "system" in message
-    assert not canary.exists()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -22,8 +22,8 @@ def test_a_preset_a_list_and_wavelengths_are_read() -> None:
     assert parse_bands("665nm,559.8 nm")[1] == Band(wavelength_nm=559.8)
 
 
-@pytest.mark.parametrize("text", ["", "B04,,B03", "B04,B4"])
-def test_an_empty_or_repeated_band_is_refused(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "B04,,B03", "B04,B4", "0nm", f"1{'0' * 400}nm"])
+def test_an_empty_repeated_or_impossible_band_is_refused(text: str) -> None:
     with pytest.raises(UserError):
         parse_bands(text)
 
@@ -36,6 +36,16 @@ def test_a_wavelength_finds_the_nearest_band_within_half_a_bandwidth() -> None:
     assert find(Band(name="B8A"), landsat) == 3  # 864.7 +- 10.5 nm
     assert find(Band(name="B05"), landsat) is None  # 704.1 +- 7.5 nm
     assert find(Band(wavelength_nm=860), landsat) == 3
+
+
+def test_half_a_bandwidth_is_where_a_band_ends() -> None:
+    # B04 is 664.6 +- 15.5 nm.
+    assert find(Band(name="B04"), [Band(wavelength_nm=680)]) == 0
+    assert find(Band(name="B04"), [Band(wavelength_nm=681)]) is None
+
+
+def test_of_two_bands_within_the_nearer_is_taken() -> None:
+    assert find(Band(name="B04"), [Band(wavelength_nm=675), Band(wavelength_nm=663)]) == 1
 
 
 def test_a_wavelength_counts_more_than_a_name_that_clashes() -> None:

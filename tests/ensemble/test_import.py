@@ -11,6 +11,7 @@ from support import S2_INPUT, State, encoder_state, write_pth
 
 from eosfm_edge.ensemble.bands import RGB, Band
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
+from eosfm_edge.ensemble.model import build_from_state
 from eosfm_edge.ensemble.spec import INPUT_ADAPTER, SelectionSpec, read_spec
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import load_ensemble
@@ -79,6 +80,29 @@ def test_a_whole_encoder_comes_with_all_that_specialists_share(tmp_path: Path, p
         name = key.removeprefix(prefix)
         if not name.endswith("num_batches_tracked") and "decoder" not in name:
             assert torch.equal(loaded[name], value), name
+
+
+def test_an_imported_encoder_computes_bit_for_bit_what_its_tensors_do(tmp_path: Path) -> None:
+    state = whole_encoder("model.encoder.")
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    selection = SelectionSpec(mode="topk", k=1, scale_features=True)
+    options = ImportOptions(input=S2_INPUT, selection=selection)
+    spec = import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", options).spec
+    source = {k.removeprefix("model.encoder."): v for k, v in state.items() if ".encoder." in k}
+    image = torch.rand(1, 13, 64, 64)
+    with torch.inference_mode():
+        levels = load_ensemble(tmp_path / "out")(image)
+        expected = build_from_state(spec, source)(image)
+    assert all(torch.equal(a, b) for a, b in zip(levels, expected, strict=True))
+
+
+def test_selection_weights_may_have_any_shape(tmp_path: Path) -> None:
+    state = whole_encoder("")
+    del state["model.decoder.conv.weight"]
+    state["encoder_selector.specialists_weights"] = torch.tensor([[0.25], [0.75]])
+    torch.save(state, tmp_path / "a.ckpt")
+    import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", S2)
+    assert load_ensemble(tmp_path / "out").encoder_selector().tolist() == [1, 1]
 
 
 def test_projections_and_mlp_fusion_come_along(tmp_path: Path) -> None:

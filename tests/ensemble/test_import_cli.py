@@ -1,0 +1,116 @@
+"""``eosfm-edge import`` as scripts see it: exit codes, and messages without a traceback."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from command import leftovers, run
+from support import Bomb, encoder_state, write_pth
+
+from eosfm_edge.cli.main import main
+from eosfm_edge.ensemble.spec import read_spec
+
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Runs ``eosfm-edge import ... -o out`` in tmp_path; gives exit code and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main sets its own
+
+    def import_(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["eosfm-edge", "import", *arguments, "-o", "out"])
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return import_
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    return write_pth(tmp_path / "e.pth", (13, 3)).name
+
+
+def test_options_reach_the_ensemble(command: Command, source: str, tmp_path: Path) -> None:
+    code, message = command(
+        source, "--bands", "S2L1C", "--scale", "1e-4", "--offset", "-0.1", "--nodata", "0",
+        "--name", "mine", "--norm", "layer", "--selection", "smooth", "--scale-features",
+        "--specialist-bands", "encoder_2=B12,B11,B04",
+    )  # fmt: skip
+    assert (code, message) == (0, "")
+    spec = read_spec(tmp_path / "out")
+    assert (spec.name, spec.normalisation) == ("mine", "layer")
+    assert (spec.selection.mode, spec.selection.scale_features) == ("smooth", True)
+    assert (spec.input[0].scale, spec.input[0].offset, spec.input[0].nodata) == (1e-4, -0.1, 0)
+    assert spec.feature_sets()[1] == ((12, 11, 3),)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "add --bands"),
+        (["--scale", "2"], "--scale without --bands"),
+        (["--bands", "S2L1C", "--scale", "0"], "a band's scale must not be 0"),
+        (["--bands", "S2L1C", "--nodata", "nan"], "nodata: Input should be a finite number"),
+        (["--bands", "S2L1C", "--top-k", "3"], "selection.k is 3, specialists are 2"),
+        (["--bands", "S2L1C", "--top-k", "1"], "no selection weights to take the largest of"),
+        (["--bands", "S2L1C", "--top-k", "1", "--selection", "smooth"], "leave one of them out"),
+        (["--bands", "S2L1C", "--fusion", "conv1x1"], "key feature_fusion.0.weight is missing"),
+        (["--bands", "S2L1C", "--name", "../escape"], "name: String should match pattern"),
+        (["--bands", "S2L1C", "--specialist-bands", "rgb=RGB"], "bands are given for 'rgb'"),
+        (["--bands", "S2L1C", "--specialist-bands", "RGB"], "expected: NAME=BANDS"),
+        (["--bands", "S2L1C", "--specialist-bands", "encoder_2=B04,B03"], "takes 3 bands"),
+        (["--bands", "0nm"], "a wavelength of 0nm"),
+        (["--bands", "VV,VH,B20,B21,B22"], "no specialist can be run on the input's 5 bands"),
+    ],
+)
+def test_wrong_use_is_told_and_writes_nothing(
+    command: Command, source: str, tmp_path: Path, options: list[str], complaint: str
+) -> None:
+    code, message = command(source, *options)
+    assert code == 2
+    assert complaint in message
+    assert "Traceback" not in message
+    assert leftovers(tmp_path) == [source]
+
+
+def test_an_output_that_exists_needs_overwrite(
+    command: Command, source: str, tmp_path: Path
+) -> None:
+    assert command(source, "--bands", "S2L1C")[0] == 0
+    code, message = command(source, "--bands", "S2L1C")
+    assert code == 2
+    assert "add --overwrite" in message
+    assert command(source, "--bands", "S2L1C", "--name", "new", "--overwrite")[0] == 0
+    assert read_spec(tmp_path / "out").name == "new"
+
+
+def test_the_longest_names_stay_names_when_they_are_numbered(
+    command: Command, tmp_path: Path
+) -> None:
+    config = {"backbone": "timm_convnextv2_atto", "encoder_name": "x" * 80}
+    torch.save([(13, encoder_state(13), config)] * 2, tmp_path / "e.pth")
+    assert command("e.pth", "--bands", "S2L1C")[0] == 0
+    names = [specialist.name for specialist in read_spec(tmp_path / "out").specialists]
+    assert names == ["x" * 64, "x" * 62 + "_2"]
+
+
+def test_a_hostile_file_ends_the_process_with_2_and_without_a_traceback(tmp_path: Path) -> None:
+    # Once in a process of its own: what users run.
+    source = tmp_path / "hostile.pth"
+    torch.save(Bomb(tmp_path / "crater"), source)
+    code, out, err = run("import", source, "-o", tmp_path / "out", "--bands", "RGB")
+    assert (code, out) == (2, "")
+    assert "hostile.pth would run code when loaded" in err
+    assert leftovers(tmp_path) == ["hostile.pth"]
