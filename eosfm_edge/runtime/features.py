@@ -1,13 +1,7 @@
-"""Feature rasters: tiles are blended in a scratch file, which becomes a cloud-optimised GeoTIFF.
-
-The scratch file is what keeps memory a matter of the tile: only the window of a tile is ever
-held, whatever the size of the scene. It is a plain (rows, columns, channels) array, since with
-hundreds of channels a raster library spends milliseconds per tile on going from band to band.
-"""
+"""Feature rasters: tiles are blended on disk, and the result is a cloud-optimised GeoTIFF."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +19,10 @@ from rasterio.windows import Window
 
 from eosfm_edge.bundle.manifest import Level
 from eosfm_edge.files import cannot_write
+from eosfm_edge.runtime.cells import CellArray, FloatArray
 
-FloatArray = NDArray[np.float32]
-
-_BLOCK_BYTES = 8 << 20  # a block holds all channels: more of them, smaller blocks
+_BLOCK_BYTES = 4 << 20  # a block holds all channels: more of them, smaller blocks
+_OVERVIEWS_ABOVE = 512  # cells a side
 
 
 class LevelRaster:
@@ -36,13 +30,13 @@ class LevelRaster:
 
     Args:
         level: stride and channels.
-        folder: where ``NAME.tif`` shall be; the scratch file is there too meanwhile.
+        folder: where ``NAME.tif`` shall be; scratch files are there too meanwhile.
         size: (width, height) in cells.
         transform: of the scene's pixels.
         crs: of the scene.
 
     Raises:
-        OSError: there is no space for the scratch file, all of which is taken at once.
+        OSError: there is no space for the level.
     """
 
     def __init__(
@@ -55,18 +49,11 @@ class LevelRaster:
     ) -> None:
         self.level = level
         self.path = folder / f"{level.name}.tif"
-        self._width, self._height = size
         # The cell grid of stride s: same origin, cells s times as large.
         self._transform = transform * Affine.scale(level.stride)
         self._crs = crs
-        self._bytes = self._width * self._height * level.channels * 4
-        self._scratch = folder / f".{level.name}.scratch"
-        self._file = os.open(self._scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.posix_fallocate(self._file, 0, self._bytes)
-        except OSError:
-            os.close(self._file)
-            raise
+        width, height = size
+        self._cells = CellArray(folder / f".{level.name}.cells", height, width, level.channels)
 
     def __enter__(self) -> LevelRaster:
         return self
@@ -77,7 +64,7 @@ class LevelRaster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._file)
+        self._cells.close()
 
     def add(
         self,
@@ -97,10 +84,7 @@ class LevelRaster:
             top: first row.
         """
         weighted = np.where(valid, weights, np.float32(np.nan)) * features
-        for row, added in enumerate(weighted.transpose(1, 2, 0)):
-            place = ((top + row) * self._width + left) * self.level.channels * 4
-            sums = np.frombuffer(os.pread(self._file, added.size * 4, place), np.float32)
-            os.pwrite(self._file, (sums + added.ravel()).tobytes(), place)
+        self._cells.add(weighted.transpose(1, 2, 0), left, top)
 
     def finish(self) -> int:
         """Write the cloud-optimised GeoTIFF; returns its size in bytes.
@@ -108,40 +92,50 @@ class LevelRaster:
         Raises:
             UserError: it does not fit on the disk.
         """
-        plain = self.path.with_suffix(".plain.tif")
         block = _block_size(self.level.channels)
-        with _write_errors(self.path, self._bytes):
-            self._write_plain(plain, block)
-            # GDAL tells nobody when the last blocks do not fit on the disk; the size does.
-            if plain.stat().st_size < self._bytes:
-                raise cannot_write(self.path, "its last blocks are missing", self._bytes)
-            os.truncate(self._file, 0)
+        with _write_errors(self.path, self._cells.bytes):
+            plain = self._write_with_overviews(block)
             rasterio.shutil.copy(
-                plain,
+                plain[0],
                 self.path,
                 driver="COG",
                 blocksize=block,
                 compress="DEFLATE",
                 level=1,  # features hardly compress: more effort costs time and saves 2 %
                 predictor="FLOATING_POINT",
-                overview_resampling="AVERAGE",
+                overviews="FORCE_USE_EXISTING",
                 num_threads="ALL_CPUS",
                 bigtiff="IF_SAFER",
             )
-        plain.unlink()
-        self._scratch.unlink()
+        for path in plain:
+            path.unlink()
         return self.path.stat().st_size
 
-    def _write_plain(self, path: Path, block: int) -> None:
-        """Write the scratch array as a tiled GeoTIFF, a row of blocks at a time."""
+    def _write_with_overviews(self, block: int) -> list[Path]:
+        """Write plain GeoTIFFs: the level, its overview ``.ovr``, that one's ``.ovr.ovr``, ...
+
+        That is how GDAL finds external overviews. It could make them itself, but holds rows of
+        blocks of all channels for that, as much as the scene is wide.
+        """
+        paths, cells = [self.path.with_suffix(".plain.tif")], self._cells
+        self._write_plain(cells, paths[0], block)
+        while max(cells.height, cells.width) > _OVERVIEWS_ABOVE:
+            paths.append(paths[-1].with_name(f"{paths[-1].name}.ovr"))
+            half = cells.halved(paths[-1].with_suffix(".cells"))
+            cells.close()
+            self._cells = cells = half
+            self._write_plain(cells, paths[-1], block)
+        return paths
+
+    def _write_plain(self, cells: CellArray, path: Path, block: int) -> None:
         with rasterio.open(
             path,
             "w",
             driver="GTiff",
             dtype="float32",
-            count=self.level.channels,
-            width=self._width,
-            height=self._height,
+            count=cells.channels,
+            width=cells.width,
+            height=cells.height,
             transform=self._transform,
             crs=self._crs,
             nodata=np.nan,
@@ -151,26 +145,14 @@ class LevelRaster:
             interleave="pixel",
             bigtiff="IF_SAFER",
         ) as dataset:
-            for top in range(0, self._height, block):
-                for left in range(0, self._width, block):
-                    size = (min(block, self._height - top), min(block, self._width - left))
-                    window = Window(left, top, size[1], size[0])
-                    dataset.write(self._read(left, top, *size), window=window)
-
-    def _read(self, left: int, top: int, height: int, width: int) -> FloatArray:
-        """Return a window of the scratch array as (C, height, width)."""
-        channels = self.level.channels
-        rows = [
-            os.pread(
-                self._file,
-                width * channels * 4,
-                ((top + row) * self._width + left) * channels * 4,
-            )
-            for row in range(height)
-        ]
-        cells = np.frombuffer(b"".join(rows), np.float32)
-        window: FloatArray = cells.reshape(height, width, channels).transpose(2, 0, 1)
-        return window
+            for top in range(0, cells.height, block):
+                for left in range(0, cells.width, block):
+                    width, height = min(block, cells.width - left), min(block, cells.height - top)
+                    pixels = cells.read(left, top, width, height).transpose(2, 0, 1)
+                    dataset.write(pixels, window=Window(left, top, width, height))
+        # GDAL tells nobody when the last blocks do not fit on the disk; the size does.
+        if path.stat().st_size < cells.bytes:
+            raise cannot_write(self.path, "its last blocks are missing", cells.bytes)
 
 
 def _block_size(channels: int) -> int:

@@ -218,5 +218,4 @@ def test_memory_does_not_grow_with_the_scene(bundle: Path, tmp_path: Path) -> No
         )
         peaks.append(int(out.stdout))
     # The larger scene is 234 MB, and its levels are 390 MB, beside GDAL's cache of 128 MB.
-    print(peaks)
     assert peaks[1] - peaks[0] < 200

@@ -1,0 +1,85 @@
+"""An array of cells on disk, which tiles are added to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+class CellArray:
+    """A float32 array (height, width, channels) in a file, zero at first.
+
+    Only windows of it are ever in memory. Channels lie together, since with hundreds of them a
+    raster library spends milliseconds per tile on going from band to band.
+
+    Args:
+        path: the file; it must not exist.
+        height: rows of cells.
+        width: columns of cells.
+        channels: values of a cell.
+
+    Raises:
+        OSError: there is no space for it, all of which is taken at once.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, channels: int) -> None:
+        self.path = path
+        self.height, self.width, self.channels = height, width, channels
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.posix_fallocate(self._file, 0, self.bytes)
+        except OSError:
+            os.close(self._file)
+            raise
+
+    @property
+    def bytes(self) -> int:
+        """The size of the array."""
+        return self.height * self.width * self.channels * 4
+
+    def close(self) -> None:
+        """Close the file and remove it."""
+        os.close(self._file)
+        self.path.unlink(missing_ok=True)
+
+    def read(self, left: int, top: int, width: int, height: int) -> FloatArray:
+        """Return a window, (height, width, channels)."""
+        rows = [
+            os.pread(self._file, width * self.channels * 4, self._place(left, top + row))
+            for row in range(height)
+        ]
+        return np.frombuffer(b"".join(rows), np.float32).reshape(height, width, self.channels)
+
+    def add(self, window: FloatArray, left: int, top: int) -> None:
+        """Add a window (height, width, channels) to what is there."""
+        height, width, _ = window.shape
+        self.write(self.read(left, top, width, height) + window, left, top)
+
+    def write(self, window: FloatArray, left: int, top: int) -> None:
+        """Write a window (height, width, channels)."""
+        for row, cells in enumerate(window):
+            os.pwrite(self._file, cells.tobytes(), self._place(left, top + row))
+
+    def halved(self, path: Path) -> CellArray:
+        """Return a new array of half the height and width, each cell the mean of up to four.
+
+        Cells that are not a number do not count; where all four are not, the mean is not either.
+        """
+        half = CellArray(path, -(-self.height // 2), -(-self.width // 2), self.channels)
+        for row in range(half.height):
+            rows = min(2, self.height - 2 * row)
+            padded = np.full((2, 2 * half.width, self.channels), np.nan, np.float32)
+            padded[:rows, : self.width] = self.read(0, 2 * row, self.width, rows)
+            four = padded.reshape(2, half.width, 2, self.channels)
+            count = np.isfinite(four).sum(axis=(0, 2), dtype=np.float32)
+            with np.errstate(invalid="ignore"):
+                half.write((np.nansum(four, axis=(0, 2)) / count)[np.newaxis], 0, row)
+        return half
+
+    def _place(self, column: int, row: int) -> int:
+        return (row * self.width + column) * self.channels * 4
