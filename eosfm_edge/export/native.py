@@ -1,0 +1,227 @@
+"""``chain.gguf`` and ``specialists/*.gguf``: what the native engine reads.
+
+``export/bundle.md`` is the format's page. GGUF is written with the ``gguf`` package of llama.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from gguf.quants import quantize
+from numpy.typing import NDArray
+from torch import nn
+
+from eosfm_edge.bundle.known_answer import KnownAnswer
+from eosfm_edge.bundle.manifest import CHAIN_NAME, SPECIALISTS_FOLDER
+from eosfm_edge.ensemble.fusion import ZeroFilled
+from eosfm_edge.ensemble.spec import LEVELS, SpecialistSpec
+from eosfm_edge.export.chain import Chain
+from eosfm_edge.export.folding import Matrix, Network, fold
+from eosfm_edge.export.ranges import Range, Ranges
+
+FloatArray = NDArray[np.float32]
+Precision = Literal["fp32", "bf16", "int8"]
+
+FORMAT_VERSION = 1
+
+
+def write_specialist(
+    path: Path, spec: SpecialistSpec, encoder: nn.Module, precision: Precision, ranges: Ranges
+) -> None:
+    """Write one specialist's file.
+
+    Args:
+        path: the file.
+        spec: what the ensemble says of the specialist.
+        encoder: timm's feature encoder.
+        precision: of the matrices. The stem stays in bf16 when the rest is int8: its inputs are
+            physical values of very different sizes, which one scale does not fit.
+        ranges: of the matrices' inputs, for int8.
+    """
+    network = fold(encoder)
+    with _writer(path, "eosfm-specialist") as writer:
+        writer.add_string("general.name", spec.name)
+        writer.add_string("eosfm.backbone", spec.backbone)
+        writer.add_string("eosfm.licence", spec.provenance.licence or "")
+        writer.add_string("eosfm.source", spec.provenance.source)
+        writer.add_string("eosfm.weights_sha256", spec.weights_sha256)
+        writer.add_uint32("eosfm.bands", network.bands)
+        _add_uints(writer, "eosfm.depths", [len(stage.blocks) for stage in network.stages])
+        _add_uints(writer, "eosfm.widths", network.widths)
+        _add_uints(writer, "eosfm.hidden", network.hidden)
+        _add_network(writer, network, precision, ranges)
+
+
+def write_chain(
+    bundle: Path,
+    chain: Chain,
+    name: str,
+    tile: int,
+    precision: Precision,
+    answer: KnownAnswer,
+    tolerances: Sequence[float],
+) -> None:
+    """Write ``chain.gguf``: everything but the specialists."""
+    spec = chain.ensemble.spec
+    owners = sorted({owner for owner, _ in chain.runs})
+    place = {owner: index for index, owner in enumerate(owners)}
+    with _writer(bundle / CHAIN_NAME, "eosfm-chain") as writer:
+        writer.add_string("general.name", name)
+        writer.add_uint32("eosfm.tile", tile)
+        bands = spec.input
+        _add_texts(writer, "eosfm.input.names", [band.name or "" for band in bands])
+        _add_floats(writer, "eosfm.input.wavelengths_nm", [b.wavelength_nm or 0.0 for b in bands])
+        _add_floats(writer, "eosfm.input.scales", [band.scale for band in bands])
+        _add_floats(writer, "eosfm.input.offsets", [band.offset for band in bands])
+        _add_floats(writer, "eosfm.input.fills", [band.fill for band in bands])
+        _add_floats(writer, "eosfm.input.nodata", [band.nodata or 0.0 for band in bands])
+        _add_uints(writer, "eosfm.input.has_nodata", [b.nodata is not None for b in bands])
+        names = [spec.specialists[owner].name for owner in owners]
+        _add_texts(writer, "eosfm.specialists.names", names)
+        _add_texts(writer, "eosfm.specialists.files", [specialist_file(name) for name in names])
+        _add_floats(writer, "eosfm.specialists.factors", [chain.factors[o] for o in owners])
+        _add_uints(writer, "eosfm.runs.specialists", [place[owner] for owner, _ in chain.runs])
+        _add_uints(writer, "eosfm.runs.lengths", [len(bands) for _, bands in chain.runs])
+        _add_uints(writer, "eosfm.runs.bands", [b for _, bands in chain.runs for b in bands])
+        writer.add_string("eosfm.normalisation", spec.normalisation)
+        writer.add_string("eosfm.fusion", spec.fusion)
+        writer.add_uint32("eosfm.projection", int(spec.projection))
+        channels = [level.shape[1] for level in answer.levels]
+        _add_uints(writer, "eosfm.levels.channels", channels)
+        _add_floats(writer, "eosfm.known.tolerances", list(tolerances))
+        if spec.fusion == "none":
+            starts = [_first_channels(chain, level) for level in LEVELS]
+            _add_uints(writer, "eosfm.runs.channels", np.transpose(starts).ravel().tolist())
+        _add_normalisation(writer, chain, owners)
+        _add_fusion(writer, chain, precision)
+        _add(writer, "known.image", answer.image[0])
+        for index, level in enumerate(answer.levels, 1):
+            _add(writer, f"known.level{index}", level[0])
+
+
+def specialist_file(name: str) -> str:
+    """Return the path in the bundle of a specialist's file."""
+    return f"{SPECIALISTS_FOLDER}/{name}.gguf"
+
+
+def _add_network(
+    writer: GGUFWriter, network: Network, precision: Precision, ranges: Ranges
+) -> None:
+    stem: Precision = "fp32" if precision == "fp32" else "bf16"
+    _add_matrix(writer, "stem", network.stages[0].entry, stem)
+    _add(writer, "stem.norm.weight", network.stem_norm[0])
+    _add(writer, "stem.norm.bias", network.stem_norm[1])
+    for s, stage in enumerate(network.stages):
+        if s > 0:
+            name = f"stages.{s}.downsample"
+            _add_matrix(writer, name, stage.entry, precision, ranges.by_matrix.get(name))
+        for b, block in enumerate(stage.blocks):
+            name = f"stages.{s}.blocks.{b}"
+            _add(writer, f"{name}.conv_dw.weight", block.depthwise)
+            _add(writer, f"{name}.conv_dw.bias", block.depthwise_bias)
+            _add(writer, f"{name}.grn.weight", block.grn)
+            for part, matrix in (("fc1", block.fc1), ("fc2", block.fc2)):
+                seen = ranges.by_matrix.get(f"{name}.{part}")
+                _add_matrix(writer, f"{name}.{part}", matrix, precision, seen)
+
+
+def _add_matrix(
+    writer: GGUFWriter,
+    name: str,
+    matrix: Matrix,
+    precision: Precision,
+    seen: Range | None = None,
+) -> None:
+    _add(writer, f"{name}.bias", matrix.bias)
+    match precision:
+        case "fp32":
+            _add(writer, f"{name}.weight", matrix.weight)
+        case "bf16":
+            writer.add_tensor(
+                f"{name}.weight",
+                quantize(matrix.weight, GGMLQuantizationType.BF16),
+                raw_dtype=GGMLQuantizationType.BF16,
+            )
+        case "int8":
+            if seen is None:
+                raise ValueError(f"no range was measured for {name}")
+            scale = np.maximum(np.abs(matrix.weight).max(axis=0), 1e-12) / np.float32(127)
+            _add(writer, f"{name}.weight_scale", scale.astype(np.float32))
+            _add(writer, f"{name}.input", np.array(seen.quantisation(), np.float32))
+            weight = np.clip(np.rint(matrix.weight / scale), -127, 127).astype(np.int8)
+            writer.add_tensor(f"{name}.weight", weight)
+
+
+def _add_normalisation(writer: GGUFWriter, chain: Chain, owners: Sequence[int]) -> None:
+    ensemble = chain.ensemble
+    for index, owner in enumerate(owners):
+        for level in LEVELS:
+            normaliser = ensemble.feature_normalizers[owner][level]  # type: ignore[index]
+            if isinstance(normaliser, nn.BatchNorm2d):
+                assert normaliser.running_mean is not None and normaliser.running_var is not None
+                mean, variance = normaliser.running_mean, normaliser.running_var
+                _add(writer, f"normalisation.{index}.{level}.mean", mean.numpy())
+                _add(writer, f"normalisation.{index}.{level}.variance", variance.numpy())
+            if ensemble.feature_projections:
+                convolution = ensemble.feature_projections[owner][level][0]  # type: ignore[index]
+                _add_matrix(writer, f"projection.{index}.{level}", _from_1x1(convolution), "fp32")
+
+
+def _add_fusion(writer: GGUFWriter, chain: Chain, precision: Precision) -> None:
+    stored: Precision = "fp32" if precision == "fp32" else "bf16"
+    for level, fusion in enumerate(chain.fusions):
+        if isinstance(fusion, nn.Conv2d):
+            _add_matrix(writer, f"fusion.{level}", _from_1x1(fusion), stored)
+        elif isinstance(fusion, nn.Sequential):
+            _add_matrix(writer, f"fusion.{level}.0", _from_1x1(fusion[0]), stored)
+            _add_matrix(writer, f"fusion.{level}.2", _from_1x1(fusion[2]), stored)
+
+
+def _first_channels(chain: Chain, level: int) -> list[int]:
+    """Where each run's channels begin among those of fusion ``none``, gaps for the unselected."""
+    widths = chain.ensemble.set_widths(level)
+    fusion = chain.fusions[level]
+    kept = fusion.kept if isinstance(fusion, ZeroFilled) else (True,) * len(widths)
+    starts = np.concatenate([[0], np.cumsum(widths)[:-1]])
+    return [int(start) for start, keep in zip(starts, kept, strict=True) if keep]
+
+
+def _from_1x1(convolution: nn.Module) -> Matrix:
+    assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+    weight = convolution.weight.detach().flatten(1).T.numpy()
+    return Matrix(np.ascontiguousarray(weight), convolution.bias.detach().numpy())
+
+
+@contextmanager
+def _writer(path: Path, architecture: str) -> Iterator[GGUFWriter]:
+    writer = GGUFWriter(path, architecture)
+    writer.add_uint32("eosfm.version", FORMAT_VERSION)
+    try:
+        yield writer
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+def _add(writer: GGUFWriter, name: str, array: FloatArray) -> None:
+    writer.add_tensor(name, np.ascontiguousarray(array, np.float32))
+
+
+def _add_uints(writer: GGUFWriter, key: str, values: Sequence[int]) -> None:
+    numbers = [int(value) for value in values]
+    writer.add_key_value(key, numbers, GGUFValueType.ARRAY, GGUFValueType.UINT32)
+
+
+def _add_floats(writer: GGUFWriter, key: str, values: Sequence[float]) -> None:
+    writer.add_key_value(key, list(values), GGUFValueType.ARRAY, GGUFValueType.FLOAT32)
+
+
+def _add_texts(writer: GGUFWriter, key: str, values: Sequence[str]) -> None:
+    writer.add_key_value(key, list(values), GGUFValueType.ARRAY, GGUFValueType.STRING)

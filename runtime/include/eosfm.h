@@ -1,0 +1,287 @@
+/* libeosfm: runs EoS-FM ensembles of satellite-image specialists, as bundles that `eosfm-edge export`
+ * writes. C99, and C++.
+ *
+ *   eosfm_model *model;                    what a bundle holds; read-only, shared by all threads
+ *   eosfm_context *context;                what running it needs; used by one thread at a time
+ *
+ *   eosfm_model_open("six.eosfm", NULL, &model);
+ *   eosfm_context_create(model, NULL, &context);
+ *   eosfm_run(context, &image, levels, NULL);
+ *   eosfm_context_destroy(context);
+ *   eosfm_model_close(model);
+ *
+ * The rules of every call:
+ * - It returns a status. When that is not EOSFM_OK, nothing that it was to write has been written,
+ *   and a sentence that says what was found and what was expected is at eosfm_model_error() or
+ *   eosfm_context_error().
+ * - Structs begin with `struct_size`, which the caller sets to sizeof the struct, so that later
+ *   versions can add fields. The EOSFM_..._INIT macros do that and set every default.
+ * - Nothing is written to the standard streams, nothing exits or throws, no signal is touched.
+ * - Destroying NULL does nothing.
+ *
+ * Threads: a model may be used from any thread at once. A context is used by one thread at a time;
+ * only eosfm_cancel may be called from another. Any number of contexts may share a model. A model may
+ * be closed while contexts of it live: it goes with the last of them.
+ *
+ * Memory: a model keeps its files mapped (or uses the caller's memory) and the weights as the
+ * processor's kernels want them. A context allocates all that it needs when it is created; running
+ * allocates nothing.
+ *
+ * Environment: EOSFM_ISA forces a lower instruction set: avx2, avx512, avx512-vnni, avx512-bf16, amx,
+ * neon or neon-dotprod. It is read when a model is opened.
+ */
+#ifndef EOSFM_H
+#define EOSFM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(EOSFM_BUILD)
+#define EOSFM_API __attribute__((visibility("default")))
+#else
+#define EOSFM_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EOSFM_VERSION_MAJOR 0
+#define EOSFM_VERSION_MINOR 1
+#define EOSFM_VERSION_PATCH 0
+
+/* Levels of the feature pyramid: level i has a cell for every 4 << i pixels, in each direction. */
+#define EOSFM_LEVELS 4
+
+typedef struct eosfm_model eosfm_model;
+typedef struct eosfm_context eosfm_context;
+
+typedef enum eosfm_status {
+  EOSFM_OK = 0,
+  EOSFM_BAD_ARGUMENT = 1, /* the call is wrong; nothing is wrong with the bundle */
+  EOSFM_NOT_FOUND = 2,    /* a file is not there or cannot be read */
+  EOSFM_BAD_BUNDLE = 3,   /* a file is damaged, or not what the format's page says */
+  EOSFM_UNSUPPORTED = 4,  /* this processor or this version cannot do it */
+  EOSFM_NO_MEMORY = 5,    /* there is none, or not within the limit that was set */
+  EOSFM_CANCELLED = 6,    /* eosfm_cancel, or the progress callback, ended the run */
+  EOSFM_DEADLINE = 7,     /* the deadline passed before the run was done */
+  EOSFM_WRONG_ANSWER = 8  /* the known answer does not come out */
+} eosfm_status;
+
+/* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
+EOSFM_API const char *eosfm_version(void);
+
+/* A few words for a status; never NULL. */
+EOSFM_API const char *eosfm_status_text(eosfm_status status);
+
+/* ---- Models ---------------------------------------------------------------------------------- */
+
+typedef enum eosfm_log_level { EOSFM_LOG_INFO = 0, EOSFM_LOG_WARNING = 1 } eosfm_log_level;
+
+/* Called from the thread that made the call; `text` lives until it returns. */
+typedef void (*eosfm_log_fn)(void *user, eosfm_log_level level, const char *text);
+
+typedef struct eosfm_open_options {
+  size_t struct_size;
+  eosfm_log_fn log; /* NULL: nothing is logged */
+  void *log_user;
+  char *error; /* where the sentence goes when opening fails, since there is no model then; or NULL */
+  size_t error_size;
+} eosfm_open_options;
+
+#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0}
+
+/* A file of a bundle that is in memory: its path in the bundle ("chain.gguf"), and its bytes. */
+typedef struct eosfm_file {
+  const char *path;
+  const void *data;
+  size_t size;
+} eosfm_file;
+
+/* Opens the bundle in a directory: chain.gguf and the specialists that it names. Other files of the
+ * bundle are not looked at, nor are SHA-256 digests checked: `eosfm-edge verify` does that. */
+EOSFM_API eosfm_status eosfm_model_open(const char *directory, const eosfm_open_options *options,
+                                        eosfm_model **model);
+
+/* The same from memory, which must stay as it is until the model is closed. */
+EOSFM_API eosfm_status eosfm_model_open_memory(const eosfm_file *files, size_t count,
+                                               const eosfm_open_options *options,
+                                               eosfm_model **model);
+
+EOSFM_API void eosfm_model_close(eosfm_model *model);
+
+/* The sentence of this model's last failed call in any thread; "" if there was none. It may change
+ * while another thread's call fails. */
+EOSFM_API const char *eosfm_model_error(const eosfm_model *model);
+
+typedef struct eosfm_model_info {
+  size_t struct_size;
+  const char *name;
+  const char *isa;      /* the instruction set that is used */
+  int32_t bands;        /* of the input */
+  int32_t specialists;  /* in the bundle */
+  int32_t runs;         /* of specialists for one image; a specialist may run on several band sets */
+  int32_t tile;         /* pixels of the side that the bundle was made for, a multiple of 32 */
+  int32_t channels[EOSFM_LEVELS]; /* of each level */
+} eosfm_model_info;
+
+#define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}}
+
+/* Texts live as long as the model. */
+EOSFM_API eosfm_status eosfm_model_describe(eosfm_model *model, eosfm_model_info *info);
+
+typedef struct eosfm_band_info {
+  size_t struct_size;
+  const char *name;    /* "B04", "VV"; "" where it is not known */
+  float wavelength_nm; /* 0 where it is not known */
+  float scale;         /* physical value = stored value * scale + offset */
+  float offset;
+  float fill;          /* the stored value that stands for pixels without data */
+  int32_t has_nodata;
+  float nodata;        /* the stored value that means no data */
+} eosfm_band_info;
+
+#define EOSFM_BAND_INFO_INIT {sizeof(eosfm_band_info), NULL, 0, 0, 0, 0, 0, 0}
+
+EOSFM_API eosfm_status eosfm_model_band(eosfm_model *model, int32_t index, eosfm_band_info *info);
+
+typedef struct eosfm_specialist_info {
+  size_t struct_size;
+  const char *name;
+  const char *backbone; /* timm's name: "convnextv2_atto" */
+  const char *licence;
+  int32_t bands;        /* that it takes */
+  int32_t runs;         /* for one image */
+  float factor;         /* of the selection, by which its features are multiplied */
+} eosfm_specialist_info;
+
+#define EOSFM_SPECIALIST_INFO_INIT {sizeof(eosfm_specialist_info), NULL, NULL, NULL, 0, 0, 0}
+
+EOSFM_API eosfm_status eosfm_model_specialist(eosfm_model *model, int32_t index,
+                                              eosfm_specialist_info *info);
+
+/* ---- Contexts -------------------------------------------------------------------------------- */
+
+typedef enum eosfm_precision {
+  EOSFM_AS_STORED = 0, /* each layer as the bundle stores it: fp32, bf16 or int8 */
+  EOSFM_BF16 = 1       /* fp32 layers are computed in bf16, if the processor has that in hardware */
+} eosfm_precision;
+
+typedef struct eosfm_context_options {
+  size_t struct_size;
+  int32_t threads; /* 1 to 256; 0: as many as there are processors for this process */
+  eosfm_precision precision;
+  int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
+  int32_t height;
+  size_t memory_limit; /* bytes; 0: none. Creating fails if the plan needs more. */
+} eosfm_context_options;
+
+#define EOSFM_CONTEXT_OPTIONS_INIT {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0}
+
+typedef struct eosfm_plan {
+  size_t struct_size;
+  size_t context_bytes; /* what the context itself allocates, stacks of its threads not counted */
+  size_t weights_bytes; /* the weights for this precision, which contexts of a model share */
+  size_t mapped_bytes;  /* the bundle's files */
+} eosfm_plan;
+
+#define EOSFM_PLAN_INIT {sizeof(eosfm_plan), 0, 0, 0}
+
+/* What a context with these options will need. NULL options are the defaults. */
+EOSFM_API eosfm_status eosfm_model_plan(eosfm_model *model, const eosfm_context_options *options,
+                                        eosfm_plan *plan);
+
+EOSFM_API eosfm_status eosfm_context_create(eosfm_model *model,
+                                            const eosfm_context_options *options,
+                                            eosfm_context **context);
+
+EOSFM_API void eosfm_context_destroy(eosfm_context *context);
+
+/* The sentence of this context's last failed call; "" if there was none. */
+EOSFM_API const char *eosfm_context_error(const eosfm_context *context);
+
+/* Chooses which specialists run, for the runs that follow: `active` has one flag for each specialist.
+ * The features of the others count as zeros. At least one must be active. */
+EOSFM_API eosfm_status eosfm_set_active(eosfm_context *context, const uint8_t *active,
+                                        size_t count);
+
+/* ---- Running --------------------------------------------------------------------------------- */
+
+typedef enum eosfm_dtype {
+  EOSFM_U8 = 0,
+  EOSFM_U16 = 1,
+  EOSFM_I16 = 2,
+  EOSFM_F32 = 3
+} eosfm_dtype;
+
+/* One band of an image, where it lies. scale, offset and nodata are the bundle's (eosfm_model_band),
+ * unless `calibrated` is not 0: then they are those given here. */
+typedef struct eosfm_band {
+  size_t struct_size;
+  const void *data; /* the first pixel of the first row; aligned for its dtype */
+  eosfm_dtype dtype;
+  ptrdiff_t column_stride; /* bytes from a pixel to the next of its row */
+  ptrdiff_t row_stride;    /* bytes from a row to the next; may be negative */
+  int32_t calibrated;
+  float scale; /* physical = stored * scale + offset; not 0 */
+  float offset;
+  int32_t has_nodata;
+  float nodata;
+} eosfm_band;
+
+#define EOSFM_BAND_INIT {sizeof(eosfm_band), NULL, EOSFM_F32, 0, 0, 0, 1, 0, 0, 0}
+
+/* The bands in the model's order. A pixel where any band has its nodata value, or is not finite, is
+ * given every band's fill value. */
+typedef struct eosfm_image {
+  size_t struct_size;
+  const eosfm_band *bands;
+  size_t band_count;
+} eosfm_image;
+
+#define EOSFM_IMAGE_INIT {sizeof(eosfm_image), NULL, 0}
+
+/* Where a level goes: `channels` planes of (height / stride) x (width / stride) floats, the cells of a
+ * row beside each other. Strides are in floats. data NULL: the level is not wanted. */
+typedef struct eosfm_level {
+  size_t struct_size;
+  float *data;
+  ptrdiff_t channel_stride;
+  ptrdiff_t row_stride;
+} eosfm_level;
+
+#define EOSFM_LEVEL_INIT {sizeof(eosfm_level), NULL, 0, 0}
+
+/* Called now and then from the thread that runs: how many of the runs of specialists are done.
+ * Returns 0 to go on; anything else cancels. */
+typedef int (*eosfm_progress_fn)(void *user, int32_t done, int32_t total);
+
+typedef struct eosfm_run_options {
+  size_t struct_size;
+  int64_t deadline_ms; /* from the call on; 0: none */
+  eosfm_progress_fn progress;
+  void *progress_user;
+} eosfm_run_options;
+
+#define EOSFM_RUN_OPTIONS_INIT {sizeof(eosfm_run_options), 0, NULL, NULL}
+
+/* Computes the levels of an image. Until the status is EOSFM_OK the caller's buffers may hold parts
+ * of the result. */
+EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *image,
+                                 const eosfm_level levels[EOSFM_LEVELS],
+                                 const eosfm_run_options *options);
+
+/* Ends the run that is going on in another thread, within about a millisecond; that returns
+ * EOSFM_CANCELLED. Does nothing if there is none. */
+EOSFM_API void eosfm_cancel(eosfm_context *context);
+
+/* Runs the bundle's known answer and compares: `worst` gets each level's largest difference over its
+ * largest value, also when it is too large. The context must be of the bundle's tile size, with every
+ * specialist active. */
+EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,386 @@
+#include "chain.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+namespace eosfm {
+namespace {
+
+float float_at(const Tensor& tensor, int64_t i) {
+  float value;
+  memcpy(&value, tensor.data + 4 * i, sizeof value);
+  return value;
+}
+
+// The index of a text in a list that ends with null; -1 if it is not there.
+int index_of(const char* text, const char* const* list) {
+  for (int i = 0; list[i] != nullptr; ++i) {
+    if (strcmp(text, list[i]) == 0) return i;
+  }
+  return -1;
+}
+
+eosfm_status read_choice(const Gguf& file, const char* key, const char* const* choices, int* choice,
+                         ErrorText& error) {
+  char text[32];
+  const eosfm_status status = file.read_text(key, text, sizeof text, error);
+  if (status != EOSFM_OK) return status;
+  *choice = index_of(text, choices);
+  if (*choice >= 0) return EOSFM_OK;
+  return error.fail(EOSFM_BAD_BUNDLE, "%s of %s is '%s', which is not known", key,
+                    file.file_name(), text);
+}
+
+// A path inside the bundle: relative, forward, and not out of it.
+bool inside(const char* path) {
+  if (*path == '\0' || *path == '/' || strchr(path, '\\') != nullptr) return false;
+  for (const char* part = path; part != nullptr;) {
+    if (strncmp(part, "..", 2) == 0 && (part[2] == '/' || part[2] == '\0')) return false;
+    part = strchr(part, '/');
+    if (part != nullptr) ++part;
+  }
+  return true;
+}
+
+}  // namespace
+
+eosfm_status Chain::parse(Bytes bytes, const char* file_name, ErrorText& error) {
+  eosfm_status status = file.parse(bytes, file_name, error);
+  if (status != EOSFM_OK) return status;
+  char architecture[32];
+  status = file.read_text("general.architecture", architecture, sizeof architecture, error);
+  if (status != EOSFM_OK) return status;
+  if (strcmp(architecture, "eosfm-chain") != 0) {
+    return error.fail(EOSFM_BAD_BUNDLE, "%s is of architecture %s, expected eosfm-chain", file_name,
+                      architecture);
+  }
+  uint32_t value = 0;
+  status = file.read_uint("eosfm.version", kFormatVersion, kFormatVersion, &value, error);
+  if (status == EOSFM_OK) status = file.read_text("general.name", name, sizeof name, error);
+  if (status == EOSFM_OK) status = file.read_uint("eosfm.tile", 32, 1024, &value, error);
+  if (status != EOSFM_OK) return status;
+  tile = static_cast<int>(value);
+  if (tile % 32 != 0) {
+    return error.fail(EOSFM_BAD_BUNDLE, "eosfm.tile of %s is %d, expected a multiple of 32",
+                      file_name, tile);
+  }
+  status = parse_bands(error);
+  if (status == EOSFM_OK) status = parse_specialists(error);
+  if (status == EOSFM_OK) status = parse_modes(error);
+  if (status == EOSFM_OK) status = parse_runs(error);
+  return status;
+}
+
+eosfm_status Chain::parse_bands(ErrorText& error) {
+  uint32_t count = 0;
+  eosfm_status status = file.read_count("eosfm.input.names", 1, kMostBands, &count, error);
+  if (status != EOSFM_OK) return status;
+  if (!bands.allocate(static_cast<int>(count))) return error.no_memory("the bands");
+  for (uint32_t i = 0; i < count; ++i) {
+    Band& band = bands[static_cast<int>(i)];
+    uint32_t has_nodata = 0;
+    status = file.read_text_at("eosfm.input.names", i, band.name, sizeof band.name, error);
+    const struct {
+      const char* key;
+      float* value;
+    } floats[] = {{"eosfm.input.wavelengths_nm", &band.wavelength_nm},
+                  {"eosfm.input.scales", &band.scale},
+                  {"eosfm.input.offsets", &band.offset},
+                  {"eosfm.input.fills", &band.fill},
+                  {"eosfm.input.nodata", &band.nodata}};
+    for (const auto& one : floats) {
+      if (status == EOSFM_OK) status = file.read_float_at(one.key, i, one.value, error);
+    }
+    if (status == EOSFM_OK) {
+      status = file.read_uint_at("eosfm.input.has_nodata", i, 0, 1, &has_nodata, error);
+    }
+    if (status != EOSFM_OK) return status;
+    band.has_nodata = has_nodata == 1;
+    if (band.scale == 0.0F) {
+      return error.fail(EOSFM_BAD_BUNDLE, "the scale of band %s of %s is 0", band.name,
+                        file.file_name());
+    }
+  }
+  return EOSFM_OK;
+}
+
+eosfm_status Chain::parse_specialists(ErrorText& error) {
+  uint32_t count = 0;
+  eosfm_status status = file.read_count("eosfm.specialists.names", 1, kMostSpecialists, &count, error);
+  if (status != EOSFM_OK) return status;
+  if (!specialists.allocate(static_cast<int>(count))) return error.no_memory("the specialists");
+  for (uint32_t i = 0; i < count; ++i) {
+    ChainSpecialist& one = specialists[static_cast<int>(i)];
+    status = file.read_text_at("eosfm.specialists.names", i, one.name, sizeof one.name, error);
+    if (status == EOSFM_OK) {
+      status = file.read_text_at("eosfm.specialists.files", i, one.file, sizeof one.file, error);
+    }
+    if (status == EOSFM_OK) {
+      status = file.read_float_at("eosfm.specialists.factors", i, &one.factor, error);
+    }
+    if (status != EOSFM_OK) return status;
+    if (!inside(one.file)) {
+      return error.fail(EOSFM_BAD_BUNDLE, "%s names a file outside the bundle: %s",
+                        file.file_name(), one.file);
+    }
+  }
+  return EOSFM_OK;
+}
+
+eosfm_status Chain::parse_modes(ErrorText& error) {
+  static constexpr const char* kNormalisations[] = {"none", "batch", "layer", nullptr};
+  static constexpr const char* kFusions[] = {"none",     "conv1x1",        "mlp",
+                                             "addition", "multiplication", nullptr};
+  int choice = 0;
+  uint32_t value = 0;
+  eosfm_status status = read_choice(file, "eosfm.normalisation", kNormalisations, &choice, error);
+  if (status != EOSFM_OK) return status;
+  normalisation = static_cast<Normalisation>(choice);
+  status = read_choice(file, "eosfm.fusion", kFusions, &choice, error);
+  if (status != EOSFM_OK) return status;
+  fusion = static_cast<Fusion>(choice);
+  status = file.read_uint("eosfm.projection", 0, 1, &value, error);
+  if (status != EOSFM_OK) return status;
+  projection = value == 1;
+  uint32_t count = 0;
+  status = file.read_count("eosfm.levels.channels", kLevels, kLevels, &count, error);
+  if (status == EOSFM_OK) {
+    status = file.read_count("eosfm.known.tolerances", kLevels, kLevels, &count, error);
+  }
+  for (uint32_t level = 0; status == EOSFM_OK && level < kLevels; ++level) {
+    status = file.read_uint_at("eosfm.levels.channels", level, 1, kMostChannels, &value, error);
+    level_channels[level] = static_cast<int>(value);
+    if (status == EOSFM_OK) {
+      status = file.read_float_at("eosfm.known.tolerances", level, &tolerance[level], error);
+    }
+  }
+  return status;
+}
+
+eosfm_status Chain::parse_runs(ErrorText& error) {
+  uint32_t count = 0;
+  uint32_t total = 0;
+  eosfm_status status = file.read_count("eosfm.runs.specialists", 1, kMostRuns, &count, error);
+  if (status == EOSFM_OK) {
+    status = file.read_count("eosfm.runs.bands", 1, kMostRuns * kMostBands, &total, error);
+  }
+  if (status != EOSFM_OK) return status;
+  if (!runs.allocate(static_cast<int>(count)) || !run_bands.allocate(static_cast<int>(total))) {
+    return error.no_memory("the runs");
+  }
+  uint32_t value = 0;
+  for (uint32_t i = 0; i < total; ++i) {
+    status = file.read_uint_at("eosfm.runs.bands", i, 0, static_cast<uint32_t>(bands.size() - 1),
+                               &value, error);
+    if (status != EOSFM_OK) return status;
+    run_bands[static_cast<int>(i)] = static_cast<int>(value);
+  }
+  int next = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    Run& run = runs[static_cast<int>(i)];
+    status = file.read_uint_at("eosfm.runs.specialists", i, 0,
+                               static_cast<uint32_t>(specialists.size() - 1), &value, error);
+    run.specialist = static_cast<int>(value);
+    if (status == EOSFM_OK) {
+      status = file.read_uint_at("eosfm.runs.lengths", i, 1, total, &value, error);
+    }
+    if (status != EOSFM_OK) return status;
+    run.first_band = next;
+    run.bands = static_cast<int>(value);
+    if (run.bands > run_bands.size() - next) {
+      return error.fail(EOSFM_BAD_BUNDLE, "the runs of %s take more than the %d bands in "
+                        "eosfm.runs.bands", file.file_name(), run_bands.size());
+    }
+    next += run.bands;
+    for (uint32_t level = 0; fusion == Fusion::none && level < kLevels; ++level) {
+      status = file.read_uint_at("eosfm.runs.channels", i * kLevels + level, 0,
+                                 static_cast<uint32_t>(level_channels[level] - 1), &value, error);
+      if (status != EOSFM_OK) return status;
+      run.out_channel[level] = static_cast<int>(value);
+    }
+  }
+  return EOSFM_OK;
+}
+
+eosfm_status Chain::check(const int (*widths)[kLevels], ErrorText& error) {
+  char text[64];
+  for (int s = 0; s < specialists.size(); ++s) {
+    for (int level = 0; level < kLevels; ++level) {
+      set_channels_[s][level] = widths[s][level];
+      if (!projection) continue;
+      snprintf(text, sizeof text, "projection.%d.%d.bias", s, level);
+      const Tensor* bias = file.find_tensor(text);
+      if (bias == nullptr || bias->dimensions != 1 || bias->shape[0] > kMostChannels) {
+        return error.fail(EOSFM_BAD_BUNDLE, "%s has no vector %s", file.file_name(), text);
+      }
+      set_channels_[s][level] = static_cast<int>(bias->shape[0]);
+    }
+  }
+  for (int level = 0; level < kLevels; ++level) {
+    const eosfm_status status = check_fusion(level, error);
+    if (status != EOSFM_OK) return status;
+  }
+  const int64_t image[] = {bands.size(), tile, tile};
+  Tensor tensor;
+  eosfm_status status = file.read_tensor("known.image", "f", 3, image, &tensor, error);
+  for (int level = 0; status == EOSFM_OK && level < kLevels; ++level) {
+    snprintf(text, sizeof text, "known.level%d", level + 1);
+    const int64_t shape[] = {level_channels[level], tile >> (level + 2), tile >> (level + 2)};
+    status = file.read_tensor(text, "f", 3, shape, &tensor, error);
+  }
+  return status;
+}
+
+// Matrices of a fusion are checked when they are packed; here, that sets fit what has no tensors.
+eosfm_status Chain::check_fusion(int level, ErrorText& error) {
+  for (const Run& run : runs) {
+    const int channels = set_channels_[run.specialist][level];
+    const bool fits = fusion == Fusion::none
+                          ? channels <= level_channels[level] - run.out_channel[level]
+                      : fusion == Fusion::addition || fusion == Fusion::multiplication
+                          ? channels == level_channels[level]
+                          : true;
+    if (!fits) {
+      return error.fail(EOSFM_BAD_BUNDLE, "level %d of %s has %d channels, into which a feature set "
+                        "of %d channels does not fit", level + 1, file.file_name(),
+                        level_channels[level], channels);
+    }
+  }
+  return EOSFM_OK;
+}
+
+const Tensor* Chain::known_level(int level) const {
+  char text[32];
+  snprintf(text, sizeof text, "known.level%d", level + 1);
+  return file.find_tensor(text);
+}
+
+eosfm_status ChainWeights::shape(const Chain& chain, const int (*widths)[kLevels],
+                                 const Kernels& kernels, bool widest_bf16, size_t* bytes,
+                                 ErrorText& error) {
+  for (auto& level : sets) {
+    if (!level.allocate(chain.runs.size())) return error.no_memory("the chain");
+  }
+  Packer packer(chain.file, kernels, widest_bf16, error);
+  Layout layout;
+  const eosfm_status status = lay_out(chain, widths, kernels, packer, layout, error);
+  *bytes += layout.size();
+  return status;
+}
+
+eosfm_status ChainWeights::pack(const Chain& chain, const int (*widths)[kLevels],
+                                const Kernels& kernels, bool widest_bf16, ErrorText& error) {
+  size_t size = 0;
+  const eosfm_status status = shape(chain, widths, kernels, widest_bf16, &size, error);
+  if (status != EOSFM_OK) return status;
+  if (!memory.allocate(size)) return error.no_memory("the chain");
+  Packer packer(chain.file, kernels, widest_bf16, error);
+  Layout layout(memory.data());
+  return lay_out(chain, widths, kernels, packer, layout, error);
+}
+
+eosfm_status ChainWeights::lay_out(const Chain& chain, const int (*widths)[kLevels],
+                                   const Kernels& kernels, Packer& packer, Layout& layout,
+                                   ErrorText& error) {
+  constexpr float kEpsilon = 1e-5F;  // of PyTorch's BatchNorm2d
+  const auto padded_to_lanes = [&](int channels) {
+    return static_cast<int>(round_up(static_cast<size_t>(channels),
+                                     static_cast<size_t>(kernels.lanes)));
+  };
+  char name[64];
+  Array<RowGroup> groups;
+  if (!groups.allocate(chain.runs.size())) return error.no_memory("the chain");
+  for (int level = 0; level < kLevels; ++level) {
+    int column = 0;
+    int rows = 0;
+    for (int r = 0; r < chain.runs.size(); ++r) {
+      const int s = chain.runs[r].specialist;
+      const int width = widths[s][level];
+      const float factor = chain.specialists[s].factor;
+      SetWeights& set = sets[level][r];
+      set.channels = chain.set_channels(s, level);
+      set.padded = padded_to_lanes(set.channels);
+      set.column = column;
+      column += set.padded;
+      rows += set.channels;
+      groups[r] = {set.channels, set.padded};
+
+      const int padded_width = padded_to_lanes(width);
+      float* scale = layout.take<float>(static_cast<size_t>(padded_width));
+      float* shift = layout.take<float>(static_cast<size_t>(padded_width));
+      set.scale = scale;
+      set.shift = shift;
+      Tensor mean;
+      Tensor variance;
+      if (chain.normalisation == Normalisation::batch) {
+        snprintf(name, sizeof name, "normalisation.%d.%d.mean", s, level);
+        eosfm_status status = packer.read_vector(name, width, &mean);
+        if (status != EOSFM_OK) return status;
+        snprintf(name, sizeof name, "normalisation.%d.%d.variance", s, level);
+        status = packer.read_vector(name, width, &variance);
+        if (status != EOSFM_OK) return status;
+      }
+      // The factor is taken here, unless a projection stands between.
+      const float after = chain.projection ? 1.0F : factor;
+      for (int c = 0; scale != nullptr && c < width; ++c) {
+        const bool batch = chain.normalisation == Normalisation::batch;
+        const float v = batch ? float_at(variance, c) : 0.0F;
+        if (v < 0.0F) {
+          return error.fail(EOSFM_BAD_BUNDLE, "%s of %s has a variance below 0", name,
+                            chain.file.file_name());
+        }
+        scale[c] = batch ? after / sqrtf(v + kEpsilon) : after;
+        shift[c] = batch ? -float_at(mean, c) * scale[c] : 0.0F;
+      }
+      if (!chain.projection) continue;
+      MatrixSource projection;
+      snprintf(name, sizeof name, "projection.%d.%d", s, level);
+      eosfm_status status = packer.read_matrix(name, "f", width, set.channels, &projection);
+      if (status != EOSFM_OK) return status;
+      const RowGroup group = {width, padded_width};
+      status = packer.pack(projection, &group, 1, Storage::f32, layout, &set.projection);
+      if (status != EOSFM_OK) return status;
+      float* factors = layout.take<float>(static_cast<size_t>(set.padded));
+      for (int c = 0; factors != nullptr && c < set.channels; ++c) factors[c] = factor;
+      set.factor = factors;
+    }
+    columns[level] = column;
+    if (chain.fusion != Fusion::conv1x1 && chain.fusion != Fusion::mlp) continue;
+
+    MatrixSource source;
+    const bool mlp = chain.fusion == Fusion::mlp;
+    int hidden = chain.level_channels[level];
+    if (mlp) {
+      snprintf(name, sizeof name, "fusion.%d.0.bias", level);
+      const Tensor* bias = chain.file.find_tensor(name);
+      if (bias == nullptr || bias->dimensions != 1 || bias->shape[0] > 2 * kMostChannels) {
+        return error.fail(EOSFM_BAD_BUNDLE, "%s has no vector %s", chain.file.file_name(), name);
+      }
+      hidden = static_cast<int>(bias->shape[0]);
+    }
+    snprintf(name, sizeof name, mlp ? "fusion.%d.0" : "fusion.%d", level);
+    eosfm_status status = packer.read_matrix(name, "fb", rows, hidden, &source);
+    if (status != EOSFM_OK) return status;
+    const Storage stored = packer.storage_of(source.weight.type);
+    if (level > 0 && stored != storage) {
+      return error.fail(EOSFM_BAD_BUNDLE, "the fusions of %s are of different types",
+                        chain.file.file_name());
+    }
+    storage = stored;
+    status = packer.pack(source, groups.begin(), chain.runs.size(), storage, layout, &first[level]);
+    if (status != EOSFM_OK || !mlp) {
+      if (status != EOSFM_OK) return status;
+      continue;
+    }
+    snprintf(name, sizeof name, "fusion.%d.2", level);
+    status = packer.read_matrix(name, "fb", hidden, chain.level_channels[level], &source);
+    if (status != EOSFM_OK) return status;
+    const RowGroup group = {hidden, hidden};
+    status = packer.pack(source, &group, 1, storage, layout, &second[level]);
+    if (status != EOSFM_OK) return status;
+  }
+  return EOSFM_OK;
+}
+
+}  // namespace eosfm

@@ -1,0 +1,520 @@
+#include "context.h"
+
+#include <math.h>
+#include <sched.h>
+#include <string.h>
+
+namespace eosfm {
+namespace {
+
+constexpr int kMostThreads = 256;
+
+int processors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  const int count = CPU_COUNT(&set);
+  return count < 1 ? 1 : count < kMostThreads ? count : kMostThreads;
+}
+
+size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+int cells(int pixels, int level) { return pixels >> (level + 2); }
+
+}  // namespace
+
+eosfm_status Settings::set(const eosfm_context_options* options, const Chain& chain,
+                           ErrorText& error) {
+  const eosfm_context_options defaults = EOSFM_CONTEXT_OPTIONS_INIT;
+  const eosfm_context_options& given = options != nullptr ? *options : defaults;
+  if (given.struct_size != sizeof(eosfm_context_options)) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the options' struct_size is %zu, expected %zu",
+                      given.struct_size, sizeof(eosfm_context_options));
+  }
+  if (given.threads < 0 || given.threads > kMostThreads) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "threads is %d, expected 0 to %d", given.threads,
+                      kMostThreads);
+  }
+  if (given.precision != EOSFM_AS_STORED && given.precision != EOSFM_BF16) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "precision is %d, which is not known",
+                      static_cast<int>(given.precision));
+  }
+  threads = given.threads > 0 ? given.threads : processors();
+  precision = given.precision;
+  width = given.width != 0 ? given.width : chain.tile;
+  height = given.height != 0 ? given.height : chain.tile;
+  memory_limit = given.memory_limit;
+  const auto fits = [](int side) { return side >= 32 && side <= kMostSide && side % 32 == 0; };
+  if (fits(width) && fits(height)) return EOSFM_OK;
+  return error.fail(EOSFM_BAD_ARGUMENT, "the image is %d x %d, expected sides that are multiples of "
+                    "32 up to %d", width, height, kMostSide);
+}
+
+void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chain& chain,
+                            const PackedModel& packed, const Kernels& kernels) {
+  const size_t pixels = static_cast<size_t>(settings.width) * settings.height;
+  planes = layout.take<float>(pixels * chain.bands.size());
+  run_planes = layout.take<const float*>(static_cast<size_t>(chain.run_bands.size()));
+
+  Extent extent;
+  for (const NetworkWeights& network : packed.networks) {
+    extent.include(network, kernels, settings.width, settings.height);
+  }
+  size_t most_bands = 0;
+  size_t widest = 0;
+  for (int level = 0; level < kLevels; ++level) {
+    const Grid grid(cells(settings.width, level), cells(settings.height, level));
+    const size_t band = static_cast<size_t>(grid.band_rows) * grid.width + kRowPadding;
+    const size_t lanes = static_cast<size_t>(kernels.lanes);
+    const Matrix& first = packed.chain.first[level];
+    const Matrix& second = packed.chain.second[level];
+    features[level] = layout.take<char>(
+        (static_cast<size_t>(grid.pixels()) + kRowPadding) *
+        row_bytes(packed.chain.columns[level], packed.chain.storage));
+    extent.wide = larger(extent.wide, band * lanes * (first.vectors + second.vectors));
+    extent.wide = larger(extent.wide, band * round_up(chain.level_channels[level], lanes));
+    extent.rows = larger(extent.rows,
+                         band * row_bytes(first.vectors * kernels.lanes, Storage::f32));
+    most_bands = larger(most_bands, static_cast<size_t>(grid.bands));
+    for (const NetworkWeights& network : packed.networks) {
+      const size_t padded = static_cast<size_t>(network.stages[level].padded);
+      widest = larger(widest, padded);
+      extent.rows = larger(extent.rows, band * row_bytes(static_cast<int>(padded), Storage::f32));
+    }
+    for (const SetWeights& set : packed.chain.sets[level]) {
+      extent.wide = larger(extent.wide, band * set.padded);
+    }
+  }
+
+  const size_t workers_count = static_cast<size_t>(settings.threads);
+  const size_t runs = static_cast<size_t>(chain.runs.size());
+  const size_t passes_count = workers_count < runs ? workers_count : runs;
+  passes = layout.take<PassMemory>(passes_count);
+  sets = layout.take<SetMemory>(passes_count);
+  workers = layout.take<WorkerMemory>(workers_count);
+  for (size_t i = 0; i < passes_count; ++i) {
+    const PassMemory pass = take_pass(layout, extent);
+    const SetMemory set = {layout.take<double>(2 * most_bands), layout.take<float>(widest),
+                           layout.take<float>(widest)};
+    if (passes != nullptr) passes[i] = pass;
+    if (sets != nullptr) sets[i] = set;
+  }
+  for (size_t i = 0; i < workers_count; ++i) {
+    const WorkerMemory worker = take_worker(layout, extent);
+    if (workers != nullptr) workers[i] = worker;
+  }
+}
+
+size_t context_bytes(const Settings& settings, const Chain& chain, const PackedModel& packed,
+                     const Kernels& kernels) {
+  Layout layout;
+  ContextMemory memory = {};
+  memory.lay_out(layout, settings, chain, packed, kernels);
+  return layout.size();
+}
+
+}  // namespace eosfm
+
+using namespace eosfm;
+
+// Takes the levels of one run: normalised, projected and multiplied by the selection's factor, they
+// become the run's columns among all sets' features.
+class eosfm_context::Features final : public LevelSink {
+ public:
+  Features(const eosfm_context& context, int run, const SetMemory& memory)
+      : context_(context), run_(run), memory_(memory) {}
+
+  void take(int level, const Image& image, int width, const WorkerMemory* workers,
+            Team& team) override {
+    const ChainWeights& chain = context_.packed_->chain;
+    const SetWeights& set = chain.sets[level][run_];
+    const float* scale = set.scale;
+    const float* shift = set.shift;
+    if (context_.model_->chain.normalisation == Normalisation::layer) {
+      normalise_layer(image, width, set, team);
+      scale = memory_.scale;
+      shift = memory_.shift;
+    }
+    const Kernels& kernels = *context_.model_->kernels;
+    const size_t stride = row_bytes(chain.columns[level], chain.storage);
+    char* features = context_.memory_.features[level] +
+                     static_cast<size_t>(set.column) * element_bytes(chain.storage);
+    const size_t bytes = static_cast<size_t>(set.padded) * element_bytes(chain.storage);
+    const size_t pixel_bytes = static_cast<size_t>(image.padded) * sizeof(float);
+    team.each(image.grid.bands, [&](int band, int worker) {
+      const int first = band * image.grid.band_rows;
+      const int rows = image.grid.rows_of(band);
+      for (int y = first; y < first + rows; ++y) {
+        const Rows out = {features + static_cast<size_t>(y) * image.grid.width * stride, stride,
+                          bytes, chain.storage, {}};
+        if (set.projection.words == nullptr) {
+          kernels.scale_rows(image.pixel(y, 0), pixel_bytes, Storage::f32, image.grid.width,
+                             image.padded, scale, shift, out);
+          continue;
+        }
+        const WorkerMemory& mine = workers[worker];
+        const size_t row = row_bytes(image.padded, Storage::f32);
+        kernels.scale_rows(image.pixel(y, 0), pixel_bytes, Storage::f32, image.grid.width,
+                           image.padded, scale, shift, {mine.rows, row, row, Storage::f32, {}});
+        const size_t projected = static_cast<size_t>(set.padded);
+        kernels.linear(set.projection, mine.rows, row, image.grid.width,
+                       {mine.wide, image.grid.width, 0, projected}, Store::leaky_relu, mine.tile);
+        kernels.scale_rows(mine.wide, projected * sizeof(float), Storage::f32, image.grid.width,
+                           set.padded, set.factor, nullptr, out);
+      }
+    });
+  }
+
+ private:
+  // Mean and variance over a whole level, all channels together (PyTorch's GroupNorm of one group).
+  void normalise_layer(const Image& image, int width, const SetWeights& set, Team& team) {
+    constexpr double kEpsilon = 1e-5;
+    const Grid& grid = image.grid;
+    const double count = static_cast<double>(grid.pixels()) * width;
+    double mean = 0.0;
+    double variance = 0.0;
+    for (int moment = 0; moment < 2; ++moment) {
+      team.each(grid.bands, [&](int band, int) {
+        double sum = 0.0;
+        const int first = band * grid.band_rows;
+        for (int y = first; y < first + grid.rows_of(band); ++y) {
+          for (int x = 0; x < grid.width; ++x) {
+            const float* pixel = image.pixel(y, x);
+            for (int c = 0; c < width; ++c) {
+              const double d = static_cast<double>(pixel[c]) - mean;
+              sum += moment == 0 ? d : d * d;
+            }
+          }
+        }
+        memory_.sums[2 * band + moment] = sum;
+      });
+      double total = 0.0;
+      for (int band = 0; band < grid.bands; ++band) total += memory_.sums[2 * band + moment];
+      (moment == 0 ? mean : variance) = total / count;
+    }
+    const double inverse = 1.0 / sqrt(variance + kEpsilon);
+    for (int c = 0; c < image.padded; ++c) {
+      const double scale = static_cast<double>(set.scale[c]) * inverse;
+      memory_.scale[c] = static_cast<float>(scale);
+      memory_.shift[c] = static_cast<float>(-mean * scale);
+    }
+  }
+
+  const eosfm_context& context_;
+  int run_;
+  const SetMemory& memory_;
+};
+
+eosfm_context::~eosfm_context() = default;
+
+eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings, ErrorText& text) {
+  model_ = model;
+  settings_ = settings;
+  PackedModel shapes;
+  eosfm_status status = model->shape(settings.precision, &shapes, text);
+  if (status != EOSFM_OK) return status;
+  const size_t needed = context_bytes(settings, model->chain, shapes, *model->kernels);
+  if (settings.memory_limit != 0 && needed > settings.memory_limit) {
+    return text.fail(EOSFM_NO_MEMORY, "the context needs %zu bytes, the limit is %zu; fewer threads "
+                     "or smaller images need less", needed, settings.memory_limit);
+  }
+  status = model->packed(settings.precision, &packed_, text);
+  if (status != EOSFM_OK) return status;
+  const int specialists = model->specialists.size();
+  if (!block_.allocate(needed) || !active_.allocate(specialists) ||
+      !active_runs_.allocate(model->chain.runs.size())) {
+    return text.no_memory("the context");
+  }
+  Layout layout(block_.data());
+  memory_.lay_out(layout, settings, model->chain, *packed_, *model->kernels);
+  const size_t plane = static_cast<size_t>(settings.width) * settings.height;
+  for (int i = 0; i < model->chain.run_bands.size(); ++i) {
+    memory_.run_planes[i] = memory_.planes + plane * model->chain.run_bands[i];
+  }
+  for (uint8_t& one : active_) one = 1;
+  active_count_ = specialists;
+  if (!pool_.start(settings.threads)) return text.no_memory("the context's threads");
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
+  if (active == nullptr || count != static_cast<size_t>(active_.size())) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "%zu flags are given, expected one for each of %d "
+                      "specialists", count, active_.size());
+  }
+  int wanted = 0;
+  for (size_t i = 0; i < count; ++i) wanted += active[i] != 0 ? 1 : 0;
+  if (wanted == 0) return error.fail(EOSFM_BAD_ARGUMENT, "no specialist is active");
+  if (wanted < active_.size() && model_->chain.fusion == Fusion::multiplication) {
+    return error.fail(EOSFM_UNSUPPORTED, "the fusion is a product: it is zero everywhere as soon as a "
+                      "specialist is not active");
+  }
+  for (size_t i = 0; i < count; ++i) active_[static_cast<int>(i)] = active[i] != 0 ? 1 : 0;
+  active_count_ = wanted;
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_context::check_levels(const eosfm_level* levels) {
+  if (levels == nullptr) return error.fail(EOSFM_BAD_ARGUMENT, "there are no levels");
+  for (int level = 0; level < kLevels; ++level) {
+    const eosfm_level& to = levels[level];
+    if (to.struct_size != sizeof(eosfm_level)) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the struct_size of level %d is %zu, expected %zu",
+                        level + 1, to.struct_size, sizeof(eosfm_level));
+    }
+    if (to.data == nullptr) continue;
+    const ptrdiff_t width = cells(settings_.width, level);
+    const ptrdiff_t height = cells(settings_.height, level);
+    if (to.row_stride < width || to.channel_stride < (height - 1) * to.row_stride + width) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the strides of level %d are %td and %td floats, in which "
+                        "rows of %td and planes of %td rows do not fit", level + 1, to.row_stride,
+                        to.channel_stride, width, height);
+    }
+  }
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* levels,
+                                const eosfm_run_options* options) {
+  const eosfm_run_options defaults = EOSFM_RUN_OPTIONS_INIT;
+  if (options == nullptr) options = &defaults;
+  if (options->struct_size != sizeof(eosfm_run_options) || options->deadline_ms < 0) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the struct_size of the options is %zu, expected %zu, or "
+                      "the deadline is below 0", options->struct_size, sizeof(eosfm_run_options));
+  }
+  eosfm_status status = check_levels(levels);
+  if (status == EOSFM_OK) status = reader_.set(image, model_->chain, error);
+  if (status != EOSFM_OK) return status;
+
+  const int64_t most_ms = INT64_MAX / 2000000;
+  const int64_t ms = options->deadline_ms < most_ms ? options->deadline_ms : most_ms;
+  stop_.reset(ms > 0 ? monotonic_ns() + ms * 1000000 : 0);
+  run_all(options);
+  switch (stop_.reason()) {
+    case Stop::kCancelled: return error.fail(EOSFM_CANCELLED, "the run was cancelled");
+    case Stop::kDeadline:
+      return error.fail(EOSFM_DEADLINE, "the deadline of %lld ms passed",
+                        static_cast<long long>(options->deadline_ms));
+    case Stop::kNone: break;
+  }
+  for (int level = 0; level < kLevels; ++level) {
+    if (levels[level].data != nullptr) write_level(level, levels[level]);
+  }
+  return EOSFM_OK;
+}
+
+void eosfm_context::run_all(const eosfm_run_options* options) {
+  const Chain& chain = model_->chain;
+  Team together(&pool_, &stop_);
+  constexpr int kRows = 32;
+  together.each(settings_.height / kRows, [&](int task, int) {
+    reader_.read_rows(task * kRows, kRows, settings_.width, settings_.height, memory_.planes);
+  });
+  int count = 0;
+  for (int r = 0; r < chain.runs.size(); ++r) {
+    if (active_[chain.runs[r].specialist] != 0) active_runs_[count++] = r;
+  }
+  std::atomic<int> done{0};
+  const auto finished = [&](int worker) {
+    const int now = done.fetch_add(1, std::memory_order_relaxed) + 1;
+    if (worker == 0 && options->progress != nullptr && !together.stopped() &&
+        options->progress(options->progress_user, now, count) != 0) {
+      stop_.request(Stop::kCancelled);
+    }
+  };
+  // One specialist for each core is fastest, since nothing waits; what is left over is shared.
+  const int workers = pool_.workers();
+  const int alone = workers > 1 ? count / workers * workers : 0;
+  together.each(alone, [&](int task, int worker) {
+    Team team(worker, &stop_);
+    run_one(active_runs_[task], worker, team);
+    finished(worker);
+  });
+  for (int i = alone; i < count && !together.stopped(); ++i) {
+    run_one(active_runs_[i], 0, together);
+    finished(0);
+  }
+}
+
+void eosfm_context::run_one(int run, int pass, Team& team) {
+  const Run& what = model_->chain.runs[run];
+  Features features(*this, run, memory_.sets[pass]);
+  run_network(packed_->networks[what.specialist], *model_->kernels,
+              memory_.run_planes + what.first_band, settings_.width, settings_.height,
+              memory_.passes[pass], memory_.workers, team, features);
+}
+
+void eosfm_context::write_level(int level, const eosfm_level& to) {
+  const Grid grid(cells(settings_.width, level), cells(settings_.height, level));
+  Stop never;  // from here on the caller's buffers are written: a run that came so far is finished
+  Team team(&pool_, &never);
+  team.each(grid.bands, [&](int band, int worker) { write_band(level, grid, band, worker, to); });
+}
+
+namespace {
+
+// Cells of a band, [cells][stride], become rows of planes.
+void to_planes(const float* cells, size_t stride, int channels, int width, int first_row, int rows,
+               const eosfm_level& to, int first_channel) {
+  constexpr int kAtOnce = 16;  // channels: a cache line of a cell
+  for (int c = 0; c < channels; c += kAtOnce) {
+    const int count = channels - c < kAtOnce ? channels - c : kAtOnce;
+    for (int y = 0; y < rows; ++y) {
+      const float* from = cells + static_cast<size_t>(y) * width * stride + c;
+      float* out = to.data + (first_channel + c) * to.channel_stride +
+                   (first_row + y) * to.row_stride;
+      for (int x = 0; x < width; ++x) {
+        for (int i = 0; i < count; ++i) out[i * to.channel_stride + x] = from[x * stride + i];
+      }
+    }
+  }
+}
+
+void zero_planes(int channels, int width, int first_row, int rows, const eosfm_level& to) {
+  for (int c = 0; c < channels; ++c) {
+    for (int y = first_row; y < first_row + rows; ++y) {
+      memset(to.data + c * to.channel_stride + y * to.row_stride, 0,
+             static_cast<size_t>(width) * sizeof(float));
+    }
+  }
+}
+
+}  // namespace
+
+void eosfm_context::write_band(int level, const Grid& grid, int band, int worker,
+                               const eosfm_level& to) {
+  const Chain& chain = model_->chain;
+  const ChainWeights& weights = packed_->chain;
+  const Kernels& kernels = *model_->kernels;
+  const WorkerMemory& mine = memory_.workers[worker];
+  const int first = band * grid.band_rows;
+  const int rows = grid.rows_of(band);
+  const int pixels = rows * grid.width;
+  const int channels = chain.level_channels[level];
+  const size_t stride = row_bytes(weights.columns[level], weights.storage);
+  char* features = memory_.features[level] + static_cast<size_t>(first) * grid.width * stride;
+  const auto& sets = weights.sets[level];
+  const auto active = [&](int run) { return active_[chain.runs[run].specialist] != 0; };
+
+  for (int r = 0; r < chain.runs.size() && active_count_ < active_.size(); ++r) {
+    if (active(r)) continue;
+    const size_t bytes = static_cast<size_t>(element_bytes(weights.storage));
+    for (int p = 0; p < pixels; ++p) {
+      memset(features + static_cast<size_t>(p) * stride + sets[r].column * bytes, 0,
+             static_cast<size_t>(sets[r].padded) * bytes);
+    }
+  }
+  const float* cells_of = reinterpret_cast<const float*>(features);
+  const size_t stride_floats = stride / sizeof(float);
+  switch (chain.fusion) {
+    case Fusion::none:
+      zero_planes(channels, grid.width, first, rows, to);
+      for (int r = 0; r < chain.runs.size(); ++r) {
+        to_planes(cells_of + sets[r].column, stride_floats, sets[r].channels, grid.width, first, rows, to,
+                  chain.runs[r].out_channel[level]);
+      }
+      return;
+    case Fusion::addition:
+    case Fusion::multiplication: {
+      const size_t padded = static_cast<size_t>(sets[0].padded);
+      for (int p = 0; p < pixels; ++p) {
+        const float* from = cells_of + static_cast<size_t>(p) * stride_floats;
+        float* sum = mine.wide + static_cast<size_t>(p) * padded;
+        memcpy(sum, from + sets[0].column, padded * sizeof(float));
+        for (int r = 1; r < chain.runs.size(); ++r) {
+          const float* one = from + sets[r].column;
+          for (size_t c = 0; c < padded; ++c) {
+            sum[c] = chain.fusion == Fusion::addition ? sum[c] + one[c] : sum[c] * one[c];
+          }
+        }
+      }
+      to_planes(mine.wide, padded, channels, grid.width, first, rows, to, 0);
+      return;
+    }
+    case Fusion::conv1x1:
+    case Fusion::mlp: {
+      const bool mlp = chain.fusion == Fusion::mlp;
+      const Matrix& one = weights.first[level];
+      const size_t padded = static_cast<size_t>(one.vectors) * kernels.lanes;
+      kernels.linear(one, features, stride, pixels, {mine.wide, pixels, 0, padded},
+                     mlp ? Store::relu : Store::plain, mine.tile);
+      if (!mlp) {
+        to_planes(mine.wide, padded, channels, grid.width, first, rows, to, 0);
+        return;
+      }
+      const Matrix& two = weights.second[level];
+      const size_t row = row_bytes(static_cast<int>(padded), weights.storage);
+      kernels.scale_rows(mine.wide, padded * sizeof(float), Storage::f32, pixels,
+                         static_cast<int>(padded), nullptr, nullptr,
+                         {mine.rows, row, row, weights.storage, {}});
+      float* fused = mine.wide + static_cast<size_t>(pixels) * padded;
+      const size_t fused_padded = static_cast<size_t>(two.vectors) * kernels.lanes;
+      kernels.linear(two, mine.rows, row, pixels, {fused, pixels, 0, fused_padded}, Store::plain,
+                     mine.tile);
+      to_planes(fused, fused_padded, channels, grid.width, first, rows, to, 0);
+      return;
+    }
+  }
+}
+
+eosfm_status eosfm_context::verify(double* worst) {
+  const Chain& chain = model_->chain;
+  if (worst == nullptr) return error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the result");
+  if (settings_.width != chain.tile || settings_.height != chain.tile ||
+      active_count_ != active_.size()) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the known answer is for images of %d x %d pixels and all "
+                      "specialists active", chain.tile, chain.tile);
+  }
+  Layout sizes;
+  size_t planes[kLevels];
+  const size_t pixels = static_cast<size_t>(chain.tile) * chain.tile;
+  sizes.take<float>(pixels * chain.bands.size());
+  for (int level = 0; level < kLevels; ++level) {
+    planes[level] = static_cast<size_t>(cells(chain.tile, level)) * cells(chain.tile, level);
+    sizes.take<float>(planes[level] * chain.level_channels[level]);
+  }
+  Block block;
+  Array<eosfm_band> bands;
+  if (!block.allocate(sizes.size()) || !bands.allocate(chain.bands.size())) {
+    return error.no_memory("the known answer");
+  }
+  Layout layout(block.data());
+  float* stored = layout.take<float>(pixels * bands.size());
+  // The file's tensors need not be aligned when it is in the caller's memory.
+  memcpy(stored, chain.known_image()->data, pixels * bands.size() * sizeof(float));
+  for (int b = 0; b < bands.size(); ++b) {
+    eosfm_band band = EOSFM_BAND_INIT;
+    band.data = stored + b * pixels;
+    band.column_stride = sizeof(float);
+    band.row_stride = static_cast<ptrdiff_t>(sizeof(float)) * chain.tile;
+    bands[b] = band;
+  }
+  eosfm_level levels[kLevels];
+  for (int level = 0; level < kLevels; ++level) {
+    levels[level] = {sizeof(eosfm_level),
+                     layout.take<float>(planes[level] * chain.level_channels[level]),
+                     static_cast<ptrdiff_t>(planes[level]), cells(chain.tile, level)};
+  }
+  const eosfm_image image = {sizeof(eosfm_image), bands.begin(), static_cast<size_t>(bands.size())};
+  const eosfm_status status = run(&image, levels, nullptr);
+  if (status != EOSFM_OK) return status;
+
+  int wrong = -1;
+  for (int level = 0; level < kLevels; ++level) {
+    const uint8_t* expected = chain.known_level(level)->data;
+    double peak = 0.0;
+    double difference = 0.0;
+    for (size_t i = 0; i < planes[level] * chain.level_channels[level]; ++i) {
+      float value;
+      memcpy(&value, expected + 4 * i, sizeof value);
+      const double d = fabs(static_cast<double>(levels[level].data[i]) - static_cast<double>(value));
+      peak = fmax(peak, fabs(static_cast<double>(value)));
+      difference = d <= difference ? difference : d;  // keeps what is not a number
+    }
+    worst[level] = peak > 0.0 ? difference / peak : difference;
+    if (!(worst[level] <= static_cast<double>(chain.tolerance[level]))) wrong = level;
+  }
+  if (wrong < 0) return EOSFM_OK;
+  return error.fail(EOSFM_WRONG_ANSWER, "level %d is off the known answer by %.2g of its largest "
+                    "value, expected at most %.2g", wrong + 1, worst[wrong],
+                    static_cast<double>(chain.tolerance[wrong]));
+}

@@ -1,0 +1,87 @@
+// What it takes to run a model: threads, memory, and the way through the chain.
+#ifndef EOSFM_CONTEXT_H
+#define EOSFM_CONTEXT_H
+
+#include "image.h"
+#include "model.h"
+#include "team.h"
+
+namespace eosfm {
+
+// Options with their defaults filled in.
+struct Settings {
+  int threads = 1;
+  eosfm_precision precision = EOSFM_AS_STORED;
+  int width = 0;
+  int height = 0;
+  size_t memory_limit = 0;
+
+  eosfm_status set(const eosfm_context_options* options, const Chain& chain, ErrorText& error);
+};
+
+// What a pass needs beside the network's own: statistics for layer normalisation.
+struct SetMemory {
+  double* sums;  // [bands of rows][2]
+  float* scale;
+  float* shift;
+};
+
+// All memory of a context, laid out in one block.
+struct ContextMemory {
+  float* planes;             // [bands][height][width]
+  char* features[kLevels];   // all sets, beside each other: [pixels][columns]
+  const float** run_planes;  // the planes of each run's bands
+  PassMemory* passes;        // as many as specialists may run at once
+  SetMemory* sets;
+  WorkerMemory* workers;
+
+  // Finds the place of everything; called once without memory, for the size.
+  void lay_out(Layout& layout, const Settings& settings, const Chain& chain,
+               const PackedModel& packed, const Kernels& kernels);
+};
+
+size_t context_bytes(const Settings& settings, const Chain& chain, const PackedModel& packed,
+                     const Kernels& kernels);
+
+}  // namespace eosfm
+
+struct eosfm_context {
+  eosfm::ErrorText error;
+
+  eosfm_context() = default;
+  eosfm_context(const eosfm_context&) = delete;
+  eosfm_context& operator=(const eosfm_context&) = delete;
+  ~eosfm_context();
+
+  eosfm_status create(eosfm_model* model, const eosfm::Settings& settings,
+                      eosfm::ErrorText& text);
+  eosfm_status set_active(const uint8_t* active, size_t count);
+  eosfm_status run(const eosfm_image* image, const eosfm_level* levels,
+                   const eosfm_run_options* options);
+  eosfm_status verify(double* worst);
+  void cancel() { stop_.request(eosfm::Stop::kCancelled); }
+  eosfm_model* model() const { return model_; }
+
+ private:
+  class Features;
+
+  eosfm_status check_levels(const eosfm_level* levels);
+  void run_all(const eosfm_run_options* options);
+  void run_one(int run, int pass, eosfm::Team& team);
+  void write_level(int level, const eosfm_level& to);
+  void write_band(int level, const eosfm::Grid& grid, int band, int worker, const eosfm_level& to);
+
+  eosfm_model* model_ = nullptr;
+  const eosfm::PackedModel* packed_ = nullptr;
+  eosfm::Settings settings_;
+  eosfm::Block block_;
+  eosfm::ContextMemory memory_ = {};
+  eosfm::Array<uint8_t> active_;  // [specialists]
+  eosfm::Array<int> active_runs_;
+  int active_count_ = 0;
+  eosfm::ImageReader reader_;
+  eosfm::Stop stop_;
+  eosfm::Pool pool_;
+};
+
+#endif

@@ -1,0 +1,259 @@
+// The functions of eosfm.h: arguments are checked, objects made and unmade.
+#include "eosfm.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "context.h"
+#include "made.h"
+#include "model.h"
+
+using namespace eosfm;
+
+namespace {
+
+// The caller's struct may be newer, and so longer, but never shorter than this library's first.
+template <class T>
+bool sized(const T* given) {
+  return given != nullptr && given->struct_size >= sizeof(T);
+}
+
+class Directory final : public FileSource {
+ public:
+  explicit Directory(const char* path) : path_(path) {}
+
+  eosfm_status open(const char* path, FileBytes* file, ErrorText& error) override {
+    const int length = snprintf(file->path, sizeof file->path, "%s/%s", path_, path);
+    if (length < 0 || static_cast<size_t>(length) >= sizeof file->path) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is too long: %.100s...", path_);
+    }
+    return file->map(file->path, error);
+  }
+
+ private:
+  const char* path_;
+};
+
+class InMemory final : public FileSource {
+ public:
+  InMemory(const eosfm_file* files, size_t count) : files_(files), count_(count) {}
+
+  eosfm_status open(const char* path, FileBytes* file, ErrorText& error) override {
+    for (size_t i = 0; i < count_; ++i) {
+      if (files_[i].path != nullptr && strcmp(files_[i].path, path) == 0 &&
+          files_[i].data != nullptr) {
+        file->borrow(files_[i].data, files_[i].size);
+        return EOSFM_OK;
+      }
+    }
+    return error.fail(EOSFM_NOT_FOUND, "%s is not among the %zu files in memory", path, count_);
+  }
+
+ private:
+  const eosfm_file* files_;
+  size_t count_;
+};
+
+eosfm_status open_from(FileSource& source, const eosfm_open_options* options, eosfm_model** result) {
+  ErrorText text;
+  eosfm_model* model = make<eosfm_model>();
+  eosfm_status status = model != nullptr ? EOSFM_OK : text.no_memory("the model");
+  if (status == EOSFM_OK && options != nullptr) {
+    model->log = options->log;
+    model->log_user = options->log_user;
+  }
+  if (status == EOSFM_OK) status = model->load(source, text);
+  if (status == EOSFM_OK) {
+    *result = model;
+    if (model->log != nullptr) {
+      char line[160];
+      snprintf(line, sizeof line, "opened %s: %d specialists, %s", model->chain.name,
+               model->specialists.size(), model->kernels->name);
+      model->log(model->log_user, EOSFM_LOG_INFO, line);
+    }
+    return EOSFM_OK;
+  }
+  unmake(model);
+  if (options != nullptr && options->error != nullptr && options->error_size > 0) {
+    snprintf(options->error, options->error_size, "%s", text.text);
+  }
+  return status;
+}
+
+bool usable(const eosfm_open_options* options) { return options == nullptr || sized(options); }
+
+void drop(eosfm_model* model) {
+  if (model->release()) unmake(model);
+}
+
+eosfm_status bad_struct(eosfm_model* model, const char* what) {
+  ErrorText text;
+  return model->keep(text.fail(EOSFM_BAD_ARGUMENT, "%s is NULL, or its struct_size is not set", what),
+                     text);
+}
+
+eosfm_status bad_index(eosfm_model* model, const char* what, int32_t index, int count) {
+  ErrorText text;
+  return model->keep(text.fail(EOSFM_BAD_ARGUMENT, "there is no %s %d, expected 0 to %d", what,
+                               static_cast<int>(index), count - 1), text);
+}
+
+}  // namespace
+
+#define EOSFM_TEXT_OF(x) #x
+#define EOSFM_TEXT(x) EOSFM_TEXT_OF(x)
+
+const char* eosfm_version(void) {
+  return EOSFM_TEXT(EOSFM_VERSION_MAJOR) "." EOSFM_TEXT(EOSFM_VERSION_MINOR) "." EOSFM_TEXT(
+      EOSFM_VERSION_PATCH);
+}
+
+const char* eosfm_status_text(eosfm_status status) {
+  switch (status) {
+    case EOSFM_OK: return "ok";
+    case EOSFM_BAD_ARGUMENT: return "bad argument";
+    case EOSFM_NOT_FOUND: return "not found";
+    case EOSFM_BAD_BUNDLE: return "bad bundle";
+    case EOSFM_UNSUPPORTED: return "unsupported";
+    case EOSFM_NO_MEMORY: return "no memory";
+    case EOSFM_CANCELLED: return "cancelled";
+    case EOSFM_DEADLINE: return "deadline passed";
+    case EOSFM_WRONG_ANSWER: return "wrong answer";
+  }
+  return "a status that this version does not know";
+}
+
+eosfm_status eosfm_model_open(const char* directory, const eosfm_open_options* options,
+                              eosfm_model** model) {
+  if (directory == nullptr || model == nullptr || !usable(options)) return EOSFM_BAD_ARGUMENT;
+  Directory source(directory);
+  return open_from(source, options, model);
+}
+
+eosfm_status eosfm_model_open_memory(const eosfm_file* files, size_t count,
+                                     const eosfm_open_options* options, eosfm_model** model) {
+  if (files == nullptr || model == nullptr || !usable(options)) return EOSFM_BAD_ARGUMENT;
+  InMemory source(files, count);
+  return open_from(source, options, model);
+}
+
+void eosfm_model_close(eosfm_model* model) {
+  if (model != nullptr) drop(model);
+}
+
+const char* eosfm_model_error(const eosfm_model* model) {
+  return model != nullptr ? model->error.text : "";
+}
+
+eosfm_status eosfm_model_describe(eosfm_model* model, eosfm_model_info* info) {
+  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
+  if (!sized(info)) return bad_struct(model, "info");
+  const Chain& chain = model->chain;
+  info->name = chain.name;
+  info->isa = model->kernels->name;
+  info->bands = chain.bands.size();
+  info->specialists = chain.specialists.size();
+  info->runs = chain.runs.size();
+  info->tile = chain.tile;
+  for (int level = 0; level < kLevels; ++level) info->channels[level] = chain.level_channels[level];
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_model_band(eosfm_model* model, int32_t index, eosfm_band_info* info) {
+  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
+  if (!sized(info)) return bad_struct(model, "info");
+  const Chain& chain = model->chain;
+  if (index < 0 || index >= chain.bands.size()) {
+    return bad_index(model, "band", index, chain.bands.size());
+  }
+  const Band& band = chain.bands[index];
+  info->name = band.name;
+  info->wavelength_nm = band.wavelength_nm;
+  info->scale = band.scale;
+  info->offset = band.offset;
+  info->fill = band.fill;
+  info->has_nodata = band.has_nodata ? 1 : 0;
+  info->nodata = band.nodata;
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_model_specialist(eosfm_model* model, int32_t index,
+                                    eosfm_specialist_info* info) {
+  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
+  if (!sized(info)) return bad_struct(model, "info");
+  const Chain& chain = model->chain;
+  if (index < 0 || index >= chain.specialists.size()) {
+    return bad_index(model, "specialist", index, chain.specialists.size());
+  }
+  info->name = chain.specialists[index].name;
+  info->backbone = model->specialists[index].backbone;
+  info->licence = model->specialists[index].licence;
+  info->bands = model->specialists[index].bands;
+  info->runs = 0;
+  for (const Run& run : chain.runs) info->runs += run.specialist == index ? 1 : 0;
+  info->factor = chain.specialists[index].factor;
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_model_plan(eosfm_model* model, const eosfm_context_options* options,
+                              eosfm_plan* plan) {
+  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
+  if (!sized(plan)) return bad_struct(model, "plan");
+  ErrorText text;
+  Settings settings;
+  PackedModel shapes;
+  eosfm_status status = settings.set(options, model->chain, text);
+  if (status == EOSFM_OK) status = model->shape(settings.precision, &shapes, text);
+  if (status != EOSFM_OK) return model->keep(status, text);
+  plan->context_bytes = context_bytes(settings, model->chain, shapes, *model->kernels);
+  plan->weights_bytes = shapes.bytes;
+  plan->mapped_bytes = model->mapped_bytes();
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_context_create(eosfm_model* model, const eosfm_context_options* options,
+                                  eosfm_context** result) {
+  if (model == nullptr || result == nullptr) return EOSFM_BAD_ARGUMENT;
+  ErrorText text;
+  Settings settings;
+  eosfm_status status = settings.set(options, model->chain, text);
+  if (status != EOSFM_OK) return model->keep(status, text);
+  eosfm_context* context = make<eosfm_context>();
+  status = context != nullptr ? context->create(model, settings, text)
+                              : text.no_memory("the context");
+  if (status != EOSFM_OK) {
+    unmake(context);
+    return model->keep(status, text);
+  }
+  model->retain();
+  *result = context;
+  return EOSFM_OK;
+}
+
+void eosfm_context_destroy(eosfm_context* context) {
+  if (context == nullptr) return;
+  eosfm_model* model = context->model();
+  unmake(context);
+  drop(model);
+}
+
+const char* eosfm_context_error(const eosfm_context* context) {
+  return context != nullptr ? context->error.text : "";
+}
+
+eosfm_status eosfm_set_active(eosfm_context* context, const uint8_t* active, size_t count) {
+  return context != nullptr ? context->set_active(active, count) : EOSFM_BAD_ARGUMENT;
+}
+
+eosfm_status eosfm_run(eosfm_context* context, const eosfm_image* image,
+                       const eosfm_level levels[EOSFM_LEVELS], const eosfm_run_options* options) {
+  return context != nullptr ? context->run(image, levels, options) : EOSFM_BAD_ARGUMENT;
+}
+
+void eosfm_cancel(eosfm_context* context) {
+  if (context != nullptr) context->cancel();
+}
+
+eosfm_status eosfm_verify(eosfm_context* context, double worst[EOSFM_LEVELS]) {
+  return context != nullptr ? context->verify(worst) : EOSFM_BAD_ARGUMENT;
+}

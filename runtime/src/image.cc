@@ -1,0 +1,115 @@
+#include "image.h"
+
+#include <math.h>
+
+namespace eosfm {
+namespace {
+
+size_t dtype_bytes(eosfm_dtype dtype) {
+  switch (dtype) {
+    case EOSFM_U8: return 1;
+    case EOSFM_U16:
+    case EOSFM_I16: return 2;
+    case EOSFM_F32: return 4;
+  }
+  return 0;
+}
+
+// One row of a band. `bad` is set where the value is nodata or not finite; NaN for `nodata` means
+// that there is no such value.
+template <class T>
+void read_row(const char* from, ptrdiff_t stride, int width, float scale, float offset,
+              float nodata, float* to, uint8_t* bad) {
+  const auto convert = [&](int x, float stored) {
+    to[x] = stored * scale + offset;
+    bad[x] = static_cast<uint8_t>(bad[x] | static_cast<uint8_t>(stored == nodata) |
+                                  static_cast<uint8_t>(!(fabsf(to[x]) <= 3.4e38F)));
+  };
+  if (stride == static_cast<ptrdiff_t>(sizeof(T))) {
+    const T* row = reinterpret_cast<const T*>(from);
+    for (int x = 0; x < width; ++x) convert(x, static_cast<float>(row[x]));
+  } else {
+    for (int x = 0; x < width; ++x) {
+      convert(x, static_cast<float>(*reinterpret_cast<const T*>(from + x * stride)));
+    }
+  }
+}
+
+}  // namespace
+
+eosfm_status ImageReader::set(const eosfm_image* image, const Chain& chain, ErrorText& error) {
+  if (image == nullptr || image->struct_size < sizeof(eosfm_image) || image->bands == nullptr) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "there is no image, or its struct_size is not set");
+  }
+  if (image->band_count != static_cast<size_t>(chain.bands.size())) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the image has %zu bands, expected %d", image->band_count,
+                      chain.bands.size());
+  }
+  for (int i = 0; i < chain.bands.size(); ++i) {
+    const eosfm_band& band = image->bands[i];
+    const size_t bytes = dtype_bytes(band.dtype);
+    if (band.struct_size != sizeof(eosfm_band) || band.data == nullptr || bytes == 0) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has no data, a dtype that is not known, or "
+                        "its struct_size is not set", i, chain.bands[i].name);
+    }
+    if (reinterpret_cast<uintptr_t>(band.data) % bytes != 0 ||
+        band.column_stride % static_cast<ptrdiff_t>(bytes) != 0 ||
+        band.row_stride % static_cast<ptrdiff_t>(bytes) != 0) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) is not aligned to its %zu-byte pixels, or "
+                        "its strides are no multiples of that", i, chain.bands[i].name, bytes);
+    }
+    if (band.calibrated != 0 && (!isfinite(band.scale) || band.scale == 0.0F ||
+                                 !isfinite(band.offset))) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has scale %g and offset %g, expected finite "
+                        "numbers and no scale of 0", i, chain.bands[i].name,
+                        static_cast<double>(band.scale), static_cast<double>(band.offset));
+    }
+  }
+  bands_ = image->bands;
+  chain_ = &chain;
+  return EOSFM_OK;
+}
+
+ImageReader::Calibration ImageReader::calibration_of(int band) const {
+  const eosfm_band& given = bands_[band];
+  if (given.calibrated != 0) {
+    return {given.scale, given.offset, given.has_nodata != 0, given.nodata};
+  }
+  const Band& own = chain_->bands[band];
+  return {own.scale, own.offset, own.has_nodata, own.nodata};
+}
+
+void ImageReader::read_rows(int first, int rows, int width, int height, float* planes) const {
+  const size_t plane = static_cast<size_t>(width) * height;
+  for (int y = first; y < first + rows; ++y) {
+    uint8_t bad[kMostSide] = {0};
+    float* row = planes + static_cast<size_t>(y) * width;
+    for (int b = 0; b < chain_->bands.size(); ++b) {
+      const eosfm_band& band = bands_[b];
+      const Calibration c = calibration_of(b);
+      const float nodata = c.has_nodata ? c.nodata : NAN;
+      const char* from = static_cast<const char*>(band.data) + y * band.row_stride;
+      float* to = row + static_cast<size_t>(b) * plane;
+      const auto read = [&](auto read_row_of) {
+        read_row_of(from, band.column_stride, width, c.scale, c.offset, nodata, to, bad);
+      };
+      switch (band.dtype) {
+        case EOSFM_U8: read(read_row<uint8_t>); break;
+        case EOSFM_U16: read(read_row<uint16_t>); break;
+        case EOSFM_I16: read(read_row<int16_t>); break;
+        case EOSFM_F32: read(read_row<float>); break;
+      }
+    }
+    uint8_t any = 0;
+    for (int x = 0; x < width; ++x) any |= bad[x];
+    if (any == 0) continue;
+    for (int b = 0; b < chain_->bands.size(); ++b) {
+      const Calibration c = calibration_of(b);
+      const float fill = chain_->bands[b].fill * c.scale + c.offset;
+      float* to = row + static_cast<size_t>(b) * plane;
+      for (int x = 0; x < width; ++x) to[x] = bad[x] != 0 ? fill : to[x];
+    }
+  }
+}
+
+}  // namespace eosfm

@@ -1,0 +1,37 @@
+// The caller's image: checked, and turned into planes of physical values.
+#ifndef EOSFM_IMAGE_H
+#define EOSFM_IMAGE_H
+
+#include "chain.h"
+#include "status.h"
+
+namespace eosfm {
+
+constexpr int kMostSide = 1024;
+
+// An image whose bands are checked and whose calibration is the caller's or the bundle's.
+class ImageReader {
+ public:
+  // Checks an image against the chain's bands; neither is copied.
+  eosfm_status set(const eosfm_image* image, const Chain& chain, ErrorText& error);
+
+  // Writes rows of physical values to planes [bands][height][width], with pixels that are not valid
+  // filled in all bands.
+  void read_rows(int first, int rows, int width, int height, float* planes) const;
+
+ private:
+  struct Calibration {
+    float scale;
+    float offset;
+    bool has_nodata;
+    float nodata;
+  };
+  Calibration calibration_of(int band) const;
+
+  const eosfm_band* bands_ = nullptr;
+  const Chain* chain_ = nullptr;
+};
+
+}  // namespace eosfm
+
+#endif

@@ -1,0 +1,491 @@
+// The kernels, written once over a vector type and the micro-kernels' dot product.
+//
+// Included once by each instruction set's file, which is compiled for that set: all is in an
+// anonymous namespace and nothing of the standard library is used, so that no function compiled for
+// one set can be linked into another's path.
+//
+// A vector type `V` has lanes, F (its register), and the operations used below. A dot product `D` has
+// Acc (its register of sums), storage, zero(), dot(Acc, word pointer, B) and the like.
+#ifndef EOSFM_KERNELS_BODY_H
+#define EOSFM_KERNELS_BODY_H
+
+#include "kernels/kernels.h"
+
+namespace eosfm {
+namespace {
+
+template <class T>
+inline T smaller(T a, T b) {
+  return a < b ? a : b;
+}
+
+// ---- Activations ------------------------------------------------------------------------------
+
+template <class V>
+inline void store_lanes(void* to, Storage storage, const Quantisation& q, typename V::F value) {
+  switch (storage) {
+    case Storage::f32:
+      V::store(static_cast<float*>(to), value);
+      break;
+    case Storage::bf16:
+      V::store_bf16(static_cast<uint16_t*>(to), value);
+      break;
+    default: {
+      typename V::F level = V::fma(value, V::set1(q.inverse_scale), V::set1(q.zero));
+      level = V::min(V::max(level, V::zero()), V::set1(255.0F));
+      if (storage == Storage::s16) {
+        V::store_s16(static_cast<int16_t*>(to), level);
+      } else if (storage == Storage::u8) {
+        V::store_bytes(static_cast<uint8_t*>(to), level);
+      } else {
+        V::store_bytes(static_cast<uint8_t*>(to), V::sub(level, V::set1(128.0F)));
+      }
+    }
+  }
+}
+
+template <class V>
+inline typename V::F load_lanes(const void* from, Storage storage) {
+  return storage == Storage::f32 ? V::load(static_cast<const float*>(from))
+                                 : V::load_bf16(static_cast<const uint16_t*>(from));
+}
+
+inline void* element(const Rows& rows, int row, int column) {
+  return static_cast<char*>(rows.data) + static_cast<size_t>(row) * rows.stride +
+         static_cast<size_t>(column) * element_bytes(rows.storage);
+}
+
+inline void zero_rest(const Rows& rows, int row, int from_column) {
+  char* at = static_cast<char*>(element(rows, row, from_column));
+  char* end = static_cast<char*>(element(rows, row, 0)) + rows.bytes;
+  if (at < end) __builtin_memset(at, 0, static_cast<size_t>(end - at));
+}
+
+// ---- Layer normalisation ----------------------------------------------------------------------
+
+// Which lanes of a pixel's last vector are channels and not padding: 1 or 0.
+template <class V>
+inline typename V::F last_vector_mask(int channels, int padded_channels) {
+  float mask[V::lanes];
+  for (int i = 0; i < V::lanes; ++i) {
+    mask[i] = padded_channels - V::lanes + i < channels ? 1.0F : 0.0F;
+  }
+  return V::load(mask);
+}
+
+template <class V>
+void norm(const Norm& n) {
+  using F = typename V::F;
+  constexpr float kEpsilon = 1e-6F;
+  const F mask = last_vector_mask<V>(n.channels, n.padded_channels);
+  const int last = n.padded_channels - V::lanes;
+  const float share = 1.0F / static_cast<float>(n.channels);
+  for (int p = 0; p < n.pixels; ++p) {
+    const float* x = n.input + static_cast<size_t>(p) * n.stride;
+    F sum = V::zero();
+    for (int c = 0; c <= last; c += V::lanes) sum = V::add(sum, V::load(x + c));
+    const F mean = V::set1(V::sum(sum) * share);
+    F squares = V::zero();
+    for (int c = 0; c < last; c += V::lanes) {
+      const F d = V::sub(V::load(x + c), mean);
+      squares = V::fma(d, d, squares);
+    }
+    const F d = V::mul(V::sub(V::load(x + last), mean), mask);
+    squares = V::fma(d, d, squares);
+    const F inverse = V::set1(1.0F / __builtin_sqrtf(V::sum(squares) * share + kEpsilon));
+    for (int c = 0; c <= last; c += V::lanes) {
+      F y = V::mul(V::sub(V::load(x + c), mean), inverse);
+      if (n.gamma) y = V::fma(y, V::load(n.gamma + c), V::load(n.beta + c));
+      store_lanes<V>(element(n.out, p, c), n.out.storage, n.out.quantisation, y);
+    }
+    zero_rest(n.out, p, n.padded_channels);
+  }
+}
+
+// ---- Depthwise convolution --------------------------------------------------------------------
+
+// One vector of channels of W neighbouring pixels of a row. Each input is loaded once for the up to
+// seven outputs it counts for.
+template <class V, int W>
+void depthwise_block(const float* input, size_t row_stride, size_t pixel_stride,
+                     const float* weights, const float* bias, float* out) {
+  using F = typename V::F;
+  F sums[W];
+  const F start = V::load(bias);
+  for (int t = 0; t < W; ++t) sums[t] = start;
+#pragma GCC unroll 1
+  for (int ky = 0; ky < 7; ++ky) {
+    F w[7];
+#pragma GCC unroll 7
+    for (int kx = 0; kx < 7; ++kx) w[kx] = V::load(weights + (7 * ky + kx) * pixel_stride);
+#pragma GCC unroll 20
+    for (int i = 0; i < W + 6; ++i) {
+      const F x = V::load(input + ky * row_stride + i * pixel_stride);
+#pragma GCC unroll 7
+      for (int kx = 0; kx < 7; ++kx) {
+        const int t = i - kx;
+        if (t >= 0 && t < W) sums[t] = V::fma(x, w[kx], sums[t]);
+      }
+    }
+  }
+  for (int t = 0; t < W; ++t) V::store(out + t * pixel_stride, sums[t]);
+}
+
+using DepthwiseBlock = void (*)(const float*, size_t, size_t, const float*, const float*, float*);
+
+// The block of w pixels, up to the widest whose sums and weights the registers hold.
+template <class V>
+DepthwiseBlock depthwise_of_width(int w) {
+  if constexpr (V::registers >= 32) {
+    switch (w) {
+      case 14: return depthwise_block<V, 14>;
+      case 13: return depthwise_block<V, 13>;
+      case 12: return depthwise_block<V, 12>;
+      case 11: return depthwise_block<V, 11>;
+      case 10: return depthwise_block<V, 10>;
+      case 9: return depthwise_block<V, 9>;
+      case 8: return depthwise_block<V, 8>;
+      default: break;
+    }
+  }
+  switch (w) {
+    case 7: return depthwise_block<V, 7>;
+    case 6: return depthwise_block<V, 6>;
+    case 5: return depthwise_block<V, 5>;
+    case 4: return depthwise_block<V, 4>;
+    case 3: return depthwise_block<V, 3>;
+    case 2: return depthwise_block<V, 2>;
+    default: return depthwise_block<V, 1>;
+  }
+}
+
+template <class V>
+void depthwise_norm(const DepthwiseNorm& d) {
+  constexpr int kWidest = V::registers >= 32 ? 14 : 7;
+  const size_t pixel_stride = static_cast<size_t>(d.padded_channels);
+  const int blocks = (d.width + kWidest - 1) / kWidest;
+  const int w = (d.width + blocks - 1) / blocks;
+  const DepthwiseBlock block = depthwise_of_width<V>(w);
+  for (int row = 0; row < d.rows; ++row) {
+    const float* input = d.input + static_cast<size_t>(row) * d.row_stride;
+    for (int c = 0; c < d.padded_channels; c += V::lanes) {
+      for (int b = 0; b < blocks; ++b) {
+        // The last block moves back to end with the row: what it computes again is the same.
+        const size_t at = static_cast<size_t>(smaller(b * w, d.width - w)) * pixel_stride + c;
+        block(input + at, d.row_stride, pixel_stride, d.weights + c, d.bias + c, d.scratch + at);
+      }
+    }
+    Rows out = d.out;
+    out.data = element(d.out, row * d.width, 0);
+    norm<V>({d.scratch, pixel_stride, d.width, d.channels, d.padded_channels, nullptr, nullptr,
+             out});
+  }
+}
+
+// ---- Matrix products --------------------------------------------------------------------------
+
+// tile[R][N vectors] = a[R][k_words] * b[k_words][N vectors]
+template <class D, int R, int N>
+void micro_kernel(const uint32_t* a, size_t a_words, const uint32_t* b, int k_words, float* tile) {
+  typename D::Acc sums[R][N];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) sums[r][n] = D::zero();
+  }
+#pragma GCC unroll 1
+  for (int k = 0; k < k_words; ++k) {
+    typename D::B columns[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) columns[n] = D::load(b + n * D::lanes);
+    b += N * D::lanes;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const typename D::A value = D::broadcast(a + r * a_words + k);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) D::dot(sums[r][n], value, columns[n]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) D::store(tile + (r * N + n) * D::lanes, sums[r][n]);
+  }
+}
+
+using MicroKernel = void (*)(const uint32_t*, size_t, const uint32_t*, int, float*);
+
+// Rows for which the sums, the columns and one value fit in the registers.
+template <class D, int N>
+constexpr int rows_in_registers() {
+  constexpr int kMost = 14;
+  constexpr int kFit = (D::registers - N - 1) / N;
+  return kFit < kMost ? kFit : kMost;
+}
+
+template <class D, int N, int R>
+MicroKernel micro_kernel_of_rows(int rows) {
+  if constexpr (R == 1) {
+    return micro_kernel<D, 1, N>;
+  } else {
+    return rows == R ? micro_kernel<D, R, N> : micro_kernel_of_rows<D, N, R - 1>(rows);
+  }
+}
+
+// The products of one kind of word, panel by panel and block of rows by block of rows.
+template <class D>
+struct RegisterTiles {
+  static constexpr int lanes = D::lanes;
+  static constexpr int panel_vectors = D::registers >= 32 ? 4 : 2;
+
+  static int most_rows(int vectors) {
+    switch (vectors) {
+      case 1: return rows_in_registers<D, 1>();
+      case 2: return rows_in_registers<D, 2>();
+      case 3: return rows_in_registers<D, 3>();
+      default: return rows_in_registers<D, 4>();
+    }
+  }
+
+  static void multiply(const void* a, size_t a_stride, const uint32_t* panel, int vectors, int rows,
+                       int k_words, float* tile) {
+    of(vectors, rows)(static_cast<const uint32_t*>(a), a_stride / 4, panel, k_words, tile);
+  }
+
+ private:
+  static MicroKernel of(int vectors, int rows) {
+    switch (vectors) {
+      case 1: return micro_kernel_of_rows<D, 1, rows_in_registers<D, 1>()>(rows);
+      case 2: return micro_kernel_of_rows<D, 2, rows_in_registers<D, 2>()>(rows);
+      case 3:
+        if constexpr (panel_vectors >= 3) {
+          return micro_kernel_of_rows<D, 3, rows_in_registers<D, 3>()>(rows);
+        }
+        return nullptr;
+      default:
+        if constexpr (panel_vectors >= 4) {
+          return micro_kernel_of_rows<D, 4, rows_in_registers<D, 4>()>(rows);
+        }
+        return nullptr;
+    }
+  }
+};
+
+// Calls use(tile, columns of the tile, first column, first row, rows) for each block of the product.
+template <class T, class Use>
+inline void for_each_tile(const Matrix& w, const void* a, size_t a_stride, int rows, float* tile,
+                          const Use& use) {
+  const PanelSplit split(w.vectors, T::panel_vectors);
+  const uint32_t* panel = w.words;
+  int column = 0;
+  for (int p = 0; p < split.count; ++p) {
+    const int vectors = split.width(p);
+    const int blocks = (rows + T::most_rows(vectors) - 1) / T::most_rows(vectors);
+    for (int b = 0; b < blocks; ++b) {
+      const int first = static_cast<int>(static_cast<int64_t>(rows) * b / blocks);
+      const int after = static_cast<int>(static_cast<int64_t>(rows) * (b + 1) / blocks);
+      T::multiply(static_cast<const char*>(a) + static_cast<size_t>(first) * a_stride, a_stride,
+                  panel, vectors, after - first, w.k_words, tile);
+      use(tile, vectors, column, first, after - first);
+    }
+    panel += static_cast<size_t>(w.k_words) * vectors * T::lanes;
+    column += vectors * T::lanes;
+  }
+}
+
+// A vector of finished sums: integers are scaled, and the bias added.
+template <class V, bool kInteger>
+inline typename V::F finish(const float* sums, const Matrix& w, int column) {
+  const typename V::F bias = V::load(w.bias + column);
+  if constexpr (kInteger) {
+    return V::fma(V::load_int(reinterpret_cast<const int32_t*>(sums)), V::load(w.scale + column),
+                  bias);
+  } else {
+    return V::add(V::load(sums), bias);
+  }
+}
+
+template <class V, class T, bool kInteger>
+void linear(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out,
+            Store store, float* tile) {
+  using F = typename V::F;
+  for_each_tile<T>(w, a, a_stride, rows, tile,
+                   [&](const float* sums, int vectors, int column, int first, int count) {
+    int y = first / out.width;
+    int x = first % out.width;
+    for (int r = 0; r < count; ++r) {
+      float* to = out.base + y * out.row_stride + x * out.pixel_stride + column;
+      for (int v = 0; v < vectors; ++v, to += V::lanes, sums += V::lanes) {
+        F value = finish<V, kInteger>(sums, w, column + v * V::lanes);
+        switch (store) {
+          case Store::plain: break;
+          case Store::add: value = V::add(value, V::load(to)); break;
+          case Store::relu: value = V::max(value, V::zero()); break;
+          case Store::leaky_relu: value = V::max(value, V::mul(value, V::set1(0.01F))); break;
+        }
+        V::store(to, value);
+      }
+      if (++x == out.width) {
+        x = 0;
+        ++y;
+      }
+    }
+  });
+}
+
+// ---- GELU ---------------------------------------------------------------------------------------
+
+// x * Phi(x), Phi(x) - 1/2 as x * p(x^2) / q(x^2) on |x| <= 5.2: within 2e-7 of it, relative, where
+// the coefficients are the weighted least squares fit on Chebyshev nodes, reweighted to minimax.
+template <class V>
+inline typename V::F gelu(typename V::F x) {
+  using F = typename V::F;
+  const F c = V::min(V::max(x, V::set1(-5.2F)), V::set1(5.2F));
+  const F u = V::mul(c, c);
+  F p = V::fma(u, V::set1(-1.4522287e-08F), V::set1(4.7344106e-06F));
+  p = V::fma(u, p, V::set1(3.6320838e-04F));
+  p = V::fma(u, p, V::set1(5.7856156e-03F));
+  p = V::fma(u, p, V::set1(5.5845615e-02F));
+  p = V::fma(u, p, V::set1(3.9894220e-01F));
+  F q = V::fma(u, V::set1(1.2106983e-04F), V::set1(2.9819026e-03F));
+  q = V::fma(u, q, V::set1(4.0618501e-02F));
+  q = V::fma(u, q, V::set1(3.0664775e-01F));
+  q = V::fma(u, q, V::set1(1.0F));
+  return V::mul(x, V::fma(V::mul(c, p), V::reciprocal(q), V::set1(0.5F)));
+}
+
+// The same to 1.3e-4, absolute, which is less than what bf16 leaves of it: a polynomial in x^2 on
+// |x| <= 4, whose value at the end is 1/2, so that large x pass unchanged.
+template <class V>
+inline typename V::F gelu_coarse(typename V::F x) {
+  using F = typename V::F;
+  const F c = V::min(V::max(x, V::set1(-4.0F)), V::set1(4.0F));
+  const F u = V::mul(c, c);
+  F p = V::fma(u, V::set1(-4.6344731e-10F), V::set1(5.2192377e-08F));
+  p = V::fma(u, p, V::set1(-2.3541456e-06F));
+  p = V::fma(u, p, V::set1(5.8005822e-05F));
+  p = V::fma(u, p, V::set1(-8.8738685e-04F));
+  p = V::fma(u, p, V::set1(9.0582427e-03F));
+  p = V::fma(u, p, V::set1(-6.5099284e-02F));
+  p = V::fma(u, p, V::set1(3.9820904e-01F));
+  return V::mul(x, V::fma(c, p, V::set1(0.5F)));
+}
+
+template <class V, class T, bool kInteger>
+void linear_gelu(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
+                 float* squares, float* tile) {
+  using F = typename V::F;
+  for_each_tile<T>(w, a, a_stride, rows, tile,
+                   [&](const float* sums, int vectors, int column, int first, int count) {
+    for (int v = 0; v < vectors; ++v) {
+      const int at = column + v * V::lanes;
+      F total = V::load(squares + at);
+      for (int r = 0; r < count; ++r) {
+        const F x = finish<V, kInteger>(sums + (r * vectors + v) * V::lanes, w, at);
+        if (out.storage == Storage::f32) {
+          const F h = gelu<V>(x);
+          V::store(static_cast<float*>(element(out, first + r, at)), h);
+          total = V::fma(h, h, total);
+        } else {
+          const F h = gelu_coarse<V>(x);
+          V::store_bf16(static_cast<uint16_t*>(element(out, first + r, at)), h);
+          total = V::fma(h, h, total);
+        }
+      }
+      V::store(squares + at, total);
+    }
+  });
+}
+
+// ---- Scaling ----------------------------------------------------------------------------------
+
+template <class V>
+void scale_matrix_panels(const Matrix& source, const float* scales, const Matrix& target,
+                         int first_word, int last_word, int panel_vectors) {
+  const PanelSplit split(source.vectors, panel_vectors);
+  size_t from = 0;
+  size_t to = 0;
+  for (int p = 0; p < split.count; ++p) {
+    const size_t columns = static_cast<size_t>(split.width(p)) * V::lanes;
+    for (int k = first_word; k < last_word; ++k) {
+      uint32_t* out = target.words + to + k * columns;
+      if (target.storage == Storage::f32) {
+        const float* in = reinterpret_cast<const float*>(source.words) + from + k * columns;
+        const typename V::F s = V::set1(scales[k]);
+        for (size_t c = 0; c < columns; c += V::lanes) {
+          V::store(reinterpret_cast<float*>(out) + c, V::mul(V::load(in + c), s));
+        }
+      } else {
+        const float* in = reinterpret_cast<const float*>(source.words) + from + 2 * k * columns;
+        const typename V::F low = V::set1(scales[2 * k]);
+        const typename V::F high = V::set1(scales[2 * k + 1]);
+        for (size_t c = 0; c < columns; c += V::lanes) {
+          V::store_bf16_pairs(out + c, V::mul(V::load(in + c), low),
+                              V::mul(V::load(in + columns + c), high));
+        }
+      }
+    }
+    from += static_cast<size_t>(source.k_words) * columns;
+    to += static_cast<size_t>(target.k_words) * columns;
+  }
+}
+
+template <class V>
+void scale_rows(const void* in, size_t in_stride, Storage in_storage, int rows, int columns,
+                const float* scales, const float* shifts, const Rows& out) {
+  for (int r = 0; r < rows; ++r) {
+    const char* from = static_cast<const char*>(in) + static_cast<size_t>(r) * in_stride;
+    for (int c = 0; c < columns; c += V::lanes) {
+      const typename V::F x = load_lanes<V>(from + c * element_bytes(in_storage), in_storage);
+      const typename V::F s = scales ? V::load(scales + c) : V::set1(1.0F);
+      const typename V::F y = shifts ? V::fma(x, s, V::load(shifts + c)) : V::mul(x, s);
+      store_lanes<V>(element(out, r, c), out.storage, out.quantisation, y);
+    }
+    zero_rest(out, r, columns);
+  }
+}
+
+// ---- The table --------------------------------------------------------------------------------
+
+// A path of kernels: a vector type, and the tiles of the three kinds of product.
+template <class V, class Float, class Bf16, class Integer>
+struct Path {
+  static void linear_any(const Matrix& w, const void* a, size_t a_stride, int rows,
+                         const PixelMap& out, Store store, float* tile) {
+    if (w.storage == Storage::f32) {
+      linear<V, Float, false>(w, a, a_stride, rows, out, store, tile);
+    } else if (w.storage == Storage::bf16) {
+      linear<V, Bf16, false>(w, a, a_stride, rows, out, store, tile);
+    } else {
+      linear<V, Integer, true>(w, a, a_stride, rows, out, store, tile);
+    }
+  }
+
+  static void linear_gelu_any(const Matrix& w, const void* a, size_t a_stride, int rows,
+                              const Rows& out, float* squares, float* tile) {
+    if (w.storage == Storage::f32) {
+      linear_gelu<V, Float, false>(w, a, a_stride, rows, out, squares, tile);
+    } else if (w.storage == Storage::bf16) {
+      linear_gelu<V, Bf16, false>(w, a, a_stride, rows, out, squares, tile);
+    } else {
+      linear_gelu<V, Integer, true>(w, a, a_stride, rows, out, squares, tile);
+    }
+  }
+
+  static void scale_matrix(const Matrix& source, const float* scales, const Matrix& target,
+                           int first_word, int last_word) {
+    scale_matrix_panels<V>(source, scales, target, first_word, last_word, Float::panel_vectors);
+  }
+
+  static constexpr Kernels table(const char* name, Storage integer, bool native_bf16,
+                                 int k_word_multiple) {
+    return {name,          V::lanes,       Float::panel_vectors, k_word_multiple,
+            integer,       native_bf16,    depthwise_norm<V>,    norm<V>,
+            linear_any,    linear_gelu_any, scale_matrix,        scale_rows<V>};
+  }
+};
+
+}  // namespace
+}  // namespace eosfm
+
+#endif

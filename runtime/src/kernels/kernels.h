@@ -1,0 +1,96 @@
+// What an instruction set must provide. One table per path; everything else is shared.
+#ifndef EOSFM_KERNELS_KERNELS_H
+#define EOSFM_KERNELS_KERNELS_H
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/matrix.h"
+
+namespace eosfm {
+
+// Rows of a raster with a border: where the pixel number i of a band of whole rows lies.
+struct PixelMap {
+  float* base;
+  int width;          // pixels in a row
+  size_t row_stride;  // floats
+  size_t pixel_stride;
+};
+
+// Activations that a kernel writes, one row for each pixel. A row is written to its `bytes`, with
+// zeros after the channels, so that a padded product never meets what was there before.
+struct Rows {
+  void* data;
+  size_t stride;  // bytes
+  size_t bytes;
+  Storage storage;
+  Quantisation quantisation;
+};
+
+enum class Store : uint8_t {
+  plain,       // out = y
+  add,         // out += y
+  relu,        // out = max(y, 0)
+  leaky_relu,  // out = y > 0 ? y : y / 100
+};
+
+struct DepthwiseNorm {
+  const float* input;     // the pixel 3 rows above and 3 columns left of the first output's
+  size_t row_stride;      // floats
+  int width;              // output pixels in a row
+  int rows;
+  int channels;           // true channels
+  int padded_channels;    // a multiple of the lanes; the pixels' stride
+  const float* weights;   // [49][padded_channels]
+  const float* bias;      // [padded_channels]
+  float* scratch;         // [width][padded_channels]
+  Rows out;
+};
+
+struct Norm {
+  const float* input;
+  size_t stride;  // floats from one pixel to the next
+  int pixels;
+  int channels;
+  int padded_channels;
+  const float* gamma;  // null, or [padded_channels], zero beyond the channels
+  const float* beta;
+  Rows out;
+};
+
+struct Kernels {
+  const char* name;
+  int lanes;          // channels of a vector
+  int panel_vectors;  // vectors of the widest panel
+  int k_word_multiple;  // a matrix's k_words are a multiple of this, and rows as long
+  Storage integer;    // how the int8 path holds its activations
+  bool native_bf16;   // false: bf16 weights are widened and computed in fp32
+
+  // Depthwise 7x7 convolution, then layer normalisation without its affine part.
+  void (*depthwise_norm)(const DepthwiseNorm&);
+  // Layer normalisation over the channels of each pixel, eps 1e-6.
+  void (*norm)(const Norm&);
+  // out = a * w + bias
+  void (*linear)(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out,
+                 Store store, float* tile);
+  // out = gelu(a * w + bias); adds each column's sum of squares to `squares`. `out` is f32 or bf16.
+  void (*linear_gelu)(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
+                      float* squares, float* tile);
+  // target = diag(scales) * source; the source is f32, the target f32 or bf16.
+  void (*scale_matrix)(const Matrix& source, const float* scales, const Matrix& target,
+                       int first_word, int last_word);
+  // out[row][i] = in[row][i] * scales[i] + shifts[i]; `in` is f32 or bf16, no scales are ones and no
+  // shifts are zeros.
+  void (*scale_rows)(const void* in, size_t in_stride, Storage in_storage, int rows, int columns,
+                     const float* scales, const float* shifts, const Rows& out);
+};
+
+// Floats that `tile` of linear and linear_gelu must hold, on any path.
+constexpr int kTileFloats = 32 * 64;
+
+// Rows that a kernel may read beyond the last row of its activations, on any path.
+constexpr int kRowPadding = 31;
+
+}  // namespace eosfm
+
+#endif

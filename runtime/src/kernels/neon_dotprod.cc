@@ -1,0 +1,23 @@
+// NEON with the dot-product extension (Armv8.2: Cortex-A76, A78AE, Neoverse).
+#include "kernels/vec_neon.h"
+
+#include "kernels/body.h"
+#include "kernels/paths.h"
+
+namespace eosfm {
+namespace {
+
+struct ByteDot : SignedBytes {
+  static void dot(Acc& sum, A a, B b) { sum = vdotq_s32(sum, a, b); }
+};
+
+}  // namespace
+
+const Kernels& neon_dotprod_kernels() {
+  using Float = RegisterTiles<FloatDot>;
+  static constexpr Kernels kTable =
+      Path<Vec, Float, Float, RegisterTiles<ByteDot>>::table("neon-dotprod", Storage::s8, false, 1);
+  return kTable;
+}
+
+}  // namespace eosfm

@@ -1,0 +1,25 @@
+// The tables of all paths that are compiled for this architecture, and the choice among them.
+#ifndef EOSFM_KERNELS_PATHS_H
+#define EOSFM_KERNELS_PATHS_H
+
+#include "kernels/kernels.h"
+
+namespace eosfm {
+
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+const Kernels& avx512_vnni_kernels();
+const Kernels& avx512_bf16_kernels();
+const Kernels& amx_kernels();
+const Kernels& neon_kernels();
+const Kernels& neon_dotprod_kernels();
+
+// The i-th path that this processor can run, the best first; null beyond the last.
+const Kernels* available_kernels(int i);
+
+// The best path, or the one that `name` asks for; null if there is none such here.
+const Kernels* choose_kernels(const char* name);
+
+}  // namespace eosfm
+
+#endif

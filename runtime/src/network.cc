@@ -1,0 +1,292 @@
+#include "network.h"
+
+#include <math.h>
+
+namespace eosfm {
+namespace {
+
+// Pixels that a band should have: its activations stay in the second-level cache, and the weights are
+// read often enough for each time they are fetched.
+constexpr int kBandPixels = 112;
+
+// Words of 16 are 64 bytes: no path pads a matrix's rows further.
+constexpr int kGrnPadding = 64;
+
+int smaller(int a, int b) { return a < b ? a : b; }
+size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+bool scales_weights(const BlockWeights& block, const Grid& grid) {
+  return block.fc2_source.vectors != 0 && grid.pixels() > block.fc2.columns;
+}
+
+Storage hidden_storage(const BlockWeights& block) {
+  return block.fc2.storage == Storage::f32 ? Storage::f32 : Storage::bf16;
+}
+
+Rows rows_for(const Matrix& w, char* data) {
+  const size_t bytes = round_up(static_cast<size_t>(w.k_words) * 4, kAlignment);
+  return {data, bytes, bytes, w.storage, w.quantisation};
+}
+
+void zero_halo(const Image& image) {
+  const size_t row = image.row_stride();
+  const size_t side = static_cast<size_t>(kHalo) * image.padded;
+  memset(image.data, 0, kHalo * row * sizeof(float));
+  for (int y = 0; y < image.grid.height; ++y) {
+    float* start = image.data + static_cast<size_t>(y + kHalo) * row;
+    memset(start, 0, side * sizeof(float));
+    memset(start + row - side, 0, side * sizeof(float));
+  }
+  memset(image.data + static_cast<size_t>(image.grid.height + kHalo) * row, 0,
+         kHalo * row * sizeof(float));
+}
+
+// One row of the stem's patches: 4x4 pixels of every band, in the order of the weights.
+void gather_patches(const float* const* planes, int bands, int width, int patch_row, float* rows,
+                    size_t row_floats) {
+  for (int band = 0; band < bands; ++band) {
+    for (int y = 0; y < 4; ++y) {
+      const float* from = planes[band] + (static_cast<size_t>(patch_row) * 4 + y) * width;
+      float* to = rows + 16 * band + 4 * y;
+      for (int x = 0; x < width / 4; ++x, from += 4, to += row_floats) {
+        memcpy(to, from, 4 * sizeof(float));
+      }
+    }
+  }
+}
+
+class Pass {
+ public:
+  Pass(const NetworkWeights& network, const Kernels& kernels, const PassMemory& memory,
+       const WorkerMemory* workers, Team& team)
+      : network_(network), kernels_(kernels), memory_(memory), workers_(workers), team_(team) {}
+
+  void stem(const float* const* planes, int width, const Image& out) {
+    const StageWeights& stage = network_.stages[0];
+    const int columns = 16 * network_.bands;
+    team_.each(out.grid.bands, [&](int band, int worker) {
+      const WorkerMemory& mine = workers_[worker];
+      const int first = band * out.grid.band_rows;
+      const int rows = out.grid.rows_of(band);
+      const int pixels = rows * out.grid.width;
+      const Rows patches = rows_for(stage.entry, mine.rows);
+      const size_t row_floats = round_up(static_cast<size_t>(columns), kAlignment / 4);
+      float* wide = mine.wide;
+      for (int y = 0; y < rows; ++y) {
+        gather_patches(planes, network_.bands, width, first + y,
+                       wide + static_cast<size_t>(y) * out.grid.width * row_floats, row_floats);
+      }
+      // Patches have a row's padding of what was there before; its weights are zero, and so must it be.
+      for (int p = 0; p < pixels; ++p) {
+        memset(wide + p * row_floats + columns, 0, (row_floats - columns) * sizeof(float));
+      }
+      const void* a = wide;
+      size_t stride = row_floats * sizeof(float);
+      if (stage.entry.storage != Storage::f32) {
+        kernels_.scale_rows(wide, stride, Storage::f32, pixels, static_cast<int>(row_floats),
+                            nullptr, nullptr, patches);
+        a = patches.data;
+        stride = patches.stride;
+      }
+      kernels_.linear(stage.entry, a, stride, pixels, out.from_row(first), Store::plain, mine.tile);
+      for (int y = first; y < first + rows; ++y) {
+        const size_t bytes = static_cast<size_t>(stage.padded) * sizeof(float);
+        kernels_.norm({out.pixel(y, 0), static_cast<size_t>(stage.padded), out.grid.width,
+                       stage.width, stage.padded, network_.stem_gamma, network_.stem_beta,
+                       {out.pixel(y, 0), bytes, bytes, Storage::f32, {}}});
+      }
+    });
+  }
+
+  void downsample(int s, const Image& in, const Image& out) {
+    const StageWeights& before = network_.stages[s - 1];
+    const StageWeights& stage = network_.stages[s];
+    team_.each(out.grid.bands, [&](int band, int worker) {
+      const WorkerMemory& mine = workers_[worker];
+      const int first = band * out.grid.band_rows;
+      const int rows = out.grid.rows_of(band);
+      const Rows patches = rows_for(stage.entry, mine.rows);
+      const size_t quarter = static_cast<size_t>(before.padded) * element_bytes(patches.storage);
+      for (int y = 0; y < rows; ++y) {
+        for (int corner = 0; corner < 4; ++corner) {
+          Rows part = patches;
+          part.data = static_cast<char*>(patches.data) +
+                      static_cast<size_t>(y) * out.grid.width * patches.stride + corner * quarter;
+          // The last quarter fills the row up.
+          part.bytes = corner < 3 ? quarter : patches.bytes - 3 * quarter;
+          kernels_.norm({in.pixel(2 * (first + y) + corner / 2, corner % 2),
+                         2 * static_cast<size_t>(before.padded), out.grid.width, before.width,
+                         before.padded, nullptr, nullptr, part});
+        }
+      }
+      kernels_.linear(stage.entry, patches.data, patches.stride, rows * out.grid.width,
+                      out.from_row(first), Store::plain, mine.tile);
+    });
+  }
+
+  void block(const StageWeights& stage, const BlockWeights& block, const Image& image) {
+    const Grid& grid = image.grid;
+    const int hidden = block.fc1.vectors * kernels_.lanes;
+    const Storage storage = hidden_storage(block);
+    const size_t hidden_bytes = row_bytes(hidden, storage);
+    const Rows all_hidden = {memory_.hidden, hidden_bytes, hidden_bytes, storage, {}};
+
+    team_.each(grid.bands, [&](int band, int worker) {
+      const WorkerMemory& mine = workers_[worker];
+      const int first = band * grid.band_rows;
+      const int rows = grid.rows_of(band);
+      const Rows normed = rows_for(block.fc1, mine.rows);
+      kernels_.depthwise_norm({image.pixel(first - kHalo, -kHalo), image.row_stride(), grid.width,
+                               rows, stage.width, stage.padded, block.depthwise,
+                               block.depthwise_bias, mine.scratch, normed});
+      float* squares = memory_.squares + static_cast<size_t>(band) * hidden;
+      memset(squares, 0, static_cast<size_t>(hidden) * sizeof(float));
+      Rows out = all_hidden;
+      out.data = memory_.hidden + static_cast<size_t>(first) * grid.width * hidden_bytes;
+      kernels_.linear_gelu(block.fc1, normed.data, normed.stride, rows * grid.width, out, squares,
+                           mine.tile);
+    });
+    if (team_.stopped()) return;
+
+    set_grn(block, grid.bands, hidden);
+    const bool weights = scales_weights(block, grid);
+    Matrix fc2 = block.fc2;
+    if (weights) {
+      fc2.words = memory_.scaled;
+      constexpr int kWords = 32;
+      team_.each((fc2.k_words + kWords - 1) / kWords, [&](int part, int) {
+        kernels_.scale_matrix(block.fc2_source, memory_.grn, fc2, part * kWords,
+                              smaller((part + 1) * kWords, fc2.k_words));
+      });
+      if (team_.stopped()) return;
+    }
+
+    team_.each(grid.bands, [&](int band, int worker) {
+      const WorkerMemory& mine = workers_[worker];
+      const int first = band * grid.band_rows;
+      const int pixels = grid.rows_of(band) * grid.width;
+      const char* in = memory_.hidden + static_cast<size_t>(first) * grid.width * hidden_bytes;
+      size_t stride = hidden_bytes;
+      if (!weights) {
+        const Rows scaled = rows_for(fc2, mine.rows);
+        kernels_.scale_rows(in, hidden_bytes, storage, pixels, hidden, memory_.grn, nullptr,
+                            scaled);
+        in = mine.rows;
+        stride = scaled.stride;
+      }
+      kernels_.linear(fc2, in, stride, pixels, image.from_row(first), Store::add, mine.tile);
+    });
+  }
+
+ private:
+  // grn[h] = 1 + gamma[h] * norm[h] / (mean of norms + 1e-6): the bias of GRN is in fc2's.
+  void set_grn(const BlockWeights& block, int bands, int hidden) {
+    float* grn = memory_.grn;
+    double total = 0.0;
+    for (int h = 0; h < hidden; ++h) {
+      float sum = 0.0F;
+      for (int b = 0; b < bands; ++b) sum += memory_.squares[static_cast<size_t>(b) * hidden + h];
+      grn[h] = sqrtf(sum);
+      total += static_cast<double>(grn[h]);
+    }
+    const float inverse = 1.0F / (static_cast<float>(total / block.hidden) + 1e-6F);
+    for (int h = 0; h < hidden; ++h) grn[h] = 1.0F + block.grn[h] * (grn[h] * inverse);
+    // fc2 may be padded further, with zeros, whose factor must be a number.
+    for (int h = hidden; h < hidden + kGrnPadding; ++h) grn[h] = 1.0F;
+  }
+
+  const NetworkWeights& network_;
+  const Kernels& kernels_;
+  const PassMemory& memory_;
+  const WorkerMemory* workers_;
+  Team& team_;
+};
+
+}  // namespace
+
+Grid::Grid(int w, int h) : width(w), height(h) {
+  const int rows = kBandPixels / w > 1 ? kBandPixels / w : 1;
+  bands = (h + rows - 1) / rows;
+  band_rows = (h + bands - 1) / bands;
+  bands = (h + band_rows - 1) / band_rows;
+}
+
+int Grid::rows_of(int band) const { return smaller(band_rows, height - band * band_rows); }
+
+size_t row_bytes(int columns, Storage storage) {
+  return round_up(static_cast<size_t>(columns) * element_bytes(storage), kAlignment);
+}
+
+void Extent::include(const NetworkWeights& network, const Kernels& kernels, int w, int h) {
+  for (int s = 0; s < kStages; ++s) {
+    const StageWeights& stage = network.stages[s];
+    const Grid grid(w >> (s + 2), h >> (s + 2));
+    const Image shape = {nullptr, grid, stage.padded};
+    const size_t band_rows = static_cast<size_t>(grid.band_rows) * grid.width + kRowPadding;
+    image = larger(image, shape.row_stride() * (grid.height + 2 * kHalo));
+    scratch = larger(scratch, static_cast<size_t>(grid.width) * stage.padded);
+    rows = larger(rows, band_rows * rows_for(stage.entry, nullptr).stride);
+    wide = larger(wide, band_rows * stage.padded);
+    if (s == 0) wide = larger(wide, band_rows * round_up(16 * network.bands, kAlignment / 4));
+    for (const BlockWeights& block : stage.blocks) {
+      const int columns = block.fc1.vectors * kernels.lanes;
+      hidden = larger(hidden, (static_cast<size_t>(grid.pixels()) + kRowPadding) *
+                                  row_bytes(columns, hidden_storage(block)));
+      squares = larger(squares, static_cast<size_t>(grid.bands) * columns);
+      channels = larger(channels, columns + kGrnPadding);
+      rows = larger(rows, band_rows * rows_for(block.fc1, nullptr).stride);
+      rows = larger(rows, band_rows * rows_for(block.fc2, nullptr).stride);
+      if (scales_weights(block, grid)) {
+        scaled = larger(scaled, static_cast<size_t>(block.fc2.k_words) * block.fc2.vectors *
+                                    kernels.lanes);
+      }
+    }
+  }
+}
+
+PassMemory take_pass(Layout& layout, const Extent& extent) {
+  PassMemory pass;
+  pass.images[0] = layout.take<float>(extent.image);
+  pass.images[1] = layout.take<float>(extent.image);
+  pass.hidden = layout.take<char>(extent.hidden);
+  pass.squares = layout.take<float>(extent.squares);
+  pass.grn = layout.take<float>(extent.channels);
+  pass.scaled = layout.take<uint32_t>(extent.scaled);
+  return pass;
+}
+
+WorkerMemory take_worker(Layout& layout, const Extent& extent) {
+  WorkerMemory worker;
+  worker.rows = layout.take<char>(extent.rows);
+  worker.scratch = layout.take<float>(extent.scratch);
+  worker.tile = layout.take<float>(kTileFloats);
+  worker.wide = layout.take<float>(extent.wide);
+  return worker;
+}
+
+void run_network(const NetworkWeights& network, const Kernels& kernels, const float* const* planes,
+                 int width, int height, const PassMemory& memory, const WorkerMemory* workers,
+                 Team& team, LevelSink& sink) {
+  Pass pass(network, kernels, memory, workers, team);
+  Image before = {nullptr, Grid(width, height), 0};
+  for (int s = 0; s < kStages; ++s) {
+    const StageWeights& stage = network.stages[s];
+    const Image image = {memory.images[s % 2], Grid(width >> (s + 2), height >> (s + 2)),
+                         stage.padded};
+    zero_halo(image);
+    if (s == 0) {
+      pass.stem(planes, width, image);
+    } else {
+      pass.downsample(s, before, image);
+    }
+    for (const BlockWeights& block : stage.blocks) {
+      pass.block(stage, block, image);
+      if (team.stopped()) return;
+    }
+    sink.take(s, image, stage.width, workers, team);
+    if (team.stopped()) return;
+    before = image;
+  }
+}
+
+}  // namespace eosfm

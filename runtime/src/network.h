@@ -1,0 +1,131 @@
+// A ConvNeXtV2 encoder: its weights as the kernels want them, and its forward pass.
+//
+// Woo et al., ConvNeXt V2, CVPR 2023, https://arxiv.org/abs/2301.00808. A block is: depthwise 7x7 ->
+// layer norm -> fc1 -> GELU -> global response normalisation (GRN) -> fc2 -> add to the input.
+//
+// GRN needs the sum of squares of every hidden channel over the whole image, so a block is two loops
+// over bands of rows with a barrier between: up to the hidden tensor, adding up its squares, and
+// from it. GRN's factor then goes into fc2's weights, or where there are fewer pixels than channels,
+// over the hidden tensor.
+#ifndef EOSFM_NETWORK_H
+#define EOSFM_NETWORK_H
+
+#include "kernels/kernels.h"
+#include "memory.h"
+#include "team.h"
+
+namespace eosfm {
+
+constexpr int kStages = 4;
+constexpr int kHalo = 3;  // pixels of zeros around an image, which the 7x7 convolution reads
+
+struct BlockWeights {
+  const float* depthwise = nullptr;  // [49][padded width]
+  const float* depthwise_bias = nullptr;
+  Matrix fc1;
+  const float* grn = nullptr;  // [hidden vectors * lanes]
+  int hidden = 0;
+  Matrix fc2;         // as it is multiplied
+  Matrix fc2_source;  // fp32, to be scaled by GRN; empty where the hidden tensor is scaled always
+};
+
+struct StageWeights {
+  int width = 0;   // channels
+  int padded = 0;  // a multiple of the lanes
+  Matrix entry;    // the stem's 4x4 or the downsampling 2x2 convolution; norms before it are folded in
+  Array<BlockWeights> blocks;
+};
+
+struct NetworkWeights {
+  int bands = 0;
+  const float* stem_gamma = nullptr;  // of the layer norm after the stem
+  const float* stem_beta = nullptr;
+  StageWeights stages[kStages];
+  Block memory;  // what the pointers point into
+};
+
+// The size of an image at one stage, and how it is cut into bands of whole rows: by the shape alone,
+// so that results do not depend on who computes which band.
+struct Grid {
+  int width;
+  int height;
+  int band_rows;
+  int bands;
+
+  Grid(int w, int h);
+  int pixels() const { return width * height; }
+  int rows_of(int band) const;
+};
+
+// An image with a halo of zeros; pixels hold `padded` channels.
+struct Image {
+  float* data;
+  Grid grid;
+  int padded;
+
+  size_t row_stride() const { return static_cast<size_t>(grid.width + 2 * kHalo) * padded; }
+  float* pixel(int y, int x) const {
+    return data + static_cast<size_t>(y + kHalo) * row_stride() +
+           static_cast<size_t>(x + kHalo) * padded;
+  }
+  PixelMap from_row(int y) const {
+    return {pixel(y, 0), grid.width, row_stride(), static_cast<size_t>(padded)};
+  }
+};
+
+// What one pass over an image needs.
+struct PassMemory {
+  float* images[2];
+  char* hidden;
+  float* squares;     // [bands][hidden]
+  float* grn;         // [hidden]
+  uint32_t* scaled;   // fc2's weights times GRN's factor
+};
+
+// What one worker needs.
+struct WorkerMemory {
+  char* rows;     // activations of one band
+  float* scratch;
+  float* tile;
+  float* wide;    // fp32 rows of one band, of levels and fused features
+};
+
+// What the memory must hold for a set of networks.
+struct Extent {
+  size_t image = 0;    // floats
+  size_t hidden = 0;   // bytes
+  size_t squares = 0;  // floats
+  size_t channels = 0; // hidden channels
+  size_t scaled = 0;   // words
+  size_t rows = 0;     // bytes
+  size_t scratch = 0;  // floats
+  size_t wide = 0;     // floats
+
+  // Grows to hold a pass of `network` over an image of width x height pixels.
+  void include(const NetworkWeights& network, const Kernels& kernels, int width, int height);
+};
+
+PassMemory take_pass(Layout& layout, const Extent& extent);
+WorkerMemory take_worker(Layout& layout, const Extent& extent);
+
+// Bytes of a row of activations of `columns` elements: what the kernels read and write of it.
+size_t row_bytes(int columns, Storage storage);
+
+// Receives each level as it is finished; its own loops are the team's.
+class LevelSink {
+ public:
+  virtual void take(int level, const Image& image, int width, const WorkerMemory* workers,
+                    Team& team) = 0;
+
+ protected:
+  ~LevelSink() = default;
+};
+
+// One pass: planes are [bands][height][width] of physical values, one pointer for each band.
+void run_network(const NetworkWeights& network, const Kernels& kernels, const float* const* planes,
+                 int width, int height, const PassMemory& pass, const WorkerMemory* workers,
+                 Team& team, LevelSink& sink);
+
+}  // namespace eosfm
+
+#endif

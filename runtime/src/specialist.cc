@@ -1,0 +1,177 @@
+#include "specialist.h"
+
+#include <stdio.h>
+#include <string.h>
+
+namespace eosfm {
+namespace {
+
+int padded_to(int channels, int lanes) {
+  return static_cast<int>(round_up(static_cast<size_t>(channels), static_cast<size_t>(lanes)));
+}
+
+}  // namespace
+
+eosfm_status Specialist::parse(Bytes bytes, const char* file_name, const Kernels& kernels,
+                               ErrorText& error) {
+  eosfm_status status = file.parse(bytes, file_name, error);
+  if (status != EOSFM_OK) return status;
+  char architecture[32];
+  uint32_t value = 0;
+  status = file.read_text("general.architecture", architecture, sizeof architecture, error);
+  if (status != EOSFM_OK) return status;
+  if (strcmp(architecture, "eosfm-specialist") != 0) {
+    return error.fail(EOSFM_BAD_BUNDLE, "%s is of architecture %s, expected eosfm-specialist",
+                      file_name, architecture);
+  }
+  status = file.read_uint("eosfm.version", kFormatVersion, kFormatVersion, &value, error);
+  if (status == EOSFM_OK) {
+    status = file.read_text("eosfm.backbone", backbone, sizeof backbone, error);
+  }
+  if (status == EOSFM_OK) status = file.read_text("eosfm.licence", licence, sizeof licence, error);
+  if (status == EOSFM_OK) status = file.read_uint("eosfm.bands", 1, kMostBands, &value, error);
+  if (status != EOSFM_OK) return status;
+  bands = static_cast<int>(value);
+
+  uint32_t count = 0;
+  int blocks = 0;
+  status = file.read_count("eosfm.depths", kStages, kStages, &count, error);
+  if (status == EOSFM_OK) status = file.read_count("eosfm.widths", kStages, kStages, &count, error);
+  for (uint32_t s = 0; status == EOSFM_OK && s < kStages; ++s) {
+    status = file.read_uint_at("eosfm.depths", s, 1, kMostDepth, &value, error);
+    depths[s] = static_cast<int>(value);
+    blocks += depths[s];
+    if (status != EOSFM_OK) break;
+    status = file.read_uint_at("eosfm.widths", s, kWidthMultiple, kMostWidth, &value, error);
+    widths[s] = static_cast<int>(value);
+  }
+  if (status != EOSFM_OK) return status;
+  const uint32_t expected = static_cast<uint32_t>(blocks);
+  status = file.read_count("eosfm.hidden", expected, expected, &count, error);
+  uint32_t index = 0;
+  for (int s = 0; s < kStages; ++s) {
+    for (int b = 0; status == EOSFM_OK && b < depths[s]; ++b) {
+      status = file.read_uint_at("eosfm.hidden", index++, kWidthMultiple, kMostHidden, &value, error);
+      hidden[s][b] = static_cast<int>(value);
+      if (status == EOSFM_OK && value % kWidthMultiple != 0) {
+        return error.fail(EOSFM_BAD_BUNDLE, "a hidden width of %s is %d, expected a multiple of %d",
+                          file_name, hidden[s][b], kWidthMultiple);
+      }
+    }
+    if (status == EOSFM_OK && widths[s] % kWidthMultiple != 0) {
+      return error.fail(EOSFM_BAD_BUNDLE, "a width of %s is %d, expected a multiple of %d",
+                        file_name, widths[s], kWidthMultiple);
+    }
+  }
+  if (status != EOSFM_OK) return status;
+
+  // To lay it out checks every tensor, on any path alike.
+  NetworkWeights weights;
+  size_t size = 0;
+  return shape(kernels, false, &weights, &size, error);
+}
+
+eosfm_status Specialist::shape(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights,
+                               size_t* bytes, ErrorText& error) const {
+  Packer packer(file, kernels, widest_bf16, error);
+  Layout layout;
+  const eosfm_status status = lay_out(packer, kernels, layout, weights);
+  *bytes += layout.size();
+  return status;
+}
+
+eosfm_status Specialist::pack(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights,
+                              ErrorText& error) const {
+  NetworkWeights shapes;
+  size_t size = 0;
+  const eosfm_status status = shape(kernels, widest_bf16, &shapes, &size, error);
+  if (status != EOSFM_OK) return status;
+  if (!weights->memory.allocate(size)) return error.no_memory(file.file_name());
+  Packer packer(file, kernels, widest_bf16, error);
+  Layout layout(weights->memory.data());
+  return lay_out(packer, kernels, layout, weights);
+}
+
+eosfm_status Specialist::lay_out(Packer& packer, const Kernels& kernels, Layout& layout,
+                                 NetworkWeights* weights) const {
+  weights->bands = bands;
+  char name[64];
+  for (int s = 0; s < kStages; ++s) {
+    StageWeights& stage = weights->stages[s];
+    stage.width = widths[s];
+    stage.padded = padded_to(widths[s], kernels.lanes);
+    if (!stage.blocks.allocate(depths[s])) return packer.error().no_memory("a specialist");
+
+    MatrixSource source;
+    eosfm_status status;
+    if (s == 0) {
+      Tensor gamma;
+      Tensor beta;
+      status = packer.read_matrix("stem", "fb", 16 * bands, widths[0], &source);
+      if (status == EOSFM_OK) status = packer.read_vector("stem.norm.weight", widths[0], &gamma);
+      if (status == EOSFM_OK) status = packer.read_vector("stem.norm.bias", widths[0], &beta);
+      if (status != EOSFM_OK) return status;
+      const RowGroup rows = {16 * bands, 16 * bands};
+      status = packer.pack(source, &rows, 1, packer.storage_of(source.weight.type), layout,
+                           &stage.entry);
+      weights->stem_gamma = packer.pack_rows(gamma, 1, widths[0], stage.padded, layout);
+      weights->stem_beta = packer.pack_rows(beta, 1, widths[0], stage.padded, layout);
+    } else {
+      const int before = widths[s - 1];
+      snprintf(name, sizeof name, "stages.%d.downsample", s);
+      status = packer.read_matrix(name, "fbi", 4 * before, widths[s], &source);
+      if (status != EOSFM_OK) return status;
+      const RowGroup corner = {before, weights->stages[s - 1].padded};
+      const RowGroup rows[4] = {corner, corner, corner, corner};
+      status = packer.pack(source, rows, 4, packer.storage_of(source.weight.type), layout,
+                           &stage.entry);
+    }
+    if (status != EOSFM_OK) return status;
+
+    for (int b = 0; b < depths[s]; ++b) {
+      BlockWeights& block = stage.blocks[b];
+      const auto named = [&](const char* part) {
+        snprintf(name, sizeof name, "stages.%d.blocks.%d.%s", s, b, part);
+        return name;
+      };
+      const int64_t depthwise_shape[] = {49, widths[s]};
+      Tensor depthwise;
+      Tensor bias;
+      Tensor grn;
+      MatrixSource fc1;
+      MatrixSource fc2;
+      status = file.read_tensor(named("conv_dw.weight"), "f", 2, depthwise_shape, &depthwise,
+                                packer.error());
+      if (status == EOSFM_OK) status = packer.read_vector(named("conv_dw.bias"), widths[s], &bias);
+      if (status == EOSFM_OK) {
+        status = packer.read_matrix(named("fc1"), "fbi", widths[s], hidden[s][b], &fc1);
+      }
+      if (status == EOSFM_OK) status = packer.read_vector(named("grn.weight"), hidden[s][b], &grn);
+      if (status == EOSFM_OK) {
+        status = packer.read_matrix(named("fc2"), "fbi", hidden[s][b], widths[s], &fc2);
+      }
+      if (status != EOSFM_OK) return status;
+
+      block.hidden = hidden[s][b];
+      block.depthwise = packer.pack_rows(depthwise, 49, widths[s], stage.padded, layout);
+      block.depthwise_bias = packer.pack_rows(bias, 1, widths[s], stage.padded, layout);
+      block.grn = packer.pack_rows(grn, 1, block.hidden, padded_to(block.hidden, kernels.lanes),
+                                   layout);
+      const RowGroup in = {widths[s], widths[s]};
+      const RowGroup middle = {block.hidden, block.hidden};
+      status = packer.pack(fc1, &in, 1, packer.storage_of(fc1.weight.type), layout, &block.fc1);
+      if (status != EOSFM_OK) return status;
+      status = packer.pack(fc2, &middle, 1, packer.storage_of(fc2.weight.type), layout, &block.fc2);
+      if (status != EOSFM_OK) return status;
+      if (block.fc2.storage == Storage::f32) {
+        block.fc2_source = block.fc2;
+      } else if (block.fc2.storage == Storage::bf16) {
+        status = packer.pack_source(fc2, block.fc2, layout, &block.fc2_source);
+        if (status != EOSFM_OK) return status;
+      }
+    }
+  }
+  return EOSFM_OK;
+}
+
+}  // namespace eosfm

@@ -1,0 +1,41 @@
+// A specialist's file.
+#ifndef EOSFM_SPECIALIST_H
+#define EOSFM_SPECIALIST_H
+
+#include "format.h"
+#include "gguf.h"
+#include "network.h"
+#include "packing.h"
+
+namespace eosfm {
+
+// The shape of a specialist's network, and what its file says about it.
+struct Specialist {
+  Gguf file;
+  char backbone[64];
+  char licence[256];
+  int bands = 0;
+  int depths[kStages];
+  int widths[kStages];
+  int hidden[kStages][kMostDepth];
+
+  // Reads a file and checks every tensor against the shape.
+  eosfm_status parse(Bytes bytes, const char* file_name, const Kernels& kernels,
+                     ErrorText& error);
+
+  // Lays the weights out for a path, without memory: shapes and storages are set, `bytes` grows by
+  // what they need. With `widest_bf16`, fp32 weights are computed in bf16 where the path can.
+  eosfm_status shape(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights,
+                     size_t* bytes, ErrorText& error) const;
+  // The same with memory, and packs them.
+  eosfm_status pack(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights,
+                    ErrorText& error) const;
+
+ private:
+  eosfm_status lay_out(Packer& packer, const Kernels& kernels, Layout& layout,
+                       NetworkWeights* weights) const;
+};
+
+}  // namespace eosfm
+
+#endif

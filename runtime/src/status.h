@@ -1,0 +1,28 @@
+// How functions inside the library fail: a status of eosfm.h, and a sentence for the handle.
+#ifndef EOSFM_STATUS_H
+#define EOSFM_STATUS_H
+
+#include "eosfm.h"
+
+namespace eosfm {
+
+constexpr size_t kTextSize = 512;
+
+// The words for an error number, without the buffer that strerror shares between threads.
+const char* error_name(int error_number);
+
+// The sentence of a failure. Passed down and filled in where something goes wrong.
+struct ErrorText {
+  char text[kTextSize] = "";
+
+  // Keeps the sentence and returns the status.
+  __attribute__((format(printf, 3, 4))) eosfm_status fail(eosfm_status status, const char* format, ...);
+
+  eosfm_status no_memory(const char* what) {
+    return fail(EOSFM_NO_MEMORY, "there is no memory for %s", what);
+  }
+};
+
+}  // namespace eosfm
+
+#endif
