@@ -25,6 +25,8 @@ from eosfm_edge.ensemble.spec import (
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
 KNOWN_ANSWER_NAME = "known_answer.safetensors"
+CHAIN_NAME = "chain.gguf"
+SPECIALISTS_FOLDER = "specialists"
 BUNDLE_SUFFIX = ".eosfm"
 
 

@@ -8,6 +8,13 @@
 namespace eosfm {
 namespace {
 
+// The processor's own rounding to bf16.
+struct Bf16Vec : Vec {
+  static void store_bf16(uint16_t* p, F x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
+  }
+};
+
 struct ByteDot : IntegerDot {
   static void dot(Acc& sum, A a, B b) { sum = _mm512_dpbusd_epi32(sum, a, b); }
 };
@@ -31,7 +38,7 @@ struct Bf16Dot {
 
 const Kernels& avx512_bf16_kernels() {
   static constexpr Kernels kTable =
-      Path<Vec, RegisterTiles<FloatDot>, RegisterTiles<Bf16Dot>, RegisterTiles<ByteDot>>::table(
+      Path<Bf16Vec, RegisterTiles<FloatDot>, RegisterTiles<Bf16Dot>, RegisterTiles<ByteDot>>::table(
           "avx512-bf16", Storage::u8, true, 1);
   return kTable;
 }

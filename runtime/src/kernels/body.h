@@ -21,33 +21,49 @@ inline T smaller(T a, T b) {
 
 // ---- Activations ------------------------------------------------------------------------------
 
-template <class V>
-inline void store_lanes(void* to, Storage storage, const Quantisation& q, typename V::F value) {
-  switch (storage) {
-    case Storage::f32:
-      V::store(static_cast<float*>(to), value);
-      break;
-    case Storage::bf16:
-      V::store_bf16(static_cast<uint16_t*>(to), value);
-      break;
-    default: {
-      typename V::F level = V::fma(value, V::set1(q.inverse_scale), V::set1(q.zero));
-      level = V::min(V::max(level, V::zero()), V::set1(255.0F));
-      if (storage == Storage::s16) {
-        V::store_s16(static_cast<int16_t*>(to), level);
-      } else if (storage == Storage::u8) {
-        V::store_bytes(static_cast<uint8_t*>(to), level);
-      } else {
-        V::store_bytes(static_cast<uint8_t*>(to), V::sub(level, V::set1(128.0F)));
-      }
+template <Storage kStorage>
+struct Constant {
+  static constexpr Storage value = kStorage;
+};
+
+template <class V, Storage kStorage>
+inline void store_lanes(void* to, const Quantisation& q, typename V::F value) {
+  if constexpr (kStorage == Storage::f32) {
+    V::store(static_cast<float*>(to), value);
+  } else if constexpr (kStorage == Storage::bf16) {
+    V::store_bf16(static_cast<uint16_t*>(to), value);
+  } else {
+    typename V::F level = V::fma(value, V::set1(q.inverse_scale), V::set1(q.zero));
+    level = V::min(V::max(level, V::zero()), V::set1(255.0F));
+    if constexpr (kStorage == Storage::s16) {
+      V::store_s16(static_cast<int16_t*>(to), level);
+    } else if constexpr (kStorage == Storage::u8) {
+      V::store_bytes(to, level);
+    } else {
+      V::store_bytes(to, V::sub(level, V::set1(128.0F)));
     }
   }
 }
 
-template <class V>
-inline typename V::F load_lanes(const void* from, Storage storage) {
-  return storage == Storage::f32 ? V::load(static_cast<const float*>(from))
-                                 : V::load_bf16(static_cast<const uint16_t*>(from));
+// Calls use(storage) with the storage as a constant, so that inner loops do not ask for it.
+template <class Use>
+inline void with_constant(Storage storage, const Use& use) {
+  switch (storage) {
+    case Storage::f32: return use(Constant<Storage::f32>());
+    case Storage::bf16: return use(Constant<Storage::bf16>());
+    case Storage::s16: return use(Constant<Storage::s16>());
+    case Storage::u8: return use(Constant<Storage::u8>());
+    case Storage::s8: return use(Constant<Storage::s8>());
+  }
+}
+
+template <class V, Storage kStorage>
+inline typename V::F load_lanes(const void* from) {
+  if constexpr (kStorage == Storage::f32) {
+    return V::load(static_cast<const float*>(from));
+  } else {
+    return V::load_bf16(static_cast<const uint16_t*>(from));
+  }
 }
 
 inline void* element(const Rows& rows, int row, int column) {
@@ -73,8 +89,8 @@ inline typename V::F last_vector_mask(int channels, int padded_channels) {
   return V::load(mask);
 }
 
-template <class V>
-void norm(const Norm& n) {
+template <class V, Storage kStorage>
+void norm_to(const Norm& n) {
   using F = typename V::F;
   constexpr float kEpsilon = 1e-6F;
   const F mask = last_vector_mask<V>(n.channels, n.padded_channels);
@@ -96,10 +112,15 @@ void norm(const Norm& n) {
     for (int c = 0; c <= last; c += V::lanes) {
       F y = V::mul(V::sub(V::load(x + c), mean), inverse);
       if (n.gamma) y = V::fma(y, V::load(n.gamma + c), V::load(n.beta + c));
-      store_lanes<V>(element(n.out, p, c), n.out.storage, n.out.quantisation, y);
+      store_lanes<V, kStorage>(element(n.out, p, c), n.out.quantisation, y);
     }
     zero_rest(n.out, p, n.padded_channels);
   }
+}
+
+template <class V>
+void norm(const Norm& n) {
+  with_constant(n.out.storage, [&](auto storage) { norm_to<V, decltype(storage)::value>(n); });
 }
 
 // ---- Depthwise convolution --------------------------------------------------------------------
@@ -371,9 +392,9 @@ inline typename V::F gelu_coarse(typename V::F x) {
   return V::mul(x, V::fma(c, p, V::set1(0.5F)));
 }
 
-template <class V, class T, bool kInteger>
-void linear_gelu(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
-                 float* squares, float* tile) {
+template <class V, class T, bool kInteger, bool kFloatOut>
+void linear_gelu_to(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
+                    float* squares, float* tile) {
   using F = typename V::F;
   for_each_tile<T>(w, a, a_stride, rows, tile,
                    [&](const float* sums, int vectors, int column, int first, int count) {
@@ -382,19 +403,29 @@ void linear_gelu(const Matrix& w, const void* a, size_t a_stride, int rows, cons
       F total = V::load(squares + at);
       for (int r = 0; r < count; ++r) {
         const F x = finish<V, kInteger>(sums + (r * vectors + v) * V::lanes, w, at);
-        if (out.storage == Storage::f32) {
-          const F h = gelu<V>(x);
+        F h;
+        if constexpr (kFloatOut) {
+          h = gelu<V>(x);
           V::store(static_cast<float*>(element(out, first + r, at)), h);
-          total = V::fma(h, h, total);
         } else {
-          const F h = gelu_coarse<V>(x);
+          h = gelu_coarse<V>(x);
           V::store_bf16(static_cast<uint16_t*>(element(out, first + r, at)), h);
-          total = V::fma(h, h, total);
         }
+        total = V::fma(h, h, total);
       }
       V::store(squares + at, total);
     }
   });
+}
+
+template <class V, class T, bool kInteger>
+void linear_gelu(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
+                 float* squares, float* tile) {
+  if (out.storage == Storage::f32) {
+    linear_gelu_to<V, T, kInteger, true>(w, a, a_stride, rows, out, squares, tile);
+  } else {
+    linear_gelu_to<V, T, kInteger, false>(w, a, a_stride, rows, out, squares, tile);
+  }
 }
 
 // ---- Scaling ----------------------------------------------------------------------------------
@@ -430,19 +461,32 @@ void scale_matrix_panels(const Matrix& source, const float* scales, const Matrix
   }
 }
 
-template <class V>
-void scale_rows(const void* in, size_t in_stride, Storage in_storage, int rows, int columns,
-                const float* scales, const float* shifts, const Rows& out) {
+template <class V, Storage kIn, Storage kOut>
+void scale_rows_to(const void* in, size_t in_stride, int rows, int columns, const float* scales,
+                   const float* shifts, const Rows& out) {
   for (int r = 0; r < rows; ++r) {
     const char* from = static_cast<const char*>(in) + static_cast<size_t>(r) * in_stride;
     for (int c = 0; c < columns; c += V::lanes) {
-      const typename V::F x = load_lanes<V>(from + c * element_bytes(in_storage), in_storage);
-      const typename V::F s = scales ? V::load(scales + c) : V::set1(1.0F);
-      const typename V::F y = shifts ? V::fma(x, s, V::load(shifts + c)) : V::mul(x, s);
-      store_lanes<V>(element(out, r, c), out.storage, out.quantisation, y);
+      typename V::F x = load_lanes<V, kIn>(from + c * element_bytes(kIn));
+      if (scales) x = V::mul(x, V::load(scales + c));
+      if (shifts) x = V::add(x, V::load(shifts + c));
+      store_lanes<V, kOut>(element(out, r, c), out.quantisation, x);
     }
     zero_rest(out, r, columns);
   }
+}
+
+template <class V>
+void scale_rows(const void* in, size_t in_stride, Storage in_storage, int rows, int columns,
+                const float* scales, const float* shifts, const Rows& out) {
+  with_constant(out.storage, [&](auto storage) {
+    constexpr Storage kOut = decltype(storage)::value;
+    if (in_storage == Storage::f32) {
+      scale_rows_to<V, Storage::f32, kOut>(in, in_stride, rows, columns, scales, shifts, out);
+    } else {
+      scale_rows_to<V, Storage::bf16, kOut>(in, in_stride, rows, columns, scales, shifts, out);
+    }
+  });
 }
 
 // ---- The table --------------------------------------------------------------------------------
