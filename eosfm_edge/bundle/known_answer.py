@@ -1,22 +1,22 @@
-"""The known answer: an image and its expected levels, carried in the bundle to check a device."""
+"""The known answer: an image and its expected levels, carried in the bundle to check a device.
+
+It is in ``chain.gguf``, where libeosfm finds it too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from eosfm_edge.bundle.manifest import KNOWN_ANSWER_NAME, Manifest
+from eosfm_edge.bundle.manifest import CHAIN_NAME, Manifest
 from eosfm_edge.errors import UserError
 
 FloatArray = NDArray[np.float32]
 
-_IMAGE = "image"
+IMAGE_TENSOR = "known.image"
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class KnownAnswer:
 
     image: FloatArray
     levels: tuple[FloatArray, ...]
+
+
+def level_tensor(index: int) -> str:
+    """Return the name of a level's tensor, counted from 0."""
+    return f"known.level{index + 1}"
 
 
 def relative_difference(got: FloatArray, expected: FloatArray) -> float:
@@ -38,12 +43,11 @@ def relative_difference(got: FloatArray, expected: FloatArray) -> float:
     return worst / peak if peak else (0.0 if worst == 0 else float("inf"))
 
 
-def write_known_answer(directory: Path, names: Sequence[str], answer: KnownAnswer) -> None:
-    """Write the known answer of a bundle; ``names`` are its levels'."""
-    arrays = {_IMAGE: answer.image, **dict(zip(names, answer.levels, strict=True))}
-    # safetensors writes an array's memory as it lies, whatever its strides say.
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    save_file(plain, directory / KNOWN_ANSWER_NAME)
+def sqnr_db(got: FloatArray, expected: FloatArray) -> float:
+    """Return the power of what is expected over that of the difference, in decibels."""
+    signal = np.square(expected, dtype=np.float64).sum()
+    noise = np.square(got - expected, dtype=np.float64).sum()
+    return float(10 * np.log10(signal / noise)) if noise else float("inf")
 
 
 def read_known_answer(directory: Path, manifest: Manifest) -> KnownAnswer:
@@ -52,17 +56,24 @@ def read_known_answer(directory: Path, manifest: Manifest) -> KnownAnswer:
     Raises:
         UserError: it is missing, damaged, or not of this bundle's shape.
     """
-    path = directory / KNOWN_ANSWER_NAME
+    from gguf import GGUFReader
+
+    path = directory / CHAIN_NAME
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    except (OSError, ValueError, IndexError, KeyError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     size = manifest.tile.size
-    shapes = {_IMAGE: (1, len(manifest.input), size, size)}
-    for level in manifest.levels:
+    wanted = {IMAGE_TENSOR: (len(manifest.input), size, size)}
+    for index, level in enumerate(manifest.levels):
         side = size // level.stride
-        shapes[level.name] = (1, level.channels, side, side)
-    found = {name: tensor.shape for name, tensor in tensors.items()}
-    if found != shapes or any(tensor.dtype != np.float32 for tensor in tensors.values()):
-        raise UserError(f"{path} does not fit the manifest: {found}", expected=f"float32, {shapes}")
-    return KnownAnswer(tensors[_IMAGE], tuple(tensors[level.name] for level in manifest.levels))
+        wanted[level_tensor(index)] = (level.channels, side, side)
+    arrays = []
+    for name, shape in wanted.items():
+        data = tensors[name].data if name in tensors else np.empty(0)
+        if data.shape != shape or data.dtype != np.float32:
+            raise UserError(
+                f"{name} in {path} is {data.dtype} {data.shape}", expected=f"float32 {shape}"
+            )
+        arrays.append(np.array(data)[np.newaxis])
+    return KnownAnswer(arrays[0], tuple(arrays[1:]))

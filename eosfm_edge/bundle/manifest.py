@@ -21,13 +21,18 @@ from eosfm_edge.ensemble.spec import (
     Strict,
     read_json_model,
 )
+from eosfm_edge.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
-KNOWN_ANSWER_NAME = "known_answer.safetensors"
 CHAIN_NAME = "chain.gguf"
 SPECIALISTS_FOLDER = "specialists"
 BUNDLE_SUFFIX = ".eosfm"
+
+
+BackendName = Literal["native", "onnxruntime"]
+# Of the native engine's weights; model.onnx is fp32.
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 class Tile(Strict):
@@ -65,19 +70,47 @@ class LeftOut(Strict):
 
 
 class LevelDifference(Strict):
-    """How far a level is from the PyTorch ensemble's: largest difference over largest value."""
+    """How far a level is from the PyTorch ensemble's.
+
+    Attributes:
+        level: its name.
+        relative: largest difference over largest value.
+        sqnr_db: signal to noise, power over power of the difference, in decibels; none where only
+            the largest difference is known.
+    """
 
     level: str
     relative: float = Field(ge=0)
+    sqnr_db: float | None = None
 
 
 class Parity(Strict):
-    """The check made when the bundle was written: this model against the PyTorch ensemble."""
+    """The check made when the bundle was written: a backend against the PyTorch ensemble.
 
-    backend: str
+    Attributes:
+        backend: who computed.
+        version: of the backend, and what it ran on.
+        tiles: real tiles that were compared.
+        tolerance: the known answer may be so far off, relative to a level's largest value.
+        levels: the worst of all tiles.
+    """
+
+    backend: BackendName
+    version: str
     tiles: int = Field(ge=1)
     tolerance: float = Field(gt=0)
-    levels: tuple[LevelDifference, ...]
+    levels: tuple[LevelDifference, ...] = Field(min_length=1)
+
+    @property
+    def summary(self) -> str:
+        """What was found, in a line."""
+        worst = max(level.relative for level in self.levels)
+        signals = [level.sqnr_db for level in self.levels if level.sqnr_db is not None]
+        signal = f", signal to noise at least {min(signals):.0f} dB" if signals else ""
+        return (
+            f"{self.backend} {self.version} against PyTorch on {self.tiles} real tiles: "
+            f"{worst:.1e} of the largest value at most{signal}"
+        )
 
 
 class FileEntry(Strict):
@@ -95,18 +128,29 @@ class Manifest(Strict):
     name: Name
     created_with: str
     target: str
-    precision: Literal["fp32"]
+    precision: Precision
     tile: Tile
     input: tuple[InputBand, ...] = Field(min_length=1)
     levels: tuple[Level, ...] = Field(min_length=1)
     specialists: tuple[BundledSpecialist, ...] = Field(min_length=1)
     left_out: tuple[LeftOut, ...] = ()
-    parity: Parity
+    parity: tuple[Parity, ...] = Field(min_length=1)
     files: dict[RelativePath, FileEntry]
+
+    def parity_of(self, backend: str) -> Parity:
+        """Return the check that was made with a backend.
+
+        Raises:
+            UserError: there was none.
+        """
+        for parity in self.parity:
+            if parity.backend == backend:
+                return parity
+        raise UserError(f"the bundle was not made for the backend {backend}")
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:
-        for needed in (MODEL_NAME, KNOWN_ANSWER_NAME):
+        for needed in (MODEL_NAME, CHAIN_NAME):
             if needed not in self.files:
                 raise ValueError(f"files does not list {needed}")
         for specialist in self.specialists:

@@ -30,6 +30,13 @@ from eosfm_edge.cli.options import (
 @click.option(
     "--tile", type=int, default=224, show_default=True, help="Pixels a side, a multiple of 32."
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the native engine's weights; the ONNX model is fp32.",
+)
 @click.option("--dynamic-batch", is_flag=True, help="Let the model take several tiles at once.")
 @scene_bands
 @radiometry
@@ -37,8 +44,9 @@ from eosfm_edge.cli.options import (
 def export(ensemble: Path, output: Path, **options: Any) -> None:
     """Export an ENSEMBLE directory as a bundle.
 
-    The model is run with ONNX Runtime on tiles of the scene and compared with PyTorch; no
-    bundle is written if a level differs by more than 1e-4 of its largest value.
+    What is written is run on tiles of the scene, with ONNX Runtime and the native engine, and
+    compared with PyTorch; no bundle is written if a level differs by more than 1e-4 of its largest
+    value, or if bf16 or int8 leave too little of it.
     """
     from eosfm_edge.export.exporter import ExportOptions, export_bundle
     from eosfm_edge.scene.scene import Radiometry
@@ -49,6 +57,7 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
         output,
         ExportOptions(
             target=options["target"],
+            precision=options["precision"],
             tile=options["tile"],
             dynamic_batch=options["dynamic_batch"],
             names=options["names"],
@@ -57,12 +66,9 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
         ),
     )
     out = console()
-    worst = max(level.relative for level in manifest.parity.levels)
     out.print(
         f"{output}: {megabytes(sum(entry.size for entry in manifest.files.values()))}, "
         f"{len(manifest.specialists)} specialists in, {len(manifest.left_out)} left out"
     )
-    out.print(
-        f"parity with PyTorch on {manifest.parity.tiles} real tiles: {worst:.1e} of the largest "
-        f"value at most (limit {manifest.parity.tolerance:.0e})"
-    )
+    for parity in manifest.parity:
+        out.print(parity.summary)

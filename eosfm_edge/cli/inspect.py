@@ -67,7 +67,6 @@ def _show_ensemble(spec: EnsembleSpec) -> None:
 
 def _show_bundle(manifest: Manifest) -> None:
     batch = "any number" if manifest.tile.dynamic_batch else "one"
-    worst = max(level.relative for level in manifest.parity.levels)
     facts = _facts()
     facts.add_row("bundle", f"{manifest.name}, by {manifest.created_with}")
     facts.add_row("target", f"{manifest.target}, {manifest.precision}")
@@ -75,11 +74,8 @@ def _show_bundle(manifest: Manifest) -> None:
     facts.add_row("tile", f"{manifest.tile.size} x {manifest.tile.size} pixels, {batch} at a time")
     for level in manifest.levels:
         facts.add_row(level.name, f"{level.channels} channels, stride {level.stride}")
-    facts.add_row(
-        "parity",
-        f"{worst:.1e} of the largest value at most, {manifest.parity.tiles} tiles, "
-        f"{manifest.parity.backend} against PyTorch",
-    )
+    for parity in manifest.parity:
+        facts.add_row("parity", parity.summary)
     for name, entry in manifest.files.items():
         facts.add_row(name, f"{megabytes(entry.size)}, SHA-256 {entry.sha256[:16]}...")
     console().print(facts)

@@ -14,7 +14,7 @@ from eosfm_edge.ensemble.bands import PRESETS, parse_bands
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("native", "onnxruntime")
 
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")

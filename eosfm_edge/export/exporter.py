@@ -14,27 +14,30 @@ from pydantic import ValidationError
 
 import eosfm_edge
 from eosfm_edge.bundle.digests import file_entries
-from eosfm_edge.bundle.known_answer import KnownAnswer, relative_difference, write_known_answer
+from eosfm_edge.bundle.known_answer import KnownAnswer
 from eosfm_edge.bundle.manifest import (
     BUNDLE_SUFFIX,
-    KNOWN_ANSWER_NAME,
+    CHAIN_NAME,
     MANIFEST_NAME,
     MODEL_NAME,
+    SPECIALISTS_FOLDER,
     BundledSpecialist,
     LeftOut,
     Level,
-    LevelDifference,
     Manifest,
-    Parity,
+    Precision,
     Tile,
 )
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.ensemble.spec import LEVEL_STRIDES, NAME_PATTERN
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.errors import UserError
 from eosfm_edge.export.chain import Chain
+from eosfm_edge.export.native import write_chain, write_specialists
 from eosfm_edge.export.onnx import level_names, write_onnx
+from eosfm_edge.export.parity import TOLERANCE, check_native, check_onnx
+from eosfm_edge.export.ranges import measure_ranges
 from eosfm_edge.files import atomic_directory
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import Radiometry, open_scene
@@ -42,7 +45,7 @@ from eosfm_edge.scene.scene import Radiometry, open_scene
 FloatArray = NDArray[np.float32]
 
 TARGETS = ("cpu",)
-TOLERANCE = 1e-4  # largest difference from PyTorch, relative to the level's largest value
+CALIBRATION_TILES = 12
 PARITY_TILES = 4
 
 
@@ -52,6 +55,8 @@ class ExportOptions:
 
     Attributes:
         target: the device profile.
+        precision: of the native engine's weights; int8 takes its scales from tiles of the scene
+            that parity is not checked on, if it has so many.
         tile: pixels of a tile's side, a multiple of 32.
         dynamic_batch: let the model take several tiles at once.
         names: what the bands of the scene are, if its files do not say so.
@@ -60,6 +65,7 @@ class ExportOptions:
     """
 
     target: str = "cpu"
+    precision: Precision = "fp32"
     tile: int = 224
     dynamic_batch: bool = False
     names: Sequence[Band] | None = None
@@ -74,36 +80,47 @@ def export_bundle(
 
     Args:
         ensemble_directory: the ensemble.
-        scene: real imagery, from which tiles are taken to check the exported model against the
+        scene: real imagery, from which tiles are taken to check the exported files against the
             PyTorch ensemble, and one of them as the bundle's known answer.
         bundle: the directory to write; its name must end in ``.eosfm``.
         options: how to export.
 
     Raises:
-        CheckFailedError: the exported model differs from PyTorch by more than 1e-4 of a level's
-            largest value. No bundle is written then.
+        CheckFailedError: the ONNX model, or the native engine in fp32, differs from PyTorch by
+            more than 1e-4 of a level's largest value; or bf16 or int8 leave too little of the
+            signal. No bundle is written then.
         UserError: the ensemble or the scene cannot be used.
     """
     options = options or ExportOptions()
     _require_bundle_name(bundle)
     tile = _tile(options)
-    contents = (MANIFEST_NAME, MODEL_NAME, KNOWN_ANSWER_NAME)
+    contents = (MANIFEST_NAME, MODEL_NAME, CHAIN_NAME, f"{SPECIALISTS_FOLDER}/*.gguf")
     with atomic_directory(bundle, contents=contents, overwrite=options.overwrite) as scratch:
         ensemble = load_ensemble(ensemble_directory)
         chain = Chain(ensemble)
-        tiles = _real_tiles(scene, ensemble, tile.size, options)
+        tiles, others = _real_tiles(scene, ensemble, tile.size, options)
         example = torch.from_numpy(tiles[0][np.newaxis])
         write_onnx(chain, example, scratch / MODEL_NAME, dynamic_batch=tile.dynamic_batch)
         expected = [_reference(ensemble, image) for image in tiles]
-        parity = _check_parity(scratch / MODEL_NAME, tiles, expected)
+        onnx = check_onnx(scratch / MODEL_NAME, tiles, expected)
+        ranges = measure_ranges(chain, others) if options.precision == "int8" else {}
+        write_specialists(scratch, chain, options.precision, ranges)
+
+        def write_chain_file(tolerance: float) -> None:
+            answer = KnownAnswer(tiles[0][np.newaxis], tuple(expected[0]))
+            write_chain(
+                scratch, chain, bundle.stem, tile.size, options.precision, answer, tolerance
+            )
+
+        write_chain_file(TOLERANCE)
+        native = check_native(scratch, options.precision, tiles, expected)
+        write_chain_file(native.tolerance)
         names = level_names(len(LEVEL_STRIDES))
-        answer = KnownAnswer(tiles[0][np.newaxis], tuple(expected[0]))
-        write_known_answer(scratch, names, answer)
         manifest = Manifest(
             name=bundle.stem,
             created_with=f"eosfm-edge {eosfm_edge.__version__}",
             target=options.target,
-            precision="fp32",
+            precision=options.precision,
             tile=tile,
             input=ensemble.spec.input,
             levels=tuple(
@@ -112,7 +129,7 @@ def export_bundle(
             ),
             specialists=_bundled(ensemble, chain),
             left_out=_left_out(ensemble, chain),
-            parity=parity,
+            parity=(native, onnx),
             files=file_entries(scratch),
         )
         (scratch / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
@@ -138,11 +155,14 @@ def _tile(options: ExportOptions) -> Tile:
 
 def _real_tiles(
     scene: Path, ensemble: Ensemble, size: int, options: ExportOptions
-) -> list[FloatArray]:
+) -> tuple[list[FloatArray], list[FloatArray]]:
+    """Return tiles to check parity on, and others for int8's scales."""
+    count = PARITY_TILES + (CALIBRATION_TILES if options.precision == "int8" else 0)
     with open_scene(
         scene, ensemble.spec.input, names=options.names, radiometry=options.radiometry
     ) as opened:
-        return sample_tiles(opened, size, PARITY_TILES)
+        tiles = sample_tiles(opened, size, count)
+    return tiles[:PARITY_TILES], tiles[PARITY_TILES:] or tiles
 
 
 @torch.inference_mode()
@@ -150,33 +170,6 @@ def _reference(ensemble: Ensemble, image: FloatArray) -> list[FloatArray]:
     """Return the levels (1, C, h, w) that PyTorch makes of stored values (bands, H, W)."""
     stored = torch.from_numpy(image[np.newaxis])
     return [level.numpy() for level in ensemble(physical_units(ensemble.spec, stored))]
-
-
-def _check_parity(
-    model: Path, tiles: Sequence[FloatArray], expected: Sequence[Sequence[FloatArray]]
-) -> Parity:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    worst = dict.fromkeys(names, 0.0)
-    for tile, levels in zip(tiles, expected, strict=True):
-        got = session.run(names, {session.get_inputs()[0].name: tile[np.newaxis]})
-        for name, mine, reference in zip(names, got, levels, strict=True):
-            worst[name] = max(worst[name], relative_difference(mine, reference))
-    wrong = {name: value for name, value in worst.items() if not value <= TOLERANCE}
-    if wrong:
-        raise CheckFailedError(
-            "the exported model differs from the PyTorch ensemble: "
-            + ", ".join(f"{name} by {value:.1e}" for name, value in wrong.items()),
-            expected=f"at most {TOLERANCE:.0e} of the level's largest value",
-        )
-    return Parity(
-        backend=f"onnxruntime {onnxruntime.__version__}",
-        tiles=len(tiles),
-        tolerance=TOLERANCE,
-        levels=tuple(LevelDifference(level=k, relative=v) for k, v in worst.items()),
-    )
 
 
 def _bundled(ensemble: Ensemble, chain: Chain) -> tuple[BundledSpecialist, ...]:

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
@@ -16,8 +15,8 @@ from gguf.quants import quantize
 from numpy.typing import NDArray
 from torch import nn
 
-from eosfm_edge.bundle.known_answer import KnownAnswer
-from eosfm_edge.bundle.manifest import CHAIN_NAME, SPECIALISTS_FOLDER
+from eosfm_edge.bundle.known_answer import IMAGE_TENSOR, KnownAnswer, level_tensor
+from eosfm_edge.bundle.manifest import CHAIN_NAME, SPECIALISTS_FOLDER, Precision
 from eosfm_edge.ensemble.fusion import ZeroFilled
 from eosfm_edge.ensemble.spec import LEVELS, SpecialistSpec
 from eosfm_edge.export.chain import Chain
@@ -25,9 +24,19 @@ from eosfm_edge.export.folding import Matrix, Network, fold
 from eosfm_edge.export.ranges import Range, Ranges
 
 FloatArray = NDArray[np.float32]
-Precision = Literal["fp32", "bf16", "int8"]
 
 FORMAT_VERSION = 1
+
+
+def write_specialists(
+    bundle: Path, chain: Chain, precision: Precision, ranges: Mapping[int, Ranges]
+) -> None:
+    """Write the files of all specialists that are run; ``ranges`` by their place, for int8."""
+    (bundle / SPECIALISTS_FOLDER).mkdir()
+    for owner in sorted({owner for owner, _ in chain.runs}):
+        spec, encoder = chain.ensemble.spec.specialists[owner], chain.ensemble.encoders[owner]
+        path = bundle / specialist_file(spec.name)
+        write_specialist(path, spec, encoder, precision, ranges.get(owner, Ranges()))
 
 
 def write_specialist(
@@ -64,9 +73,19 @@ def write_chain(
     tile: int,
     precision: Precision,
     answer: KnownAnswer,
-    tolerances: Sequence[float],
+    tolerance: float,
 ) -> None:
-    """Write ``chain.gguf``: everything but the specialists."""
+    """Write ``chain.gguf``: everything but the specialists.
+
+    Args:
+        bundle: the directory.
+        chain: what is exported.
+        name: of the bundle.
+        tile: pixels of an image's side.
+        precision: of the specialists; a fusion is bf16 where they are bf16 or int8.
+        answer: the known answer.
+        tolerance: how far from it a level may be, relative to its largest value.
+    """
     spec = chain.ensemble.spec
     owners = sorted({owner for owner, _ in chain.runs})
     place = {owner: index for index, owner in enumerate(owners)}
@@ -93,15 +112,15 @@ def write_chain(
         writer.add_uint32("eosfm.projection", int(spec.projection))
         channels = [level.shape[1] for level in answer.levels]
         _add_uints(writer, "eosfm.levels.channels", channels)
-        _add_floats(writer, "eosfm.known.tolerances", list(tolerances))
+        _add_floats(writer, "eosfm.known.tolerances", [tolerance] * len(LEVELS))
         if spec.fusion == "none":
             starts = [_first_channels(chain, level) for level in LEVELS]
             _add_uints(writer, "eosfm.runs.channels", np.transpose(starts).ravel().tolist())
         _add_normalisation(writer, chain, owners)
         _add_fusion(writer, chain, precision)
-        _add(writer, "known.image", answer.image[0])
-        for index, level in enumerate(answer.levels, 1):
-            _add(writer, f"known.level{index}", level[0])
+        _add(writer, IMAGE_TENSOR, answer.image[0])
+        for index, level in enumerate(answer.levels):
+            _add(writer, level_tensor(index), level[0])
 
 
 def specialist_file(name: str) -> str:

@@ -7,18 +7,24 @@ normalisation without its bias (both are folded into the weights).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from eosfm_edge.export.chain import Chain
 
 LAYER_NORM_EPSILON = 1e-6
 GRN_EPSILON = 1e-6
+
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
 @dataclass
@@ -51,13 +57,13 @@ class Ranges:
 
 
 @torch.inference_mode()
-def measure_ranges(chain: Chain, tiles: Sequence[Tensor]) -> dict[int, Ranges]:
-    """Run tiles (1, bands, H, W) of stored values and return each run specialist's ranges."""
+def measure_ranges(chain: Chain, tiles: Sequence[NDArray[np.float32]]) -> dict[int, Ranges]:
+    """Run tiles of stored values, each (bands, H, W); returns each specialist's ranges."""
     owners = sorted({owner for owner, _ in chain.runs})
     ranges = {owner: Ranges() for owner in owners}
     with _watched(chain, ranges):
         for tile in tiles:
-            chain(tile)
+            chain(torch.from_numpy(tile[np.newaxis]))
     return ranges
 
 
@@ -75,14 +81,16 @@ def _watched(chain: Chain, ranges: dict[int, Ranges]) -> Iterator[None]:
             hook.remove()
 
 
-def _watch_encoder(encoder: nn.Module, ranges: Ranges) -> Iterator[torch.utils.hooks.RemovableHandle]:
+def _watch_encoder(encoder: nn.Module, ranges: Ranges) -> Iterator[RemovableHandle]:
     modules = dict(encoder.named_modules())
     for name, module in modules.items():
         stage, _, rest = name.partition(".")
         file_name = f"stages.{stage.removeprefix('stages_')}.{rest}"
         if rest == "downsample.0":
             file_name = file_name.removesuffix(".0")
-            yield module.register_forward_hook(_watch_norm(ranges.of(file_name), channels_last=False))
+            yield module.register_forward_hook(
+                _watch_norm(ranges.of(file_name), channels_last=False)
+            )
         elif rest.endswith(".norm"):
             last = isinstance(modules[name.removesuffix("norm") + "mlp.fc1"], nn.Linear)
             matrix = ranges.of(file_name.removesuffix("norm") + "fc1")
@@ -93,7 +101,7 @@ def _watch_encoder(encoder: nn.Module, ranges: Ranges) -> Iterator[torch.utils.h
             yield module.register_forward_hook(_watch_grn(matrix, channels_last=last))
 
 
-def _watch_norm(seen: Range, *, channels_last: bool):  # type: ignore[no-untyped-def]
+def _watch_norm(seen: Range, *, channels_last: bool) -> Hook:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         x = inputs[0] if channels_last else inputs[0].permute(0, 2, 3, 1)
         seen.include(functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON))
@@ -101,7 +109,7 @@ def _watch_norm(seen: Range, *, channels_last: bool):  # type: ignore[no-untyped
     return hook
 
 
-def _watch_grn(seen: Range, *, channels_last: bool):  # type: ignore[no-untyped-def]
+def _watch_grn(seen: Range, *, channels_last: bool) -> Hook:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         bias = module.bias
         assert isinstance(bias, Tensor)

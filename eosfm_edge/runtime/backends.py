@@ -13,7 +13,7 @@ from eosfm_edge.errors import UserError
 
 FloatArray = NDArray[np.float32]
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("native", "onnxruntime")
 
 
 class Backend(Protocol):
@@ -24,6 +24,29 @@ class Backend(Protocol):
     def run(self, image: FloatArray) -> list[FloatArray]:
         """Return the levels, each (N, C, H/s, W/s), of stored values (N, bands, H, W)."""
         ...
+
+
+class Native:
+    """libeosfm: ``chain.gguf`` and the specialists' files."""
+
+    name = "native"
+
+    def __init__(self, bundle: Path, threads: int = 0) -> None:
+        """Open the bundle; ``threads`` 0 takes all cores.
+
+        Raises:
+            UserError: libeosfm cannot be loaded, or refuses the bundle.
+        """
+        from eosfm_edge.runtime.binding import Model
+
+        with Model(bundle) as model:
+            self.isa = model.describe().isa.decode()
+            self.context = model.context(threads=threads)
+
+    def run(self, image: FloatArray) -> list[FloatArray]:
+        """Return the levels, each (N, C, H/s, W/s), of stored values (N, bands, H, W)."""
+        tiles = [self.context.run(list(tile)) for tile in image]
+        return [np.stack(level) for level in zip(*tiles, strict=True)]
 
 
 class OnnxRuntime:
@@ -73,6 +96,8 @@ def open_backend(name: str, bundle: Path, manifest: Manifest, threads: int = 0) 
     Raises:
         UserError: there is no such backend, or it cannot run the bundle here.
     """
-    if name != OnnxRuntime.name:
-        raise UserError(f"there is no backend {name!r}", expected=", ".join(BACKENDS))
-    return OnnxRuntime(bundle, manifest, threads)
+    if name == Native.name:
+        return Native(bundle, threads)
+    if name == OnnxRuntime.name:
+        return OnnxRuntime(bundle, manifest, threads)
+    raise UserError(f"there is no backend {name!r}", expected=", ".join(BACKENDS))

@@ -46,7 +46,7 @@ class RunOptions:
         radiometry: scale, offset and nodata of the scene, if its files do not say so.
     """
 
-    backend: str = "onnxruntime"
+    backend: str = "native"
     threads: int = 0
     overlap: int | None = None
     quicklook: bool = False

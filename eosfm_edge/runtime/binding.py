@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -180,10 +182,17 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 
 
-def library_path() -> Path:
-    """Return the library that is used: ``EOSFM_LIBRARY``, or the one installed with this package."""
-    asked = os.environ.get("EOSFM_LIBRARY")
-    return Path(asked) if asked else Path(__file__).parent / "libeosfm.so"
+def version() -> str:
+    """Return the version of the library that is loaded."""
+    text: bytes = library().eosfm_version()
+    return text.decode()
+
+
+def library_path() -> str:
+    """Return the library that is used: ``EOSFM_LIBRARY``, or the one in this package."""
+    # A package installed in place has its compiled part elsewhere, which importlib knows.
+    installed = resources.files("eosfm_edge.runtime") / "libeosfm.so"
+    return os.environ.get("EOSFM_LIBRARY") or str(installed)
 
 
 @cache
@@ -193,9 +202,8 @@ def library() -> ctypes.CDLL:
     Raises:
         UserError: it is not there or cannot be loaded.
     """
-    path = library_path()
     try:
-        loaded = ctypes.CDLL(str(path))
+        loaded = ctypes.CDLL(library_path())
         for name, (result, arguments) in _FUNCTIONS.items():
             function = getattr(loaded, name)
             function.restype, function.argtypes = result, arguments
@@ -227,10 +235,11 @@ class Model:
         )
         if status != _OK:
             raise EosfmError(status, text.value.decode(errors="replace"))
+        self._closed = weakref.finalize(self, self._library.eosfm_model_close, self._handle)
 
     def close(self) -> None:
         """Close the model; contexts of it live on."""
-        self._library.eosfm_model_close(self._handle)
+        self._closed()
         self._handle = c_void_p()
 
     def __enter__(self) -> Model:
@@ -247,7 +256,7 @@ class Model:
     def _checked(self, status: int) -> None:
         if status != _OK:
             text: bytes = self._library.eosfm_model_error(self._handle)
-            raise EosfmError(status, text.decode(errors="replace"))
+            raise EosfmError(status, text.decode(errors="replace") or "it is closed")
 
     def describe(self) -> ModelInfo:
         """Return name, instruction set and sizes."""
@@ -290,9 +299,7 @@ class Model:
         self._checked(status)
         info = self.describe()
         width, height = options.get("width", 0) or info.tile, options.get("height", 0) or info.tile
-        shapes = [
-            (info.channels[i], height >> (i + 2), width >> (i + 2)) for i in range(LEVELS)
-        ]
+        shapes = [(info.channels[i], height >> (i + 2), width >> (i + 2)) for i in range(LEVELS)]
         return Context(handle, info.bands, (height, width), shapes)
 
 
@@ -308,12 +315,13 @@ class Context:
     ) -> None:
         self._library = library()
         self._handle = handle
+        self._closed = weakref.finalize(self, self._library.eosfm_context_destroy, handle)
         self._bands, self._size = bands, size
         self.shapes = tuple(shapes)
 
     def close(self) -> None:
         """Destroy the context."""
-        self._library.eosfm_context_destroy(self._handle)
+        self._closed()
         self._handle = c_void_p()
 
     def __enter__(self) -> Context:
@@ -330,7 +338,7 @@ class Context:
     def _checked(self, status: int) -> None:
         if status != _OK:
             text: bytes = self._library.eosfm_context_error(self._handle)
-            raise EosfmError(status, text.decode(errors="replace"))
+            raise EosfmError(status, text.decode(errors="replace") or "it is closed")
 
     def set_active(self, active: Sequence[bool]) -> None:
         """Choose which specialists run; one flag for each."""
@@ -366,13 +374,13 @@ class Context:
         targets = (_Level * LEVELS)(
             *(_level(array, shape) for array, shape in zip(levels, self.shapes, strict=True))
         )
-        callback = _ProgressFn() if progress is None else _ProgressFn(
-            lambda _user, done, total: int(bool(progress(done, total)))
+        callback = (
+            _ProgressFn()
+            if progress is None
+            else _ProgressFn(lambda _user, done, total: int(bool(progress(done, total))))
         )
         options = _RunOptions(deadline_ms=deadline_ms, progress=callback)
-        self._checked(
-            self._library.eosfm_run(self._handle, byref(image), targets, byref(options))
-        )
+        self._checked(self._library.eosfm_run(self._handle, byref(image), targets, byref(options)))
         return [level for level in levels if level is not None]
 
     def cancel(self) -> None:
@@ -413,7 +421,9 @@ def _level(array: NDArray[np.float32] | None, shape: tuple[int, int, int]) -> _L
     if array is None:
         return _Level()
     if array.shape != shape or array.dtype != np.float32 or array.strides[2] != 4:
-        raise ValueError(f"a level's array is {array.dtype} {array.shape}, expected float32 {shape}")
+        raise ValueError(
+            f"a level's array is {array.dtype} {array.shape}, expected float32 {shape}"
+        )
     return _Level(
         data=array.ctypes.data,
         channel_stride=array.strides[0] // 4,
