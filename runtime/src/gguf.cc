@@ -287,6 +287,12 @@ eosfm_status Gguf::read_text(const char* key, char* text, size_t size, ErrorText
   return copy_text(key, {found->bytes.data + 8, found->bytes.size - 8}, text, size, error);
 }
 
+eosfm_status Gguf::read_optional_text(const char* key, char* text, size_t size,
+                                      ErrorText& error) const {
+  text[0] = '\0';
+  return has(key) ? read_text(key, text, size, error) : EOSFM_OK;
+}
+
 eosfm_status Gguf::read_count(const char* key, uint32_t least, uint32_t most, uint32_t* count,
                               ErrorText& error) const {
   const Value* found = find(key);

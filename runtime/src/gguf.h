@@ -44,7 +44,9 @@ class Gguf {
   eosfm_status read_uint(const char* key, uint32_t least, uint32_t most, uint32_t* value,
                          ErrorText& error) const;
   // A string without zero bytes, of less than `size` bytes, copied with a zero at its end.
+  // Writers leave empty strings out: an optional one that is missing is empty.
   eosfm_status read_text(const char* key, char* text, size_t size, ErrorText& error) const;
+  eosfm_status read_optional_text(const char* key, char* text, size_t size, ErrorText& error) const;
   // The number of elements of an array.
   eosfm_status read_count(const char* key, uint32_t least, uint32_t most, uint32_t* count,
                           ErrorText& error) const;

@@ -28,7 +28,9 @@ eosfm_status Specialist::parse(Bytes bytes, const char* file_name, const Kernels
   if (status == EOSFM_OK) {
     status = file.read_text("eosfm.backbone", backbone, sizeof backbone, error);
   }
-  if (status == EOSFM_OK) status = file.read_text("eosfm.licence", licence, sizeof licence, error);
+  if (status == EOSFM_OK) {
+    status = file.read_optional_text("eosfm.licence", licence, sizeof licence, error);
+  }
   if (status == EOSFM_OK) status = file.read_uint("eosfm.bands", 1, kMostBands, &value, error);
   if (status != EOSFM_OK) return status;
   bands = static_cast<int>(value);

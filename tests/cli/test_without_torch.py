@@ -34,7 +34,10 @@ NEEDS_TORCH = {
         "state",
         "store",
     )
-} | {f"eosfm_edge.export.{name}" for name in ("chain", "exporter", "onnx")}
+} | {
+    f"eosfm_edge.export.{name}"
+    for name in ("chain", "exporter", "folding", "native", "onnx", "parity", "ranges")
+}
 
 
 def test_every_other_module_can_be_imported() -> None:

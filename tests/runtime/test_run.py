@@ -14,7 +14,7 @@ from support import scene_pixels, write_scene
 
 from eosfm_edge.bundle.manifest import read_manifest
 from eosfm_edge.ensemble.bands import S2_L1C, parse_bands
-from eosfm_edge.runtime.backends import open_backend
+from eosfm_edge.runtime.backends import BACKENDS, open_backend
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.scene.scene import Radiometry
 
@@ -34,7 +34,7 @@ def read_levels(folder: Path) -> list[Array]:
 
 def run_tile(bundle: Path, image: NDArray[np.generic]) -> list[Array]:
     """Return the levels that the backend gives for one tile (bands, 96, 96)."""
-    backend = open_backend("onnxruntime", bundle, read_manifest(bundle))
+    backend = open_backend(RunOptions().backend, bundle, read_manifest(bundle))
     return [level[0] for level in backend.run(image[None].astype(np.float32))]
 
 
@@ -72,6 +72,16 @@ def test_a_scene_of_one_tile_gives_what_the_backend_gives(bundle: Path, tmp_path
     run_scene(bundle, write_scene(tmp_path / "s.tif", pixels, S2_L1C), tmp_path / "out")
     for got, expected in zip(read_levels(tmp_path / "out"), run_tile(bundle, pixels), strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_backends_give_the_same(bundle: Path, scene: Path, tmp_path: Path) -> None:
+    levels = []
+    for backend in BACKENDS:
+        report = run_scene(bundle, scene, tmp_path / backend, RunOptions(backend=backend))
+        assert report.backend == backend
+        levels.append(read_levels(tmp_path / backend))
+    for native, onnx in zip(*levels, strict=True):
+        np.testing.assert_allclose(native, onnx, rtol=0, atol=1e-4 * np.abs(onnx).max())
 
 
 def test_tiles_are_blended_linearly(bundle: Path, tmp_path: Path) -> None:
@@ -217,5 +227,5 @@ def test_memory_does_not_grow_with_the_scene(bundle: Path, tmp_path: Path) -> No
             [sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, check=True
         )
         peaks.append(int(out.stdout))
-    # The larger scene is 234 MB, and its levels are 390 MB, beside GDAL's cache of 128 MB.
-    assert peaks[1] - peaks[0] < 200
+    # The larger scene is 234 MB, its levels are 390 MB; GDAL's cache, which fills up, is 128 MB.
+    assert peaks[1] - peaks[0] < 300
