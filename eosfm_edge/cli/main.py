@@ -10,6 +10,7 @@ import warnings
 import click
 
 import eosfm_edge
+from eosfm_edge.cli.bench import bench
 from eosfm_edge.cli.export import export
 from eosfm_edge.cli.import_ import import_
 from eosfm_edge.cli.inspect import inspect
@@ -31,14 +32,14 @@ def cli() -> None:
     """
 
 
-for command in (import_, inspect, export, run, verify):
+for command in (import_, inspect, export, run, verify, bench):
     cli.add_command(command)
 
 
 # What an environment may lack, and the extra that brings it.
 _EXTRAS = {
     **dict.fromkeys(("onnx", "timm", "torch", "torchvision"), "export"),
-    **dict.fromkeys(("PIL", "onnxruntime", "rasterio"), "run"),
+    **dict.fromkeys(("PIL", "gguf", "onnxruntime", "rasterio"), "run"),
 }
 
 

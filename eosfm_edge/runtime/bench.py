@@ -1,0 +1,213 @@
+"""Benchmarks: engines in alternation, each in a process of its own, and ratios within rounds.
+
+A round runs every contender for a while, one after the other, so that what disturbs the machine
+disturbs all of them alike. Ratios are taken within a round, and their median is reported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import eosfm_edge
+from eosfm_edge.bundle.manifest import read_manifest
+from eosfm_edge.errors import UserError
+
+WARM_UP = 5  # runs before the first round
+RUNS = 10  # of a contender in a round
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An engine to be timed.
+
+    Attributes:
+        name: what it is called in the results.
+        command: a program that speaks :mod:`eosfm_edge.runtime.bench_worker`'s lines.
+        environment: added to this process's.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Summarise at least two values."""
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one contender.
+
+    Attributes:
+        name: the contender's.
+        load_ms: from the first call to when it could run.
+        round_ms: the median run of each round.
+        peak_mb: resident memory of its process at most, the interpreter's included.
+    """
+
+    name: str
+    load_ms: float
+    round_ms: tuple[float, ...]
+    peak_mb: float
+
+    @property
+    def ms(self) -> Spread:
+        """Milliseconds of a run."""
+        return Spread.of(self.round_ms)
+
+    def ratio_to(self, other: Timing) -> Spread:
+        """How many times as long the other takes, round by round."""
+        return Spread.of([b / a for a, b in zip(self.round_ms, other.round_ms, strict=True)])
+
+
+def alternate(
+    contenders: Sequence[Contender], rounds: int, progress: Progress = lambda done, total: None
+) -> list[Timing]:
+    """Time contenders in turn.
+
+    Args:
+        contenders: who.
+        rounds: how often each has its turn, at least 2.
+        progress: called with rounds done and all rounds.
+
+    Raises:
+        UserError: a contender cannot run; its complaint is in the message.
+    """
+    processes = [_Process(contender) for contender in contenders]
+    try:
+        for process in processes:
+            process.run(WARM_UP)
+        samples: list[list[float]] = [[] for _ in processes]
+        for done in range(rounds):
+            progress(done, rounds)
+            for process, mine in zip(processes, samples, strict=True):
+                mine.append(statistics.median(process.run(RUNS)))
+        progress(rounds, rounds)
+        return [
+            Timing(process.name, process.load_ms, tuple(mine), process.finish())
+            for process, mine in zip(processes, samples, strict=True)
+        ]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+class _Process:
+    """A contender's process, which has loaded and waits."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.name = contender.name
+        self._process = subprocess.Popen(
+            contender.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **contender.environment},
+        )
+        self.load_ms = float(self._answer()["load_ms"])
+
+    def run(self, times: int) -> list[float]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{times}\n")
+        self._process.stdin.flush()
+        answer: list[float] = self._answer()
+        return answer
+
+    def finish(self) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        return float(self._answer()["peak_mb"])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if not line:
+            complaint = self._process.stderr.read().strip().splitlines()
+            reason = complaint[-1] if complaint else "it ended without a word"
+            raise UserError(f"{self.name} cannot be timed: {reason}")
+        return json.loads(line)
+
+
+def bench_bundle(
+    bundle: Path,
+    backends: Sequence[str],
+    threads: int,
+    rounds: int,
+    progress: Progress = lambda done, total: None,
+) -> list[Timing]:
+    """Time a bundle's backends on its known answer's image.
+
+    Args:
+        bundle: the bundle directory.
+        backends: which.
+        threads: of each; 0 for all cores.
+        rounds: at least 2.
+        progress: called with rounds done and all rounds.
+    """
+    read_manifest(bundle)  # complains better than a worker
+    worker = (sys.executable, "-m", "eosfm_edge.runtime.bench_worker", str(bundle))
+    return alternate(
+        [Contender(name, (*worker, name, str(threads))) for name in backends], rounds, progress
+    )
+
+
+def machine_facts() -> dict[str, object]:
+    """Return what the figures depend on."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "eosfm_edge": eosfm_edge.__version__,
+        **{name: _version(name) for name in ("onnxruntime", "openvino", "torch")},
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _processor() -> dict[str, object]:
+    wanted = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp"}
+    facts: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    return {"model": facts.get("model name", "unknown"), "flags": sorted(wanted & set(flags))}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,69 @@
+"""One contender of a benchmark, in a process of its own.
+
+Speaks JSON lines: first what loading took, then for every number on standard input the milliseconds
+of so many runs, and at the end of input the peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from eosfm_edge.bundle.known_answer import read_known_answer
+from eosfm_edge.bundle.manifest import read_manifest
+from eosfm_edge.runtime.backends import Native, open_backend
+
+
+def serve(load: Callable[[], Callable[[], object]]) -> None:
+    """Time what ``load`` returns as often as standard input says.
+
+    Args:
+        load: loads an engine and returns a function that runs it once.
+    """
+    started = time.perf_counter()
+    run = load()
+    loaded = time.perf_counter()
+    run()
+    _say({"load_ms": (loaded - started) * 1e3, "first_ms": (time.perf_counter() - loaded) * 1e3})
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            before = time.perf_counter()
+            run()
+            times.append((time.perf_counter() - before) * 1e3)
+        _say(times)
+    _say({"peak_mb": _peak_mb()})
+
+
+def _say(answer: object) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+def _peak_mb() -> float:
+    # ru_maxrss would count what the parent had before it became this program.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def main() -> None:
+    """Run ``bench_worker BUNDLE BACKEND THREADS``."""
+    bundle, backend, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    manifest = read_manifest(bundle)
+    image = read_known_answer(bundle, manifest).image
+
+    def load() -> Callable[[], object]:
+        engine = open_backend(backend, bundle, manifest, threads)
+        if isinstance(engine, Native):
+            context, bands = engine.context, list(image[0])
+            return lambda: context.run(bands)
+        return lambda: engine.run(image)
+
+    serve(load)
+
+
+if __name__ == "__main__":
+    main()
