@@ -259,6 +259,8 @@ struct RegisterTiles {
   static constexpr int lanes = D::lanes;
   static constexpr int panel_vectors = D::registers >= 32 ? 4 : 2;
 
+  struct Session {};  // nothing to set up
+
   static int most_rows(int vectors) {
     switch (vectors) {
       case 1: return rows_in_registers<D, 1>();
@@ -298,6 +300,7 @@ inline void for_each_tile(const Matrix& w, const void* a, size_t a_stride, int r
                           const Use& use) {
   const PanelSplit split(w.vectors, T::panel_vectors);
   const uint32_t* panel = w.words;
+  [[maybe_unused]] const typename T::Session session;
   int column = 0;
   for (int p = 0; p < split.count; ++p) {
     const int vectors = split.width(p);
@@ -416,6 +419,7 @@ void linear_gelu_to(const Matrix& w, const void* a, size_t a_stride, int rows, c
       V::store(squares + at, total);
     }
   });
+  for (int r = 0; r < rows; ++r) zero_rest(out, r, w.vectors * V::lanes);
 }
 
 template <class V, class T, bool kInteger>

@@ -33,7 +33,32 @@ bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 
 bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
 
+#if defined(EOSFM_EMULATE_AMX)
+
+bool has_amx() { return has_bf16(); }
+
+#else
+
+// Linux gives a process the tiles only when it asks: they make its saved state larger.
+bool has_amx() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;
+  constexpr unsigned kBf16 = 1U << 22;
+  constexpr unsigned kTile = 1U << 24;
+  constexpr unsigned kInt8 = 1U << 25;
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return has_bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+         (edx & (kBf16 | kTile | kInt8)) == (kBf16 | kTile | kInt8) &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+#endif
+
 constexpr Candidate kCandidates[] = {
+    {amx_kernels, has_amx},
     {avx512_bf16_kernels, has_bf16},
     {avx512_vnni_kernels, has_vnni},
     {avx512_kernels, has_avx512},
