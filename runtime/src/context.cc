@@ -307,7 +307,8 @@ void eosfm_context::run_all(const eosfm_run_options* options) {
   Team together(&pool_, &stop_);
   constexpr int kRows = 32;
   together.each(settings_.height / kRows, [&](int task, int) {
-    reader_.read_rows(task * kRows, kRows, settings_.width, settings_.height, memory_.planes);
+    reader_.read_rows(*model_->kernels, task * kRows, kRows, settings_.width, settings_.height,
+                      memory_.planes);
   });
   int count = 0;
   for (int r = 0; r < chain.runs.size(); ++r) {

@@ -15,24 +15,25 @@ size_t dtype_bytes(eosfm_dtype dtype) {
   return 0;
 }
 
-// One row of a band. `bad` is set where the value is nodata or not finite; NaN for `nodata` means
-// that there is no such value.
+// One row of a band, pixel by pixel: `bad` is set where the value is nodata or not finite.
 template <class T>
 void read_row(const char* from, ptrdiff_t stride, int width, float scale, float offset,
               float nodata, float* to, uint8_t* bad) {
-  const auto convert = [&](int x, float stored) {
+  for (int x = 0; x < width; ++x) {
+    const float stored = static_cast<float>(*reinterpret_cast<const T*>(from + x * stride));
     to[x] = stored * scale + offset;
-    bad[x] = static_cast<uint8_t>(bad[x] | static_cast<uint8_t>(stored == nodata) |
-                                  static_cast<uint8_t>(!(fabsf(to[x]) <= 3.4e38F)));
-  };
-  if (stride == static_cast<ptrdiff_t>(sizeof(T))) {
-    const T* row = reinterpret_cast<const T*>(from);
-    for (int x = 0; x < width; ++x) convert(x, static_cast<float>(row[x]));
-  } else {
-    for (int x = 0; x < width; ++x) {
-      convert(x, static_cast<float>(*reinterpret_cast<const T*>(from + x * stride)));
-    }
+    if (stored == nodata || !isfinite(to[x])) bad[x] = 1;
   }
+}
+
+Pixel pixel_of(eosfm_dtype dtype) {
+  switch (dtype) {
+    case EOSFM_U8: return Pixel::u8;
+    case EOSFM_U16: return Pixel::u16;
+    case EOSFM_I16: return Pixel::s16;
+    case EOSFM_F32: break;
+  }
+  return Pixel::f32;
 }
 
 }  // namespace
@@ -79,7 +80,8 @@ ImageReader::Calibration ImageReader::calibration_of(int band) const {
   return {own.scale, own.offset, own.has_nodata, own.nodata};
 }
 
-void ImageReader::read_rows(int first, int rows, int width, int height, float* planes) const {
+void ImageReader::read_rows(const Kernels& kernels, int first, int rows, int width, int height,
+                            float* planes) const {
   const size_t plane = static_cast<size_t>(width) * height;
   for (int y = first; y < first + rows; ++y) {
     uint8_t bad[kMostSide] = {0};
@@ -90,8 +92,13 @@ void ImageReader::read_rows(int first, int rows, int width, int height, float* p
       const float nodata = c.has_nodata ? c.nodata : NAN;
       const char* from = static_cast<const char*>(band.data) + y * band.row_stride;
       float* to = row + static_cast<size_t>(b) * plane;
+      const ptrdiff_t stride = band.column_stride;
+      if (stride == static_cast<ptrdiff_t>(dtype_bytes(band.dtype)) &&
+          kernels.read_pixels(from, pixel_of(band.dtype), width, c.scale, c.offset, nodata, to)) {
+        continue;
+      }
       const auto read = [&](auto read_row_of) {
-        read_row_of(from, band.column_stride, width, c.scale, c.offset, nodata, to, bad);
+        read_row_of(from, stride, width, c.scale, c.offset, nodata, to, bad);
       };
       switch (band.dtype) {
         case EOSFM_U8: read(read_row<uint8_t>); break;

@@ -17,7 +17,8 @@ class ImageReader {
 
   // Writes rows of physical values to planes [bands][height][width], with pixels that are not valid
   // filled in all bands.
-  void read_rows(int first, int rows, int width, int height, float* planes) const;
+  void read_rows(const Kernels& kernels, int first, int rows, int width, int height,
+                 float* planes) const;
 
  private:
   struct Calibration {

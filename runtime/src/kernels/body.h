@@ -77,6 +77,38 @@ inline void zero_rest(const Rows& rows, int row, int from_column) {
   if (at < end) __builtin_memset(at, 0, static_cast<size_t>(end - at));
 }
 
+// Stored pixels that lie beside each other become physical values. Returns whether all are valid: none
+// is nodata, all are finite.
+template <class V, class T>
+bool read_pixels_of(const T* from, int count, float scale, float offset, float nodata, float* to) {
+  using F = typename V::F;
+  bool valid = true;
+  F zeros = V::zero();  // stays so unless a value is not finite
+  for (int i = 0; i < count; i += V::lanes) {
+    const F stored = V::load(from + i);
+    const F value = V::add(V::mul(stored, V::set1(scale)), V::set1(offset));
+    valid = valid && !V::any_equal(stored, V::set1(nodata));
+    zeros = V::fma(value, V::zero(), zeros);
+    V::store(to + i, value);
+  }
+  return valid && V::sum(zeros) == 0.0F;
+}
+
+template <class V>
+bool read_pixels(const void* from, Pixel type, int count, float scale, float offset, float nodata,
+                 float* to) {
+  switch (type) {
+    case Pixel::u8:
+      return read_pixels_of<V>(static_cast<const uint8_t*>(from), count, scale, offset, nodata, to);
+    case Pixel::u16:
+      return read_pixels_of<V>(static_cast<const uint16_t*>(from), count, scale, offset, nodata, to);
+    case Pixel::s16:
+      return read_pixels_of<V>(static_cast<const int16_t*>(from), count, scale, offset, nodata, to);
+    default:
+      return read_pixels_of<V>(static_cast<const float*>(from), count, scale, offset, nodata, to);
+  }
+}
+
 // ---- Layer normalisation ----------------------------------------------------------------------
 
 // Which lanes of a pixel's last vector are channels and not padding: 1 or 0.
@@ -528,7 +560,7 @@ struct Path {
   static constexpr Kernels table(const char* name, Storage integer, bool native_bf16,
                                  int k_word_multiple) {
     return {name,          V::lanes,       Float::panel_vectors, k_word_multiple,
-            integer,       native_bf16,    depthwise_norm<V>,    norm<V>,
+            integer,       native_bf16,    read_pixels<V>,        depthwise_norm<V>,    norm<V>,
             linear_any,    linear_gelu_any, scale_matrix,        scale_rows<V>};
   }
 };

@@ -27,6 +27,8 @@ struct Rows {
   Quantisation quantisation;
 };
 
+enum class Pixel : uint8_t { u8, u16, s16, f32 };
+
 enum class Store : uint8_t {
   plain,       // out = y
   add,         // out += y
@@ -66,6 +68,10 @@ struct Kernels {
   Storage integer;    // how the int8 path holds its activations
   bool native_bf16;   // false: bf16 weights are widened and computed in fp32
 
+  // to[i] = from[i] * scale + offset; `count` is a multiple of 32. Returns whether no stored value is
+  // `nodata` (NaN: there is none) and all values are finite.
+  bool (*read_pixels)(const void* from, Pixel type, int count, float scale, float offset,
+                      float nodata, float* to);
   // Depthwise 7x7 convolution, then layer normalisation without its affine part.
   void (*depthwise_norm)(const DepthwiseNorm&);
   // Layer normalisation over the channels of each pixel, eps 1e-6.

@@ -21,6 +21,15 @@ struct Vec {
   static F load_bf16(const uint16_t* p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
   }
+  static F load(const uint8_t* p) {
+    uint32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    const uint16x8_t words = vmovl_u8(vcreate_u8(four));
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(words)));
+  }
+  static F load(const uint16_t* p) { return vcvtq_f32_u32(vmovl_u16(vld1_u16(p))); }
+  static F load(const int16_t* p) { return vcvtq_f32_s32(vmovl_s16(vld1_s16(p))); }
+  static bool any_equal(F a, F b) { return vmaxvq_u32(vceqq_f32(a, b)) != 0; }
   static void store(float* p, F x) { vst1q_f32(p, x); }
   static void store_bf16(uint16_t* p, F x) { vst1_u16(p, vshrn_n_u32(rounded_to_bf16(x), 16)); }
   static void store_bf16_pairs(uint32_t* p, F low, F high) {
