@@ -28,8 +28,8 @@ def atomic_directory(
 
     Args:
         target: the directory to write.
-        contents: patterns of the names that such a directory holds. One that holds anything else
-            is never replaced: it is not ours.
+        contents: patterns of the paths, relative to it, of the files that such a directory
+            holds. One that holds anything else is never replaced: it is not ours.
         overwrite: replace a directory that is there.
 
     Raises:
@@ -60,10 +60,13 @@ def _require_replaceable(target: Path, contents: Sequence[str], overwrite: bool)
         raise UserError(f"{target} exists and is not a directory", remedy="choose another output")
     if not overwrite:
         raise UserError(f"{target} exists", remedy="choose another output, or add --overwrite")
-    for path in target.iterdir():
-        if not any(fnmatch(path.name, pattern) for pattern in contents):
+    for path in target.rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            continue  # what is in it is seen too
+        name = path.relative_to(target).as_posix()
+        if not any(fnmatch(name, pattern) for pattern in contents):
             raise UserError(
-                f"{target} holds {path.name}, which eosfm-edge did not write there",
+                f"{target} holds {name}, which eosfm-edge did not write there",
                 expected=f"nothing but {', '.join(contents)} in a directory to overwrite",
                 remedy="choose another output, or remove the directory yourself",
             )

@@ -33,10 +33,13 @@ def level_tensor(index: int) -> str:
 
 
 def relative_difference(got: FloatArray, expected: FloatArray) -> float:
-    """Return the largest absolute difference over the largest absolute expected value."""
+    """Return the largest absolute difference over the largest absolute expected value.
+
+    Infinity where a value of either is not finite.
+    """
     if got.shape != expected.shape:
         raise ValueError(f"shapes are {got.shape} and {expected.shape}")
-    if not np.isfinite(got).all():
+    if not (np.isfinite(got).all() and np.isfinite(expected).all()):
         return float("inf")
     peak = float(np.abs(expected).max())
     worst = float(np.abs(got - expected).max())
@@ -44,10 +47,17 @@ def relative_difference(got: FloatArray, expected: FloatArray) -> float:
 
 
 def sqnr_db(got: FloatArray, expected: FloatArray) -> float:
-    """Return the power of what is expected over that of the difference, in decibels."""
+    """Return the power of what is expected over that of the difference, in decibels.
+
+    Infinity where they are equal, minus infinity where a value of either is not finite.
+    """
+    if not (np.isfinite(got).all() and np.isfinite(expected).all()):
+        return float("-inf")
     signal = np.square(expected, dtype=np.float64).sum()
     noise = np.square(got - expected, dtype=np.float64).sum()
-    return float(10 * np.log10(signal / noise)) if noise else float("inf")
+    if not noise:
+        return float("inf")
+    return float(10 * np.log10(signal / noise)) if signal else float("-inf")
 
 
 def read_known_answer(directory: Path, manifest: Manifest) -> KnownAnswer:

@@ -80,7 +80,7 @@ def save_ensemble(
         shared: everything else, under the reference's names.
         overwrite: replace a directory that is there.
     """
-    contents = (SPEC_NAME, SHARED_NAME, SPECIALISTS_FOLDER)
+    contents = (SPEC_NAME, SHARED_NAME, f"{SPECIALISTS_FOLDER}/*.safetensors")
     with atomic_directory(directory, contents=contents, overwrite=overwrite) as scratch:
         written: list[SpecialistSpec] = []
         for specialist, tensors in zip(describe.specialists, specialists, strict=True):

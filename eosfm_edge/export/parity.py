@@ -107,7 +107,7 @@ def _compare(
         LevelDifference(
             level=name,
             relative=relative[name],
-            sqnr_db=sqnr[name] if np.isfinite(sqnr[name]) else None,
+            sqnr_db=sqnr[name] if sqnr[name] < float("inf") else None,
         )
         for name in names
     )

@@ -76,7 +76,6 @@ def test_levels_of_different_shapes_have_no_difference() -> None:
         (values(3, INF), values(3, INF), -INF),
     ],
 )
-@pytest.mark.filterwarnings("ignore:invalid value")
 def test_signal_to_noise(got: Array, expected: Array, decibels: float) -> None:
     assert sqnr_db(got, expected) == pytest.approx(decibels)
 

@@ -1,0 +1,28 @@
+"""An ensemble and a scene that are exported in a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import scene_pixels, write_pth, write_scene
+
+from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
+from eosfm_edge.ensemble.spec import InputBand
+
+
+@pytest.fixture(scope="session")
+def tiny_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One RGB specialist."""
+    folder = tmp_path_factory.mktemp("tiny")
+    bands = tuple(InputBand(name=name, scale=1e-4) for name in ("B04", "B03", "B02"))
+    source = write_pth(folder / "tiny.pth", [3])
+    import_ensemble([source], folder / "tiny", ImportOptions(input=bands))
+    return folder / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene with room for several tiles of 32 pixels."""
+    path = tmp_path_factory.mktemp("tiny_scene") / "scene.tif"
+    return write_scene(path, scene_pixels(3, 96, 96), ("B04", "B03", "B02"))
