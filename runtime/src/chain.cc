@@ -13,6 +13,10 @@ float float_at(const Tensor& tensor, int64_t i) {
   return value;
 }
 
+int padded_to(int channels, int lanes) {
+  return static_cast<int>(round_up(static_cast<size_t>(channels), static_cast<size_t>(lanes)));
+}
+
 // The index of a text in a list that ends with null; -1 if it is not there.
 int index_of(const char* text, const char* const* list) {
   for (int i = 0; list[i] != nullptr; ++i) {
@@ -283,104 +287,112 @@ eosfm_status ChainWeights::pack(const Chain& chain, const int (*widths)[kLevels]
 eosfm_status ChainWeights::lay_out(const Chain& chain, const int (*widths)[kLevels],
                                    const Kernels& kernels, Packer& packer, Layout& layout,
                                    ErrorText& error) {
-  constexpr float kEpsilon = 1e-5F;  // of PyTorch's BatchNorm2d
-  const auto padded_to_lanes = [&](int channels) {
-    return static_cast<int>(round_up(static_cast<size_t>(channels),
-                                     static_cast<size_t>(kernels.lanes)));
-  };
-  char name[64];
-  Array<RowGroup> groups;
-  if (!groups.allocate(chain.runs.size())) return error.no_memory("the chain");
   for (int level = 0; level < kLevels; ++level) {
     int column = 0;
-    int rows = 0;
     for (int r = 0; r < chain.runs.size(); ++r) {
-      const int s = chain.runs[r].specialist;
-      const int width = widths[s][level];
-      const float factor = chain.specialists[s].factor;
       SetWeights& set = sets[level][r];
-      set.channels = chain.set_channels(s, level);
-      set.padded = padded_to_lanes(set.channels);
+      const int s = chain.runs[r].specialist;
       set.column = column;
+      set.channels = chain.set_channels(s, level);
+      set.padded = padded_to(set.channels, kernels.lanes);
       column += set.padded;
-      rows += set.channels;
-      groups[r] = {set.channels, set.padded};
-
-      const int padded_width = padded_to_lanes(width);
-      float* scale = layout.take<float>(static_cast<size_t>(padded_width));
-      float* shift = layout.take<float>(static_cast<size_t>(padded_width));
-      set.scale = scale;
-      set.shift = shift;
-      Tensor mean;
-      Tensor variance;
-      if (chain.normalisation == Normalisation::batch) {
-        snprintf(name, sizeof name, "normalisation.%d.%d.mean", s, level);
-        eosfm_status status = packer.read_vector(name, width, &mean);
-        if (status != EOSFM_OK) return status;
-        snprintf(name, sizeof name, "normalisation.%d.%d.variance", s, level);
-        status = packer.read_vector(name, width, &variance);
-        if (status != EOSFM_OK) return status;
-      }
-      // The factor is taken here, unless a projection stands between.
-      const float after = chain.projection ? 1.0F : factor;
-      for (int c = 0; scale != nullptr && c < width; ++c) {
-        const bool batch = chain.normalisation == Normalisation::batch;
-        const float v = batch ? float_at(variance, c) : 0.0F;
-        if (v < 0.0F) {
-          return error.fail(EOSFM_BAD_BUNDLE, "%s of %s has a variance below 0", name,
-                            chain.file.file_name());
-        }
-        scale[c] = batch ? after / sqrtf(v + kEpsilon) : after;
-        shift[c] = batch ? -float_at(mean, c) * scale[c] : 0.0F;
-      }
-      if (!chain.projection) continue;
-      MatrixSource projection;
-      snprintf(name, sizeof name, "projection.%d.%d", s, level);
-      eosfm_status status = packer.read_matrix(name, "f", width, set.channels, &projection);
+      const eosfm_status status =
+          lay_out_set(chain, s, level, widths[s][level], kernels, packer, layout, &set, error);
       if (status != EOSFM_OK) return status;
-      const RowGroup group = {width, padded_width};
-      status = packer.pack(projection, &group, 1, Storage::f32, layout, &set.projection);
-      if (status != EOSFM_OK) return status;
-      float* factors = layout.take<float>(static_cast<size_t>(set.padded));
-      for (int c = 0; factors != nullptr && c < set.channels; ++c) factors[c] = factor;
-      set.factor = factors;
     }
     columns[level] = column;
-    if (chain.fusion != Fusion::conv1x1 && chain.fusion != Fusion::mlp) continue;
-
-    MatrixSource source;
-    const bool mlp = chain.fusion == Fusion::mlp;
-    int hidden = chain.level_channels[level];
-    if (mlp) {
-      snprintf(name, sizeof name, "fusion.%d.0.bias", level);
-      const Tensor* bias = chain.file.find_tensor(name);
-      if (bias == nullptr || bias->dimensions != 1 || bias->shape[0] > 2 * kMostChannels) {
-        return error.fail(EOSFM_BAD_BUNDLE, "%s has no vector %s", chain.file.file_name(), name);
-      }
-      hidden = static_cast<int>(bias->shape[0]);
-    }
-    snprintf(name, sizeof name, mlp ? "fusion.%d.0" : "fusion.%d", level);
-    eosfm_status status = packer.read_matrix(name, "fb", rows, hidden, &source);
-    if (status != EOSFM_OK) return status;
-    const Storage stored = packer.storage_of(source.weight.type);
-    if (level > 0 && stored != storage) {
-      return error.fail(EOSFM_BAD_BUNDLE, "the fusions of %s are of different types",
-                        chain.file.file_name());
-    }
-    storage = stored;
-    status = packer.pack(source, groups.begin(), chain.runs.size(), storage, layout, &first[level]);
-    if (status != EOSFM_OK || !mlp) {
+    if (chain.fusion == Fusion::conv1x1 || chain.fusion == Fusion::mlp) {
+      const eosfm_status status = lay_out_fusion(chain, level, packer, layout, error);
       if (status != EOSFM_OK) return status;
-      continue;
     }
-    snprintf(name, sizeof name, "fusion.%d.2", level);
-    status = packer.read_matrix(name, "fb", hidden, chain.level_channels[level], &source);
-    if (status != EOSFM_OK) return status;
-    const RowGroup group = {hidden, hidden};
-    status = packer.pack(source, &group, 1, storage, layout, &second[level]);
-    if (status != EOSFM_OK) return status;
   }
   return EOSFM_OK;
+}
+
+eosfm_status ChainWeights::lay_out_set(const Chain& chain, int s, int level, int width,
+                                       const Kernels& kernels, Packer& packer, Layout& layout,
+                                       SetWeights* set, ErrorText& error) {
+  constexpr float kEpsilon = 1e-5F;  // of PyTorch's BatchNorm2d
+  char name[64];
+  const int padded = padded_to(width, kernels.lanes);
+  float* scale = layout.take<float>(static_cast<size_t>(padded));
+  float* shift = layout.take<float>(static_cast<size_t>(padded));
+  set->scale = scale;
+  set->shift = shift;
+  Tensor mean;
+  Tensor variance;
+  const bool batch = chain.normalisation == Normalisation::batch;
+  if (batch) {
+    snprintf(name, sizeof name, "normalisation.%d.%d.mean", s, level);
+    eosfm_status status = packer.read_vector(name, width, &mean);
+    if (status != EOSFM_OK) return status;
+    snprintf(name, sizeof name, "normalisation.%d.%d.variance", s, level);
+    status = packer.read_vector(name, width, &variance);
+    if (status != EOSFM_OK) return status;
+  }
+  const float factor = chain.specialists[s].factor;
+  const float after = chain.projection ? 1.0F : factor;  // or the projection stands between
+  for (int c = 0; c < width; ++c) {
+    const float v = batch ? float_at(variance, c) : 0.0F;
+    if (v < 0.0F) {
+      return error.fail(EOSFM_BAD_BUNDLE, "%s of %s has a variance below 0", name,
+                        chain.file.file_name());
+    }
+    if (scale == nullptr) continue;  // only the size is asked for
+    scale[c] = batch ? after / sqrtf(v + kEpsilon) : after;
+    shift[c] = batch ? -float_at(mean, c) * scale[c] : 0.0F;
+  }
+  if (!chain.projection) return EOSFM_OK;
+
+  snprintf(name, sizeof name, "projection.%d.%d", s, level);
+  MatrixSource source;
+  const eosfm_status status = packer.read_matrix(name, "f", width, set->channels, &source);
+  if (status != EOSFM_OK) return status;
+  float* factors = layout.take<float>(static_cast<size_t>(set->padded));
+  for (int c = 0; factors != nullptr && c < set->channels; ++c) factors[c] = factor;
+  set->factor = factors;
+  const RowGroup group = {width, padded};
+  return packer.pack(source, &group, 1, Storage::f32, layout, &set->projection);
+}
+
+eosfm_status ChainWeights::lay_out_fusion(const Chain& chain, int level, Packer& packer,
+                                          Layout& layout, ErrorText& error) {
+  const int runs = chain.runs.size();
+  Array<RowGroup> groups;
+  if (!groups.allocate(runs)) return error.no_memory("the chain");
+  int rows = 0;
+  for (int r = 0; r < runs; ++r) {
+    groups[r] = {sets[level][r].channels, sets[level][r].padded};
+    rows += groups[r].rows;
+  }
+  const bool mlp = chain.fusion == Fusion::mlp;
+  char name[64];
+  int hidden = chain.level_channels[level];
+  if (mlp) {
+    snprintf(name, sizeof name, "fusion.%d.0.bias", level);
+    const Tensor* bias = chain.file.find_tensor(name);
+    if (bias == nullptr || bias->dimensions != 1 || bias->shape[0] > 2 * kMostChannels) {
+      return error.fail(EOSFM_BAD_BUNDLE, "%s has no vector %s", chain.file.file_name(), name);
+    }
+    hidden = static_cast<int>(bias->shape[0]);
+  }
+  snprintf(name, sizeof name, mlp ? "fusion.%d.0" : "fusion.%d", level);
+  MatrixSource source;
+  eosfm_status status = packer.read_matrix(name, "fb", rows, hidden, &source);
+  if (status != EOSFM_OK) return status;
+  const Storage stored = packer.storage_of(source.weight.type);
+  if (level > 0 && stored != storage) {
+    return error.fail(EOSFM_BAD_BUNDLE, "the fusions of %s are of different types",
+                      chain.file.file_name());
+  }
+  storage = stored;
+  status = packer.pack(source, groups.begin(), runs, storage, layout, &first[level]);
+  if (status != EOSFM_OK || !mlp) return status;
+  snprintf(name, sizeof name, "fusion.%d.2", level);
+  status = packer.read_matrix(name, "fb", hidden, chain.level_channels[level], &source);
+  if (status != EOSFM_OK) return status;
+  const RowGroup group = {hidden, hidden};
+  return packer.pack(source, &group, 1, storage, layout, &second[level]);
 }
 
 }  // namespace eosfm

@@ -97,83 +97,92 @@ eosfm_status Specialist::pack(const Kernels& kernels, bool widest_bf16, NetworkW
 eosfm_status Specialist::lay_out(Packer& packer, const Kernels& kernels, Layout& layout,
                                  NetworkWeights* weights) const {
   weights->bands = bands;
-  char name[64];
   for (int s = 0; s < kStages; ++s) {
     StageWeights& stage = weights->stages[s];
     stage.width = widths[s];
     stage.padded = padded_to(widths[s], kernels.lanes);
     if (!stage.blocks.allocate(depths[s])) return packer.error().no_memory("a specialist");
-
-    MatrixSource source;
-    eosfm_status status;
-    if (s == 0) {
-      Tensor gamma;
-      Tensor beta;
-      status = packer.read_matrix("stem", "fb", 16 * bands, widths[0], &source);
-      if (status == EOSFM_OK) status = packer.read_vector("stem.norm.weight", widths[0], &gamma);
-      if (status == EOSFM_OK) status = packer.read_vector("stem.norm.bias", widths[0], &beta);
-      if (status != EOSFM_OK) return status;
-      const RowGroup rows = {16 * bands, 16 * bands};
-      status = packer.pack(source, &rows, 1, packer.storage_of(source.weight.type), layout,
-                           &stage.entry);
-      weights->stem_gamma = packer.pack_rows(gamma, 1, widths[0], stage.padded, layout);
-      weights->stem_beta = packer.pack_rows(beta, 1, widths[0], stage.padded, layout);
-    } else {
-      const int before = widths[s - 1];
-      snprintf(name, sizeof name, "stages.%d.downsample", s);
-      status = packer.read_matrix(name, "fbi", 4 * before, widths[s], &source);
-      if (status != EOSFM_OK) return status;
-      const RowGroup corner = {before, weights->stages[s - 1].padded};
-      const RowGroup rows[4] = {corner, corner, corner, corner};
-      status = packer.pack(source, rows, 4, packer.storage_of(source.weight.type), layout,
-                           &stage.entry);
+    eosfm_status status = s == 0 ? lay_out_stem(packer, layout, weights)
+                                 : lay_out_downsample(packer, layout, s, weights);
+    for (int b = 0; status == EOSFM_OK && b < depths[s]; ++b) {
+      status = lay_out_block(packer, kernels, layout, s, b, &stage);
     }
     if (status != EOSFM_OK) return status;
-
-    for (int b = 0; b < depths[s]; ++b) {
-      BlockWeights& block = stage.blocks[b];
-      const auto named = [&](const char* part) {
-        snprintf(name, sizeof name, "stages.%d.blocks.%d.%s", s, b, part);
-        return name;
-      };
-      const int64_t depthwise_shape[] = {49, widths[s]};
-      Tensor depthwise;
-      Tensor bias;
-      Tensor grn;
-      MatrixSource fc1;
-      MatrixSource fc2;
-      status = file.read_tensor(named("conv_dw.weight"), "f", 2, depthwise_shape, &depthwise,
-                                packer.error());
-      if (status == EOSFM_OK) status = packer.read_vector(named("conv_dw.bias"), widths[s], &bias);
-      if (status == EOSFM_OK) {
-        status = packer.read_matrix(named("fc1"), "fbi", widths[s], hidden[s][b], &fc1);
-      }
-      if (status == EOSFM_OK) status = packer.read_vector(named("grn.weight"), hidden[s][b], &grn);
-      if (status == EOSFM_OK) {
-        status = packer.read_matrix(named("fc2"), "fbi", hidden[s][b], widths[s], &fc2);
-      }
-      if (status != EOSFM_OK) return status;
-
-      block.hidden = hidden[s][b];
-      block.depthwise = packer.pack_rows(depthwise, 49, widths[s], stage.padded, layout);
-      block.depthwise_bias = packer.pack_rows(bias, 1, widths[s], stage.padded, layout);
-      block.grn = packer.pack_rows(grn, 1, block.hidden, padded_to(block.hidden, kernels.lanes),
-                                   layout);
-      const RowGroup in = {widths[s], widths[s]};
-      const RowGroup middle = {block.hidden, block.hidden};
-      status = packer.pack(fc1, &in, 1, packer.storage_of(fc1.weight.type), layout, &block.fc1);
-      if (status != EOSFM_OK) return status;
-      status = packer.pack(fc2, &middle, 1, packer.storage_of(fc2.weight.type), layout, &block.fc2);
-      if (status != EOSFM_OK) return status;
-      if (block.fc2.storage == Storage::f32) {
-        block.fc2_source = block.fc2;
-      } else if (block.fc2.storage == Storage::bf16) {
-        status = packer.pack_source(fc2, block.fc2, layout, &block.fc2_source);
-        if (status != EOSFM_OK) return status;
-      }
-    }
   }
   return EOSFM_OK;
+}
+
+eosfm_status Specialist::lay_out_stem(Packer& packer, Layout& layout,
+                                      NetworkWeights* weights) const {
+  StageWeights& stage = weights->stages[0];
+  MatrixSource source;
+  Tensor gamma;
+  Tensor beta;
+  eosfm_status status = packer.read_matrix("stem", "fb", 16 * bands, stage.width, &source);
+  if (status == EOSFM_OK) status = packer.read_vector("stem.norm.weight", stage.width, &gamma);
+  if (status == EOSFM_OK) status = packer.read_vector("stem.norm.bias", stage.width, &beta);
+  if (status != EOSFM_OK) return status;
+  weights->stem_gamma = packer.pack_rows(gamma, 1, stage.width, stage.padded, layout);
+  weights->stem_beta = packer.pack_rows(beta, 1, stage.width, stage.padded, layout);
+  const RowGroup rows = {16 * bands, 16 * bands};
+  return packer.pack(source, &rows, 1, packer.storage_of(source.weight.type), layout, &stage.entry);
+}
+
+eosfm_status Specialist::lay_out_downsample(Packer& packer, Layout& layout, int s,
+                                            NetworkWeights* weights) const {
+  const StageWeights& before = weights->stages[s - 1];
+  StageWeights& stage = weights->stages[s];
+  char name[64];
+  snprintf(name, sizeof name, "stages.%d.downsample", s);
+  MatrixSource source;
+  const eosfm_status status =
+      packer.read_matrix(name, "fbi", 4 * before.width, stage.width, &source);
+  if (status != EOSFM_OK) return status;
+  const RowGroup corner = {before.width, before.padded};
+  const RowGroup rows[4] = {corner, corner, corner, corner};
+  return packer.pack(source, rows, 4, packer.storage_of(source.weight.type), layout, &stage.entry);
+}
+
+eosfm_status Specialist::lay_out_block(Packer& packer, const Kernels& kernels, Layout& layout,
+                                       int s, int b, StageWeights* stage) const {
+  char name[64];
+  const auto named = [&](const char* part) {
+    snprintf(name, sizeof name, "stages.%d.blocks.%d.%s", s, b, part);
+    return name;
+  };
+  const int width = stage->width;
+  const int middle = hidden[s][b];
+  const int64_t depthwise_shape[] = {49, width};
+  Tensor depthwise;
+  Tensor bias;
+  Tensor grn;
+  MatrixSource fc1;
+  MatrixSource fc2;
+  eosfm_status status = file.read_tensor(named("conv_dw.weight"), "f", 2, depthwise_shape,
+                                         &depthwise, packer.error());
+  if (status == EOSFM_OK) status = packer.read_vector(named("conv_dw.bias"), width, &bias);
+  if (status == EOSFM_OK) status = packer.read_matrix(named("fc1"), "fbi", width, middle, &fc1);
+  if (status == EOSFM_OK) status = packer.read_vector(named("grn.weight"), middle, &grn);
+  if (status == EOSFM_OK) status = packer.read_matrix(named("fc2"), "fbi", middle, width, &fc2);
+  if (status != EOSFM_OK) return status;
+
+  BlockWeights& block = stage->blocks[b];
+  block.hidden = middle;
+  block.depthwise = packer.pack_rows(depthwise, 49, width, stage->padded, layout);
+  block.depthwise_bias = packer.pack_rows(bias, 1, width, stage->padded, layout);
+  block.grn = packer.pack_rows(grn, 1, middle, padded_to(middle, kernels.lanes), layout);
+  const RowGroup in = {width, width};
+  const RowGroup between = {middle, middle};
+  status = packer.pack(fc1, &in, 1, packer.storage_of(fc1.weight.type), layout, &block.fc1);
+  if (status != EOSFM_OK) return status;
+  status = packer.pack(fc2, &between, 1, packer.storage_of(fc2.weight.type), layout, &block.fc2);
+  if (status != EOSFM_OK) return status;
+  if (block.fc2.storage == Storage::f32) {
+    block.fc2_source = block.fc2;
+  } else if (block.fc2.storage == Storage::bf16) {
+    status = packer.pack_source(fc2, block.fc2, layout, &block.fc2_source);
+  }
+  return status;
 }
 
 }  // namespace eosfm

@@ -34,6 +34,11 @@ struct Specialist {
  private:
   eosfm_status lay_out(Packer& packer, const Kernels& kernels, Layout& layout,
                        NetworkWeights* weights) const;
+  eosfm_status lay_out_stem(Packer& packer, Layout& layout, NetworkWeights* weights) const;
+  eosfm_status lay_out_downsample(Packer& packer, Layout& layout, int stage,
+                                  NetworkWeights* weights) const;
+  eosfm_status lay_out_block(Packer& packer, const Kernels& kernels, Layout& layout, int s, int b,
+                             StageWeights* stage) const;
 };
 
 }  // namespace eosfm

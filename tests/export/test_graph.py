@@ -15,6 +15,8 @@ from onnx import TensorProto, ValueInfoProto
 from torch import Tensor, nn
 
 from eosfm_edge.bundle.manifest import MODEL_NAME, read_manifest
+from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.onnx import write_onnx
 from eosfm_edge.runtime.backends import open_backend
 
@@ -139,9 +141,6 @@ def test_a_graph_with_a_foreign_operator_is_refused(tmp_path: Path) -> None:
 
 def test_numbers_of_the_example_do_not_matter(tiny_ensemble: Path, tmp_path: Path) -> None:
     """The graph is traced: nothing of the traced image may be left in it."""
-    from eosfm_edge.ensemble.store import load_ensemble
-    from eosfm_edge.export.chain import Chain
-
     chain = Chain(load_ensemble(tiny_ensemble))
     for name, image in (("a", torch.zeros(1, 3, 32, 32)), ("b", torch.rand(1, 3, 32, 32) * 4000)):
         write_onnx(chain, image, tmp_path / name, dynamic_batch=False)

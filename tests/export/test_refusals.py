@@ -77,7 +77,8 @@ def change_levels(
 
 def off_at_the_peak(share: float) -> Change:
     def change(level: Array | Tensor) -> Array | Tensor:
-        level.reshape(-1)[abs(level).argmax()] *= 1 + share
+        values = np.asarray(level)  # PyTorch's too: a view
+        values.flat[np.abs(values).argmax()] *= 1 + share
         return level
 
     return change
