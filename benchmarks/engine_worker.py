@@ -6,6 +6,7 @@ a specialist: they are run THREADS at once, with one thread each.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,22 +17,27 @@ from numpy.typing import NDArray
 
 from eosfm_edge.runtime.bench_worker import serve
 
+MODULES = {
+    "native": "eosfm_edge.runtime.binding",
+    "onnxruntime": "onnxruntime",
+    "openvino-f32": "openvino",
+    "openvino-bf16": "openvino",
+}
+
 Image = NDArray[np.float32]
 Run = Callable[[], Sequence[Image]]
 
 
 def load_native(bundle: str, threads: int, image: Image) -> Run:
-    from eosfm_edge.runtime.binding import Model
-
-    with Model(Path(bundle)) as model:
+    binding = importlib.import_module("eosfm_edge.runtime.binding")
+    with binding.Model(Path(bundle)) as model:
         context = model.context(threads=threads)
     bands = list(image[0])
     return lambda: context.run(bands)
 
 
 def load_onnxruntime(model: str, threads: int, image: Image) -> Run:
-    import onnxruntime
-
+    onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -43,9 +49,7 @@ def load_onnxruntime(model: str, threads: int, image: Image) -> Run:
 
 
 def load_openvino(model: str, threads: int, image: Image, precision: str) -> Run:
-    import openvino
-
-    core = openvino.Core()
+    core = importlib.import_module("openvino").Core()
     options = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
@@ -75,5 +79,6 @@ def load_all(engine: str, models: Sequence[str], threads: int, image: Image) -> 
 
 if __name__ == "__main__":
     _, asked, count, image_file, *files = sys.argv
+    importlib.import_module(MODULES[asked])  # not part of loading a model
     stored = np.load(image_file)
     serve(lambda: load_all(asked, files, int(count), stored))

@@ -193,7 +193,7 @@ def show(title: str, timings: Sequence[Timing], snr: dict[str, list[float] | Non
     """Print a table: milliseconds, and each native contender's ratio to every peer's."""
     native = [timing for timing in timings if timing.name.startswith("native")]
     table = Table(title=title, box=None, title_justify="left")
-    for column in ("engine", "ms", "load ms", "peak MB", "SNR dB, level 1 ... 4"):
+    for column in ("engine", "ms", "load ms", "memory MB", "SNR dB, level 1 ... 4"):
         table.add_column(column)
     for timing in native:
         table.add_column(f"{timing.name} is faster by")
@@ -203,7 +203,7 @@ def show(title: str, timings: Sequence[Timing], snr: dict[str, list[float] | Non
             timing.name,
             str(timing.ms),
             f"{timing.load_ms:.0f}",
-            f"{timing.peak_mb:.0f}",
+            f"{timing.memory_mb:.0f}",
             " / ".join(f"{value:.0f}" for value in levels) if levels else "",
             *(f"{mine.ratio_to(timing).median:.2f}" for mine in native),
         )

@@ -7,14 +7,17 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatch
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 
 from eosfm_edge.errors import UserError
 
-_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+_SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT}
+_WRITE_ERRORS = _SPACE_ERRORS | {errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+# What a directory cannot be renamed onto.
+_IN_THE_WAY = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 @contextmanager
@@ -29,7 +32,8 @@ def atomic_directory(
     Args:
         target: the directory to write.
         contents: patterns of the paths, relative to it, of the files that such a directory
-            holds. One that holds anything else is never replaced: it is not ours.
+            holds; ``*`` stops at a ``/``. One that holds anything else is never replaced: it is
+            not ours. That is looked at before the block and again after it.
         overwrite: replace a directory that is there.
 
     Raises:
@@ -42,14 +46,14 @@ def atomic_directory(
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise cannot_write(target, error.strerror) from error
+        raise cannot_write(target, error) from error
     try:
         yield scratch
         _share(scratch)
-        _replace(scratch, target)
+        _replace(scratch, target, contents, overwrite)
     except OSError as error:
         if error.errno in _WRITE_ERRORS:
-            raise cannot_write(target, error.strerror) from error
+            raise cannot_write(target, error) from error
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -61,15 +65,25 @@ def _require_replaceable(target: Path, contents: Sequence[str], overwrite: bool)
     if not overwrite:
         raise UserError(f"{target} exists", remedy="choose another output, or add --overwrite")
     for path in target.rglob("*"):
-        if path.is_dir() and not path.is_symlink():
-            continue  # what is in it is seen too
-        name = path.relative_to(target).as_posix()
-        if not any(fnmatch(name, pattern) for pattern in contents):
+        if not _is_ours(path, target, contents):
             raise UserError(
-                f"{target} holds {name}, which eosfm-edge did not write there",
+                f"{target} holds {path.relative_to(target)}, which eosfm-edge did not write there",
                 expected=f"nothing but {', '.join(contents)} in a directory to overwrite",
                 remedy="choose another output, or remove the directory yourself",
             )
+
+
+def _is_ours(path: Path, target: Path, contents: Sequence[str]) -> bool:
+    """Return whether a path in ``target`` is a file of the contents, or a folder of such files."""
+    if path.is_symlink():
+        return False
+    patterns = [PurePosixPath(pattern).parts for pattern in contents]
+    if path.is_dir():
+        patterns = [parts[:-1] for parts in patterns]
+    names = path.relative_to(target).parts
+    return any(
+        len(names) == len(parts) and all(map(fnmatchcase, names, parts)) for parts in patterns
+    )
 
 
 def _share(directory: Path) -> None:
@@ -79,34 +93,90 @@ def _share(directory: Path) -> None:
         path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
-def _replace(scratch: Path, target: Path) -> None:
+def _replace(scratch: Path, target: Path, contents: Sequence[str], overwrite: bool) -> None:
     """Put ``scratch`` where ``target`` is; if that fails, ``target`` is back in its place."""
-    if not target.exists():
-        scratch.rename(target)
+    if not os.path.lexists(target):
+        _rename(scratch, target)
         return
+    _require_replaceable(target, contents, overwrite)
     retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
     old = retired / target.name
     try:
         target.rename(old)
-        scratch.rename(target)
-    except BaseException:
-        if not target.exists():
-            old.rename(target)
-        raise
+        _rename(scratch, target)
     finally:
-        shutil.rmtree(retired, ignore_errors=True)
+        # Whatever went wrong and whenever: the old is removed only when the new is in its place.
+        if scratch.exists():
+            _put_back(old, target)
+        else:
+            shutil.rmtree(retired, ignore_errors=True)
+
+
+def _rename(scratch: Path, target: Path) -> None:
+    try:
+        scratch.rename(target)
+    except OSError as error:
+        if error.errno not in _IN_THE_WAY:
+            raise
+        raise UserError(
+            f"{target} was made by someone else meanwhile", remedy="choose another output"
+        ) from error
+
+
+def _put_back(old: Path, target: Path) -> None:
+    """Bring ``old`` back to its place if it has left it, and remove the folder it was put in."""
+    try:
+        if os.path.lexists(old):
+            old.rename(target)
+    except OSError as error:
+        raise UserError(
+            f"{target} could neither be replaced nor put back: {error.strerror}",
+            remedy=f"it is whole, as {old}: move it yourself",
+        ) from error
+    old.parent.rmdir()
+
+
+def require_outside(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output directory that is or holds an input: to replace it is to delete that.
+
+    Raises:
+        UserError: it does.
+    """
+    directory = Path(os.path.realpath(output))
+    for path in inputs:
+        # A link in the directory is as much an input as what it leads to.
+        for place in (Path(os.path.realpath(path)), Path(os.path.realpath(path.parent), path.name)):
+            if directory == place or directory in place.parents:
+                raise UserError(
+                    f"the input {path} is in the output {output}", remedy="choose another output"
+                )
 
 
 def cannot_write(target: Path, reason: object, needed: int | None = None) -> UserError:
-    """Return the error for a failed write, which says how much space there is."""
-    free = 0
-    with suppress(OSError):
-        free = shutil.disk_usage(target.parent).free
+    """Return the error for a failed write.
+
+    Args:
+        target: what could not be written.
+        reason: an OSError, or words.
+        needed: bytes that it takes, where space may be what is lacking.
+    """
+    full = isinstance(reason, OSError) and reason.errno in _SPACE_ERRORS
+    words = reason.strerror if isinstance(reason, OSError) else reason
+    if not full and needed is None:
+        return UserError(f"cannot write {target}: {words}", remedy="choose another output")
     return UserError(
-        f"cannot write {target}: {reason}; {free / 1e6:,.0f} MB are free there",
+        f"cannot write {target}: {words}; {_free_bytes(target) / 1e6:,.0f} MB are free there",
         expected=f"about {needed / 1e6:,.0f} MB" if needed else None,
         remedy="choose another output, or free some space",
     )
+
+
+def _free_bytes(target: Path) -> int:
+    """Return how much space there is where ``target`` shall be, whose folder may not be yet."""
+    for folder in target.absolute().parents:
+        with suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return 0
 
 
 def sha256_file(path: Path) -> str:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from eosfm_edge.ensemble.adaptation import Indices
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import (
+    SPEC_NAME,
     InputBand,
     Name,
     Provenance,
@@ -45,8 +46,8 @@ class Tile(Strict):
 class Level(Strict):
     """One output map: every ``stride`` pixels of the image give one cell of ``channels``."""
 
-    name: str
-    stride: int = Field(ge=1)
+    name: Name
+    stride: Literal[4, 8, 16, 32]
     channels: int = Field(ge=1)
 
 
@@ -153,6 +154,9 @@ class Manifest(Strict):
         for needed in (MODEL_NAME, CHAIN_NAME):
             if needed not in self.files:
                 raise ValueError(f"files does not list {needed}")
+        names = [level.name for level in self.levels]
+        if len(set(names)) != len(names):
+            raise ValueError(f"levels have the same name: {', '.join(names)}")
         for specialist in self.specialists:
             for run in specialist.runs:
                 if any(index < 0 or index >= len(self.input) for index in run):
@@ -166,4 +170,11 @@ def read_manifest(bundle: Path) -> Manifest:
     Raises:
         UserError: it is missing or breaks the schema.
     """
-    return read_json_model(Manifest, bundle / MANIFEST_NAME)
+    path = bundle / MANIFEST_NAME
+    if (bundle / SPEC_NAME).is_file() and not path.exists():
+        raise UserError(
+            f"{bundle} is an ensemble",
+            expected=f"a bundle, which has {MANIFEST_NAME}",
+            remedy="make one of it with eosfm-edge export",
+        )
+    return read_json_model(Manifest, path, what=f"a bundle, which has {MANIFEST_NAME}")

@@ -45,14 +45,16 @@ def bench(
             bundle, backends, threads, rounds, lambda done, _: bar.update(task, completed=done)
         )
     last = timings[-1]
-    table = Table("backend", "ms", f"times as fast as {last.name}", "load ms", "peak MB", box=None)
+    table = Table(
+        "backend", "ms", f"times as fast as {last.name}", "load ms", "memory MB", box=None
+    )
     for timing in timings:
         table.add_row(
             timing.name,
             str(timing.ms),
             str(timing.ratio_to(last)),
             f"{timing.load_ms:.0f}",
-            f"{timing.peak_mb:.0f}",
+            f"{timing.memory_mb:.0f}",
         )
     console().print(table)
     if json_file:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +22,7 @@ from eosfm_edge.cli.inspect import inspect
 from eosfm_edge.cli.run import run
 from eosfm_edge.cli.verify import verify
 from eosfm_edge.errors import ExitCode, UserError
+from eosfm_edge.files import require_outside
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -28,12 +34,37 @@ def cli() -> None:
     trained weights --import--> ensemble/ --export--> NAME.eosfm/ --run--> feature rasters
 
     Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a bug in eosfm-edge;
-    130 interrupted.
+    130 interrupted; 143 terminated.
     """
 
 
+def _inputs(parameters: dict[str, Any]) -> Iterator[Path]:
+    """Give every path among a verb's parameters but its output."""
+    for name, value in parameters.items():
+        values = value if isinstance(value, tuple) else (value,)
+        if name != "output":
+            yield from (path for path in values if isinstance(path, Path))
+
+
+def _sparing_inputs(verb: click.Command) -> click.Command:
+    """Make a verb refuse an output directory that one of its inputs is in."""
+    callback = verb.callback
+    assert callback is not None
+
+    @functools.wraps(callback)
+    def checked(**parameters: Any) -> Any:
+        if "output" in parameters:
+            require_outside(parameters["output"], _inputs(parameters))
+        return callback(**parameters)
+
+    verb.callback = checked
+    return verb
+
+
 for command in (import_, inspect, export, run, verify, bench):
-    cli.add_command(command)
+    cli.add_command(_sparing_inputs(command))
+
+_TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it
 
 
 # What an environment may lack, and the extra that brings it.
@@ -43,8 +74,18 @@ _EXTRAS = {
 }
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does, so that it cleans up."""
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the cleaning
+    raise Terminated
+
+
 def main() -> None:
     """Run the command line; never prints a traceback unless EOSFM_DEBUG is set."""
+    signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         # Not cli.main(), which has exit codes of its own.
@@ -56,6 +97,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.WRONG_USE)
+    except Terminated:
+        _say("terminated; nothing was written")
+        sys.exit(_TERMINATED)
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; nothing was written")
         sys.exit(ExitCode.INTERRUPTED)
@@ -68,9 +112,11 @@ def main() -> None:
         sys.exit(ExitCode.DONE)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+            extra = _EXTRAS[error.name]
             _say(
                 f"error: this needs {error.name}, which is not installed\n"
-                f"  to mend:  pip install 'eosfm-edge[{_EXTRAS[error.name]}]'"
+                f"  to mend:  pip install 'eosfm-edge[{extra}]' "
+                f"(from a checkout: pip install '.[{extra}]')"
             )
             sys.exit(ExitCode.WRONG_USE)
         _report_bug(error)

@@ -141,15 +141,23 @@ def read_spec(directory: Path) -> EnsembleSpec:
     Raises:
         UserError: it is missing, is not JSON or breaks the schema.
     """
-    return read_json_model(EnsembleSpec, directory / SPEC_NAME)
+    return read_json_model(
+        EnsembleSpec, directory / SPEC_NAME, what=f"an ensemble, which has {SPEC_NAME}"
+    )
 
 
-def read_json_model(kind: type[Model], path: Path) -> Model:
-    """Read a JSON file into a pydantic model, naming file and field in every complaint."""
+def read_json_model(kind: type[Model], path: Path, *, what: str) -> Model:
+    """Read a JSON file into a pydantic model, naming file and field in every complaint.
+
+    Args:
+        kind: the model.
+        path: the file.
+        what: what was expected, if it is not there.
+    """
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist", expected=f"a {kind.__name__} file") from error
+        raise UserError(f"{path} does not exist", expected=what) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:

@@ -69,13 +69,13 @@ class Timing:
         name: the contender's.
         load_ms: from the first call to when it could run.
         round_ms: the median run of each round.
-        peak_mb: resident memory of its process at most, the interpreter's included.
+        memory_mb: resident memory at most, less what the interpreter had before loading.
     """
 
     name: str
     load_ms: float
     round_ms: tuple[float, ...]
-    peak_mb: float
+    memory_mb: float
 
     @property
     def ms(self) -> Spread:
@@ -132,7 +132,8 @@ class _Process:
             text=True,
             env={**os.environ, **contender.environment},
         )
-        self.load_ms = float(self._answer()["load_ms"])
+        loaded = self._answer()
+        self.load_ms, self._base_mb = float(loaded["load_ms"]), float(loaded["base_mb"])
 
     def run(self, times: int) -> list[float]:
         assert self._process.stdin is not None
@@ -144,7 +145,7 @@ class _Process:
     def finish(self) -> float:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        return float(self._answer()["peak_mb"])
+        return float(self._answer()["peak_mb"]) - self._base_mb
 
     def kill(self) -> None:
         self._process.kill()

@@ -1,7 +1,7 @@
 """One contender of a benchmark, in a process of its own.
 
-Speaks JSON lines: first what loading took, then for every number on standard input the milliseconds
-of so many runs, and at the end of input the peak memory of the process.
+Speaks JSON lines: first what loading took and the memory before it, then for every number on standard
+input the milliseconds of so many runs, and at the end of input the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ def serve(load: Callable[[], Callable[[], object]]) -> None:
     Args:
         load: loads an engine and returns a function that runs it once.
     """
+    base_mb = _memory_mb("VmRSS")
     started = time.perf_counter()
     run = load()
-    loaded = time.perf_counter()
-    run()
-    _say({"load_ms": (loaded - started) * 1e3, "first_ms": (time.perf_counter() - loaded) * 1e3})
+    _say({"load_ms": (time.perf_counter() - started) * 1e3, "base_mb": base_mb})
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
@@ -35,18 +34,18 @@ def serve(load: Callable[[], Callable[[], object]]) -> None:
             run()
             times.append((time.perf_counter() - before) * 1e3)
         _say(times)
-    _say({"peak_mb": _peak_mb()})
+    _say({"peak_mb": _memory_mb("VmHWM")})
 
 
 def _say(answer: object) -> None:
     print(json.dumps(answer), flush=True)
 
 
-def _peak_mb() -> float:
-    # ru_maxrss would count what the parent had before it became this program.
+def _memory_mb(key: str) -> float:
+    # Not ru_maxrss, which counts what the parent had before it became this program.
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
-    return int(status["VmHWM"].split()[0]) / 1024
+    return int(status[key].split()[0]) / 1024
 
 
 def main() -> None:

@@ -43,9 +43,11 @@ class CellArray:
         return self.height * self.width * self.channels * 4
 
     def close(self) -> None:
-        """Close the file and remove it."""
-        os.close(self._file)
-        self.path.unlink(missing_ok=True)
+        """Close the file and remove it; once is enough, more do no harm."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            self.path.unlink(missing_ok=True)
 
     def read(self, left: int, top: int, width: int, height: int) -> FloatArray:
         """Return a window, (height, width, channels)."""
@@ -63,7 +65,7 @@ class CellArray:
     def write(self, window: FloatArray, left: int, top: int) -> None:
         """Write a window (height, width, channels)."""
         for row, cells in enumerate(window):
-            os.pwrite(self._file, cells.tobytes(), self._place(left, top + row))
+            self._write(memoryview(cells.tobytes()), self._place(left, top + row))
 
     def halved(self, path: Path) -> CellArray:
         """Return a new array of half the height and width, each cell the mean of up to four.
@@ -80,6 +82,12 @@ class CellArray:
             with np.errstate(invalid="ignore"):
                 half.write((np.nansum(four, axis=(0, 2)) / count)[np.newaxis], 0, row)
         return half
+
+    def _write(self, data: memoryview, place: int) -> None:
+        # A disk that fills up takes part of it first, and fails only when given the rest.
+        while data:
+            written = os.pwrite(self._file, data, place)
+            data, place = data[written:], place + written
 
     def _place(self, column: int, row: int) -> int:
         return (row * self.width + column) * self.channels * 4

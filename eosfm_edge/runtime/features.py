@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # no public name; rasterio.shutil raises it
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
@@ -23,6 +25,17 @@ from eosfm_edge.runtime.cells import CellArray, FloatArray
 
 _BLOCK_BYTES = 4 << 20  # a block holds all channels: more of them, smaller blocks
 _OVERVIEWS_ABOVE = 512  # cells a side
+
+
+def written_bytes(width: int, height: int, channels: int) -> int:
+    """Return about how large a level's GeoTIFF is that does not compress, with its overviews."""
+    block = _block_size(channels)
+    blocks = -(-width // block) * -(-height // block)  # those at the edges are whole ones
+    size = blocks * block * block * channels * 4
+    size += size // 100 + (64 << 10)  # DEFLATE in vain, and headers
+    if max(width, height) > _OVERVIEWS_ABOVE:
+        size += written_bytes(-(-width // 2), -(-height // 2), channels)
+    return size
 
 
 class LevelRaster:
@@ -92,11 +105,13 @@ class LevelRaster:
         Raises:
             UserError: it does not fit on the disk.
         """
-        block = _block_size(self.level.channels)
-        with _write_errors(self.path, self._cells.bytes):
+        cells, block = self._cells, _block_size(self.level.channels)
+        needed = written_bytes(cells.width, cells.height, cells.channels)
+        with _write_errors(self.path, needed):
             plain = self._write_with_overviews(block)
+            self._cells.close()  # the next file takes its space
             rasterio.shutil.copy(
-                plain[0],
+                next(iter(plain)),
                 self.path,
                 driver="COG",
                 blocksize=block,
@@ -107,27 +122,34 @@ class LevelRaster:
                 num_threads="ALL_CPUS",
                 bigtiff="IF_SAFER",
             )
-        for path in plain:
-            path.unlink()
+            for path in plain:
+                path.unlink()
+            # GDAL tells nobody when a block does not fit on the disk: see what is there.
+            if _read_checksums(self.path, len(plain), block) != list(plain.values()):
+                raise cannot_write(self.path, "it does not read back as it was written", needed)
         return self.path.stat().st_size
 
-    def _write_with_overviews(self, block: int) -> list[Path]:
+    def _write_with_overviews(self, block: int) -> dict[Path, int]:
         """Write plain GeoTIFFs: the level, its overview ``.ovr``, that one's ``.ovr.ovr``, ...
 
         That is how GDAL finds external overviews. It could make them itself, but holds rows of
         blocks of all channels for that, as much as the scene is wide.
+
+        Returns:
+            Each file with the checksum of what it was given.
         """
-        paths, cells = [self.path.with_suffix(".plain.tif")], self._cells
-        self._write_plain(cells, paths[0], block)
+        cells, path = self._cells, self.path.with_suffix(".plain.tif")
+        checksums = {path: self._write_plain(cells, path, block)}
         while max(cells.height, cells.width) > _OVERVIEWS_ABOVE:
-            paths.append(paths[-1].with_name(f"{paths[-1].name}.ovr"))
-            half = cells.halved(paths[-1].with_suffix(".cells"))
+            path = path.with_name(f"{path.name}.ovr")
+            half = cells.halved(path.with_suffix(".cells"))
             cells.close()
             self._cells = cells = half
-            self._write_plain(cells, paths[-1], block)
-        return paths
+            checksums[path] = self._write_plain(cells, path, block)
+        return checksums
 
-    def _write_plain(self, cells: CellArray, path: Path, block: int) -> None:
+    def _write_plain(self, cells: CellArray, path: Path, block: int) -> int:
+        checksum = 0
         with rasterio.open(
             path,
             "w",
@@ -145,14 +167,35 @@ class LevelRaster:
             interleave="pixel",
             bigtiff="IF_SAFER",
         ) as dataset:
-            for top in range(0, cells.height, block):
-                for left in range(0, cells.width, block):
-                    width, height = min(block, cells.width - left), min(block, cells.height - top)
-                    pixels = cells.read(left, top, width, height).transpose(2, 0, 1)
-                    dataset.write(pixels, window=Window(left, top, width, height))
-        # GDAL tells nobody when the last blocks do not fit on the disk; the size does.
-        if path.stat().st_size < cells.bytes:
-            raise cannot_write(self.path, "its last blocks are missing", cells.bytes)
+            for window in _windows(cells.width, cells.height, block):
+                left, top, width, height = window.flatten()
+                pixels = cells.read(left, top, width, height).transpose(2, 0, 1)
+                dataset.write(pixels, window=window)
+                checksum = _add_to_checksum(checksum, pixels)
+        return checksum
+
+
+def _windows(width: int, height: int, block: int) -> Iterator[Window]:
+    for top in range(0, height, block):
+        for left in range(0, width, block):
+            yield Window(left, top, min(block, width - left), min(block, height - top))
+
+
+def _add_to_checksum(checksum: int, pixels: FloatArray) -> int:
+    return zlib.crc32(np.ascontiguousarray(pixels).data, checksum)
+
+
+def _read_checksums(path: Path, sizes: int, block: int) -> list[int]:
+    """Read a GeoTIFF at so many sizes, all of it, and return the checksum of each."""
+    checksums = []
+    for size in range(sizes):
+        options = {"overview_level": size - 1} if size else {}
+        checksum = 0
+        with rasterio.open(path, **options) as dataset:
+            for window in _windows(dataset.width, dataset.height, block):
+                checksum = _add_to_checksum(checksum, dataset.read(window=window))
+        checksums.append(checksum)
+    return checksums
 
 
 def _block_size(channels: int) -> int:
@@ -168,5 +211,5 @@ def _write_errors(path: Path, needed: int) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise cannot_write(path, error, needed) from error

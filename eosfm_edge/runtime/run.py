@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from eosfm_edge.bundle.manifest import Manifest, read_manifest
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.files import atomic_directory, cannot_write
-from eosfm_edge.runtime.backends import Backend, open_backend
-from eosfm_edge.runtime.features import LevelRaster
+from eosfm_edge.files import atomic_directory, cannot_write, require_outside
+from eosfm_edge.runtime.backends import Backend, open_backend, require_intact
+from eosfm_edge.runtime.features import LevelRaster, written_bytes
 from eosfm_edge.runtime.quicklook import write_quicklook
 from eosfm_edge.runtime.tiles import COARSEST, TileAxis
 from eosfm_edge.scene.scene import FloatImage, Mask, Radiometry, Scene, open_scene
@@ -26,7 +26,6 @@ from eosfm_edge.scene.scene import FloatImage, Mask, Radiometry, Scene, open_sce
 LEAST_VALID_SHARE = 0.5
 
 QUICKLOOK_NAME = "quicklook.png"
-OUTPUTS = ("level*.tif", QUICKLOOK_NAME)
 
 Progress = Callable[[str, int, int], None]
 
@@ -95,13 +94,17 @@ def run_scene(
         progress: called with the stage, and how many of its steps are done.
 
     Raises:
+        CheckFailedError: a file of the bundle is missing, altered or surplus, or the model gives
+            values that are not finite.
         UserError: the scene does not fit the bundle, has no valid pixel, or the output cannot
             be written. Nothing is left under the output's name then.
     """
     options = options or RunOptions()
     started = time.monotonic()
+    require_outside(output, (bundle, scene_path))
     manifest = read_manifest(bundle)
     overlap = _overlap(options.overlap, manifest.tile.size)
+    contents = (*(f"{level.name}.tif" for level in manifest.levels), QUICKLOOK_NAME)
     with ExitStack() as stack:
         scene = stack.enter_context(
             open_scene(
@@ -110,9 +113,10 @@ def run_scene(
         )
         columns, rows = _cover(scene, manifest.tile.size, overlap)
         folder = stack.enter_context(
-            atomic_directory(output, contents=OUTPUTS, overwrite=options.overwrite)
+            atomic_directory(output, contents=contents, overwrite=options.overwrite)
         )
         _require_space(manifest, columns, rows, folder, output)
+        require_intact(bundle, manifest)
         backend = open_backend(options.backend, bundle, manifest, options.threads)
         rasters = [
             stack.enter_context(
@@ -166,9 +170,13 @@ def _cover(scene: Scene, tile: int, overlap: int) -> tuple[TileAxis, TileAxis]:
 def _require_space(
     manifest: Manifest, columns: TileAxis, rows: TileAxis, folder: Path, output: Path
 ) -> None:
-    """Refuse at once what cannot end well: the scratch files and the first COG stand together."""
+    """Refuse at once what cannot end well.
+
+    Beside the scratch files of levels to come and the GeoTIFFs of those done stand two files of
+    the level that is being written: a plain one and the cloud-optimised.
+    """
     sizes = [
-        columns.cells(level.stride) * rows.cells(level.stride) * level.channels * 4
+        written_bytes(columns.cells(level.stride), rows.cells(level.stride), level.channels)
         for level in manifest.levels
     ]
     needed = sum(sizes) + max(sizes)

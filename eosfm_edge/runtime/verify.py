@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from eosfm_edge.bundle.digests import damaged_files
 from eosfm_edge.bundle.known_answer import read_known_answer, relative_difference
 from eosfm_edge.bundle.manifest import LevelDifference, Manifest, read_manifest
 from eosfm_edge.errors import CheckFailedError
-from eosfm_edge.runtime.backends import Native, open_backend
+from eosfm_edge.runtime.backends import Native, open_backend, require_intact
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,7 @@ def verify_bundle(bundle: Path, backend: str) -> Verification:
         UserError: the bundle cannot be read, or the backend cannot run it.
     """
     manifest = read_manifest(bundle)
-    complaints = damaged_files(bundle, manifest)
-    if complaints:
-        raise CheckFailedError(
-            f"{bundle} is not as it was exported:\n    " + "\n    ".join(complaints),
-            remedy="transfer or export it again",
-        )
+    require_intact(bundle, manifest)
     parity = manifest.parity_of(backend)
     levels = _known_answer(bundle, manifest, backend)
     tolerance = parity.tolerance

@@ -1,0 +1,213 @@
+"""Outputs are whole or not there, and nothing of the user's is ever removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from eosfm_edge import files
+from eosfm_edge.errors import UserError
+from eosfm_edge.files import atomic_directory, cannot_write, require_outside
+
+CONTENTS = ("level1.tif", "level2.tif", "specialists/*.gguf")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Return an output that is there, in a folder of its own."""
+    target = tmp_path / "folder" / "out"
+    (target / "specialists").mkdir(parents=True)
+    (target / "level1.tif").write_text("old")
+    (target / "specialists" / "a.gguf").write_text("old")
+    return target
+
+
+def write(target: Path, *, overwrite: bool = True) -> None:
+    with atomic_directory(target, contents=CONTENTS, overwrite=overwrite) as scratch:
+        (scratch / "level1.tif").write_text("new")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_output_that_is_there_is_replaced_whole(target: Path) -> None:
+    write(target)
+    assert contents(target.parent) == {"out/level1.tif": "new"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "level3.tif",
+        "level1_scene.tif",
+        "level2.tif/mine",
+        "specialists/notes.txt",
+        "specialists/more/b.gguf",
+        "b.gguf",
+        "specialists/b.gguf/mine",
+        "else/level1.tif",
+    ],
+)
+def test_a_directory_with_anything_else_is_never_replaced(target: Path, name: str) -> None:
+    (target / name).parent.mkdir(exist_ok=True)
+    (target / name).write_text("precious")
+    before = contents(target.parent)
+    with pytest.raises(UserError, match="which eosfm-edge did not write there"):
+        write(target)
+    assert contents(target.parent) == before
+
+
+def test_a_link_is_not_ours_whatever_its_name(target: Path, tmp_path: Path) -> None:
+    (target / "level2.tif").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"holds level2\.tif"):
+        write(target)
+    assert (target / "level2.tif").is_symlink()
+
+
+@pytest.mark.parametrize("mine", ["mine", "level1.tif"])
+def test_an_output_made_meanwhile_is_kept(tmp_path: Path, mine: str) -> None:
+    target = tmp_path / "out"
+    with (
+        pytest.raises(UserError, match="out exists"),
+        atomic_directory(target, contents=CONTENTS) as scratch,
+    ):
+        (scratch / "level1.tif").write_text("new")
+        target.mkdir()
+        (target / mine).write_text("precious")
+    assert contents(tmp_path) == {f"out/{mine}": "precious"}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_output_made_at_the_last_moment_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("precious")
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)  # when it was looked for
+    with pytest.raises(UserError, match="out was made by someone else meanwhile"):
+        write(tmp_path / "out", overwrite=False)
+    assert contents(tmp_path) == {"out/mine": "precious"}
+
+
+def test_a_file_put_into_the_output_meanwhile_is_kept(target: Path) -> None:
+    with (
+        pytest.raises(UserError, match="holds mine"),
+        atomic_directory(target, contents=CONTENTS, overwrite=True),
+    ):
+        (target / "mine").write_text("precious")
+    assert contents(target)["mine"] == "precious"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def break_renames(monkeypatch: pytest.MonkeyPatch, *fates: BaseException | None) -> None:
+    """Make renames fail in their turn; None lets one pass, and so do all that follow."""
+    rename, turns = Path.rename, iter(fates)
+
+    def broken(self: Path, to: Path) -> Path:
+        fate = next(turns, None)
+        if fate:
+            raise fate
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", broken)
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("fates", "kind"),
+    [
+        ((FULL,), UserError),
+        ((None, FULL), UserError),
+        ((KeyboardInterrupt(),), KeyboardInterrupt),
+        ((None, KeyboardInterrupt()), KeyboardInterrupt),
+    ],
+)
+def test_a_replacement_that_fails_leaves_the_old(
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fates: tuple[BaseException | None, ...],
+    kind: type[BaseException],
+) -> None:
+    before = contents(target.parent)
+    break_renames(monkeypatch, *fates)
+    with pytest.raises(kind):
+        write(target)
+    assert contents(target.parent) == before
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_what_cannot_be_put_back_is_kept_and_the_message_says_where(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_renames(monkeypatch, None, FULL, FULL)
+    with pytest.raises(UserError, match="could neither be replaced nor put back") as error:
+        write(target)
+    (old,) = target.parent.glob(".out.old.*/out")
+    assert f"it is whole, as {old}" in str(error.value)
+    assert contents(old) == {"level1.tif": "old", "specialists/a.gguf": "old"}
+
+
+def test_a_second_ctrl_c_destroys_nothing(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_renames(monkeypatch, None, KeyboardInterrupt(), KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        write(target)
+    (old,) = target.parent.glob(".out.old.*/out")
+    assert contents(old) == {"level1.tif": "old", "specialists/a.gguf": "old"}
+
+
+@pytest.mark.parametrize("place", ["out", "out/scene.tif", "out/specialists/a.gguf"])
+def test_an_output_that_holds_an_input_is_refused(target: Path, place: str) -> None:
+    with pytest.raises(UserError, match="is in the output"):
+        require_outside(target, [target.parent / place])
+
+
+def test_links_do_not_hide_that_an_input_is_in_the_output(target: Path, tmp_path: Path) -> None:
+    (tmp_path / "into").symlink_to(target / "level1.tif")
+    (target / "out_of").symlink_to(tmp_path / "scene.tif")
+    (tmp_path / "output").symlink_to(target)
+    for path in (tmp_path / "into", target / "out_of"):
+        with pytest.raises(UserError, match="is in the output"):
+            require_outside(tmp_path / "output", [path])
+
+
+def test_inputs_beside_and_above_the_output_are_fine(target: Path) -> None:
+    beside = [target.parent, target.parent / "out2", target.with_suffix(".tif")]
+    require_outside(target, beside)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_space_is_spoken_of_when_it_lacks(tmp_path: Path, code: int) -> None:
+    message = str(cannot_write(tmp_path / "not" / "yet", OSError(code, "full")))
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    said = float(message.split("full; ")[1].split(" MB")[0].replace(",", ""))
+    assert said == pytest.approx(free / 1e6, rel=0.05)
+    assert "free some space" in message
+
+
+@pytest.mark.parametrize("code", [errno.EEXIST, errno.ENAMETOOLONG, errno.EACCES, errno.ENOTDIR])
+def test_space_is_not_spoken_of_when_it_does_not_lack(tmp_path: Path, code: int) -> None:
+    message = str(cannot_write(tmp_path / "out", OSError(code, os.strerror(code))))
+    assert os.strerror(code) in message
+    assert "free" not in message
+
+
+def test_a_name_that_is_too_long_is_no_lack_of_space(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="File name too long") as error:
+        write(tmp_path / ("x" * 300))
+    assert "free" not in str(error.value)
+
+
+def test_the_free_space_of_a_place_that_cannot_be_asked_is_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(path: Path) -> None:
+        raise OSError
+
+    monkeypatch.setattr(files.shutil, "disk_usage", unknown)
+    assert "; 0 MB are free there" in str(cannot_write(tmp_path / "out", "the disk is full", 1))
