@@ -1,7 +1,7 @@
 """One contender of a benchmark, in a process of its own.
 
-Speaks JSON lines: first what loading took and the memory before it, then for every number on standard
-input the milliseconds of so many runs, and at the end of input the peak memory of the process.
+Speaks JSON lines: first what loading took and the memory before it, then for every number on
+standard input the milliseconds of so many runs, and at the end of input the process's peak memory.
 """
 
 from __future__ import annotations

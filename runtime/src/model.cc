@@ -41,6 +41,10 @@ void FileBytes::borrow(const void* data, size_t size) {
   bytes_ = {static_cast<const uint8_t*>(data), size};
 }
 
+void FileBytes::give_back_pages() {
+  if (mapped_) madvise(const_cast<uint8_t*>(bytes_.data), bytes_.size, MADV_DONTNEED);
+}
+
 }  // namespace eosfm
 
 using namespace eosfm;
@@ -113,6 +117,7 @@ eosfm_status eosfm_model::packed(eosfm_precision precision, const PackedModel** 
     }
     for (int s = 0; status == EOSFM_OK && s < specialists.size(); ++s) {
       status = specialists[s].pack(*kernels, bf16, &fresh->networks[s], text);
+      specialist_bytes_[s].give_back_pages();
     }
     if (status == EOSFM_OK) status = fresh->chain.pack(chain, widths_, *kernels, bf16, text);
     if (status == EOSFM_OK) {

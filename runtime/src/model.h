@@ -23,6 +23,8 @@ class FileBytes {
 
   eosfm_status map(const char* path, ErrorText& error);
   void borrow(const void* data, size_t size);
+  // Gives the pages of a mapped file back, after a pass over it; they are read again when needed.
+  void give_back_pages();
   Bytes bytes() const { return bytes_; }
   char path[1024] = "";
 
