@@ -5,16 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_VENV := .venv-run
 
-.PHONY: help demo test lint runtime-only clean
+# The native library is built when the package is installed.
+NATIVE := $(shell find runtime/src runtime/include -type f) runtime/CMakeLists.txt
+
+.PHONY: help demo test lint runtime-only bench clean
 
 help:
 	@echo 'make demo          install into .venv and run the main job on a Sentinel-2 scene'
 	@echo 'make test          run the tests'
 	@echo 'make lint          check style and types'
 	@echo 'make runtime-only  verify and run the demo bundle in an environment without torch'
+	@echo 'make bench         time the native engine against others (after make demo; ten minutes)'
 	@echo 'make clean         remove what these made'
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
@@ -38,6 +42,11 @@ runtime-only:
 	$(RUN_VENV)/bin/eosfm-edge verify build/demo/six.eosfm
 	$(RUN_VENV)/bin/eosfm-edge run build/demo/six.eosfm build/demo/scene -o build/demo/features-again --overwrite
 	cmp build/demo/features/level4.tif build/demo/features-again/level4.tif
+
+# Nothing else should run meanwhile.
+bench: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/engines.py --scene build/demo/scene
 
 clean:
 	rm -rf $(VENV) $(RUN_VENV) build

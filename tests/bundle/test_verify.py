@@ -173,6 +173,23 @@ def test_a_manifest_that_breaks_the_format_is_refused(
 
 
 @on_every_backend
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["levels"][3].update(channels=7), "level4 of 7 x 3 x 3"),
+        (lambda content: content["tile"].update(size=64), "image of 13 x 64 x 64"),
+    ],
+    ids=["channels", "tile"],
+)
+def test_a_manifest_of_other_shapes_is_refused(
+    copied: Path, change: Callable[[dict[str, Any]], object], message: str, backend: str
+) -> None:
+    edit(copied, change)
+    with pytest.raises(UserError, match=f"expected: {message}, as the manifest says"):
+        verify_bundle(copied, backend)
+
+
+@on_every_backend
 @pytest.mark.parametrize("index", range(4))
 def test_a_wrong_answer_is_found_though_digests_agree(
     copied: Path, index: int, backend: str
