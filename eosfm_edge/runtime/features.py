@@ -182,7 +182,9 @@ def _windows(width: int, height: int, block: int) -> Iterator[Window]:
 
 
 def _add_to_checksum(checksum: int, pixels: FloatArray) -> int:
-    return zlib.crc32(np.ascontiguousarray(pixels).data, checksum)
+    # NaN has many bit patterns, of which GDAL may give back another.
+    plain = np.where(np.isnan(pixels), np.float32(np.nan), pixels)
+    return zlib.crc32(np.ascontiguousarray(plain).data, checksum)
 
 
 def _read_checksums(path: Path, sizes: int, block: int) -> list[int]:

@@ -31,6 +31,7 @@ SmallDisk = Callable[[int], AbstractContextManager[Path]]
 def values() -> Array:
     values = np.random.default_rng(0).normal(size=(CHANNELS, HEIGHT, WIDTH)).astype(np.float32)
     values[:, 20:30, 100:300] = np.nan
+    values[:, :, 256:512] = np.nan  # two whole blocks, and a whole one of the overview
     return values
 
 
