@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
 
@@ -44,6 +45,12 @@ class SceneBand:
         return value
 
     @property
+    def has_mask(self) -> bool:
+        """Whether a mask or an alpha band says which pixels have data."""
+        flags = self.dataset.mask_flag_enums[self.index - 1]
+        return MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+
+    @property
     def scale_offset(self) -> tuple[float, float] | None:
         """The file's own scale and offset, where it says that they are not 1 and 0."""
         pair = (self.dataset.scales[self.index - 1], self.dataset.offsets[self.index - 1])
@@ -54,11 +61,13 @@ def open_bands(path: Path, names: Sequence[Band] | None) -> list[SceneBand]:
     """Open the bands of a raster file, or of a folder of single-band files.
 
     Bands are known by ``names`` where given, else by the file's band descriptions or, in a
-    folder, by the file names (``..._B04.jp2``, ``..._B8A_20m.tif``); of several files for one
-    band the finest is taken.
+    folder, by the file names (``..._B04.jp2``, ``..._B8A_20m.tif``), those in the folders R10m,
+    R20m and R60m of a Sentinel-2 L2A product too; of several files for one band the finest is
+    taken.
 
     Raises:
-        UserError: nothing can be opened, or ``names`` are not as many as the bands.
+        UserError: nothing can be opened, ``names`` are not as many as the bands, or two files of
+            one resolution are for the same band.
     """
     bands = _open_folder(path) if path.is_dir() else _open_file(path)
     if names is not None:
@@ -86,7 +95,9 @@ def match_bands(wanted: Sequence[Band], scene: Sequence[SceneBand], path: Path) 
                 f"{path} lacks {', '.join(missing)}: it has "
                 f"{', '.join(str(b.band) for b in scene)}",
                 expected=", ".join(str(band) for band in wanted),
-                remedy="if its bands are called otherwise, name them in order with --bands",
+                remedy=f"add the files of {', '.join(missing)} to the folder"
+                if path.is_dir()
+                else "if its bands are called otherwise, name them in order with --bands",
             )
         matched = [scene[place] for place in places if place is not None]
     elif len(scene) == len(wanted):
@@ -125,26 +136,29 @@ def _open_file(path: Path) -> list[SceneBand]:
             f"{path} has no bands of its own",
             remedy="give one of its subdatasets, or the folder with its bands",
         )
-    descriptions = dataset.descriptions
+    kinds = zip(dataset.descriptions, dataset.colorinterp, strict=True)
     return [
         SceneBand(dataset, i, Band(name=canonical(text)) if text else Band())
-        for i, text in enumerate(descriptions, start=1)
+        for i, (text, colour) in enumerate(kinds, start=1)
+        if colour is not ColorInterp.alpha
     ]
 
 
 def _open_folder(folder: Path) -> list[SceneBand]:
     by_name: dict[str, SceneBand] = {}
-    for path in sorted(folder.iterdir()):
-        named = _BAND_IN_NAME.search(path.stem)
-        if path.suffix.lower() not in _RASTERS or not named:
-            continue
-        name = canonical(named[1])
+    for path, name in _band_files(folder):
         band = SceneBand(_open(path), 1, Band(name=name))
         if band.dataset.count != 1:
             raise UserError(
                 f"{path} has {band.dataset.count} bands", expected="a file for each band"
             )
         known = by_name.get(name)
+        if known is not None and band.dataset.res == known.dataset.res:
+            raise UserError(
+                f"{known.dataset.name} and {path} are both {name}, of one resolution",
+                expected="the bands of one acquisition",
+                remedy="move those of another to a folder of their own",
+            )
         if known is None or band.dataset.res[0] < known.dataset.res[0]:
             by_name[name] = band
     if not by_name:
@@ -153,3 +167,14 @@ def _open_folder(folder: Path) -> list[SceneBand]:
             expected="files like ..._B04.jp2 or ..._VV.tif",
         )
     return list(by_name.values())
+
+
+def _band_files(folder: Path) -> list[tuple[Path, str]]:
+    """Return the files whose names say a band, with it; a Sentinel-2 L2A product's folders too."""
+    places = [folder, *sorted(folder.glob("R[126]0m"))]
+    found = []
+    for path in (path for place in places for path in sorted(place.iterdir())):
+        named = _BAND_IN_NAME.search(path.stem)
+        if path.suffix.lower() in _RASTERS and named:
+            found.append((path, canonical(named[1])))
+    return found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -24,18 +26,35 @@ from eosfm_edge.scene.bands import SceneBand, match_bands, open_bands
 
 FloatImage = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Pixels = NDArray[Any]
+Reader = Callable[[SceneBand, Window, tuple[int, int]], Pixels]
 
 # GDAL keeps decoded blocks; a fixed ceiling keeps memory a matter of the tile, not of the scene.
 CACHE_BYTES = 128 << 20
 
 
+class SceneWarning(UserWarning):
+    """A scene is read in a way that it does not itself confirm."""
+
+
 @dataclass(frozen=True)
 class Radiometry:
-    """How a scene's values are to be read, where its files do not say it: physical = v * s + o."""
+    """How a scene's values are to be read, whatever its files say: physical = v * s + o.
+
+    Raises:
+        UserError: a scale of 0, or a scale or offset that is not finite.
+    """
 
     scale: float | None = None
     offset: float | None = None
     nodata: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("scale", self.scale), ("offset", self.offset)):
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"the {name} is {value}", expected="a finite number")
+        if self.scale == 0:
+            raise UserError("the scale is 0", expected="the physical value of a stored step")
 
 
 class Scene:
@@ -63,6 +82,8 @@ class Scene:
         self._wanted = tuple(wanted)
         self._bands = tuple(bands)
         self._radiometry = radiometry
+        _require_grid(bands)
+        self._warn_of_scale()
         finest = min(bands, key=lambda b: abs(b.dataset.transform.determinant)).dataset
         self._aligned = all(_same_grid(b, bands[0]) for b in bands)
         self.crs: CRS | None = finest.crs
@@ -72,6 +93,20 @@ class Scene:
         else:
             _require_north_up(bands)
             self.transform, self.width, self.height = _common_grid(finest.transform, bands, path)
+
+    def _warn_of_scale(self) -> None:
+        """Reflectances in floats are often read as if they were stored integers."""
+        for band, wanted in zip(self._bands, self._wanted, strict=True):
+            silent = band.scale_offset is None and self._radiometry.scale is None
+            if band.dtype == "float32" and wanted.scale != 1 and silent:
+                warnings.warn(
+                    f"{band.place} holds float32 without a scale: its values are taken to be "
+                    f"stored ones, of which physical = stored * {wanted.scale:g} + "
+                    f"{wanted.offset:g}; if they are physical, say --scale 1 --offset 0",
+                    SceneWarning,
+                    stacklevel=4,
+                )
+                return
 
     def require_room_for(self, tile: int) -> None:
         """Raise a UserError if a tile of that many pixels a side is larger than the scene."""
@@ -92,24 +127,27 @@ class Scene:
         Raises:
             UserError: the file is damaged there.
         """
+        window = (left, top, width, height)
         return self._assemble(
-            (height, width), lambda band: self._read_band(band, left, top, width, height)
+            (height, width), lambda band, read: self._read_band(band, read, *window)
         )
 
     def overview(self, longest: int) -> tuple[FloatImage, Mask]:
         """Read the whole scene at no more than ``longest`` pixels a side, nearest neighbour."""
         step = max(1.0, max(self.width, self.height) / longest)
         size = (max(1, round(self.height / step)), max(1, round(self.width / step)))
-        return self._assemble(size, lambda band: _read(band, self._whole(band), size))
+        return self._assemble(size, lambda band, read: read(band, self._whole(band), size))
 
     def _assemble(
-        self, size: tuple[int, int], read: Callable[[SceneBand], FloatImage]
+        self, size: tuple[int, int], read_with: Callable[[SceneBand, Reader], Pixels]
     ) -> tuple[FloatImage, Mask]:
         image = np.empty((len(self._bands), *size), np.float32)
         valid = np.ones(size, np.bool_)
         for i, (band, wanted) in enumerate(zip(self._bands, self._wanted, strict=True)):
-            values = read(band)
+            values = read_with(band, _read_values)
             valid &= np.isfinite(values)
+            if band.has_mask:
+                valid &= read_with(band, _read_mask) != 0
             for nodata in {band.nodata, wanted.nodata, self._radiometry.nodata} - {None}:
                 valid &= values != nodata
             image[i] = self._stored(values, band, wanted)
@@ -118,13 +156,13 @@ class Scene:
         return image, valid
 
     def _read_band(
-        self, band: SceneBand, left: int, top: int, width: int, height: int
-    ) -> FloatImage:
+        self, band: SceneBand, read: Reader, left: int, top: int, width: int, height: int
+    ) -> Pixels:
         if self._aligned:
-            return _read(band, Window(left, top, width, height), (height, width))
+            return read(band, Window(left, top, width, height), (height, width))
         columns, rows = self._source_pixels(band, left, top, width, height)
         window = Window.from_slices((rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1))
-        values = _read(band, window, (int(window.height), int(window.width)))
+        values = read(band, window, (int(window.height), int(window.width)))
         return values[np.ix_(rows - rows[0], columns - columns[0])]
 
     def _source_pixels(
@@ -134,7 +172,12 @@ class Scene:
         to_source = ~band.dataset.transform * self.transform
         columns, _ = to_source * (np.arange(left, left + width) + 0.5, np.full(width, 0.5))
         _, rows = to_source * (np.full(height, 0.5), np.arange(top, top + height) + 0.5)
-        return np.floor(columns).astype(np.int64), np.floor(rows).astype(np.int64)
+        # Rounding in the transforms may put a centre on the edge just outside.
+        height_there, width_there = band.dataset.shape
+        return (
+            np.clip(np.floor(columns).astype(np.int64), 0, width_there - 1),
+            np.clip(np.floor(rows).astype(np.int64), 0, height_there - 1),
+        )
 
     def _whole(self, band: SceneBand) -> Window:
         """Return the window of a band, in its own pixels, that is the whole scene."""
@@ -169,38 +212,73 @@ def open_scene(
             :func:`~eosfm_edge.scene.bands.open_bands`).
         wanted: the input's bands.
         names: what the bands of a raster file are, if it does not say so itself.
-        radiometry: scale, offset and nodata, if the files do not say so.
+        radiometry: scale and offset instead of the files', nodata beside theirs.
 
     Raises:
         UserError: it cannot be opened, lacks a band, or has a value type that is not supported.
     """
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         bands = open_bands(path, names)
         try:
             matched = match_bands(wanted, bands, path)
+            _warn_of_places(wanted, matched, path)
             yield Scene(path, wanted, matched, radiometry or Radiometry())
         finally:
             for band in bands:
                 band.dataset.close()
 
 
-def _read(band: SceneBand, window: Window, size: tuple[int, int]) -> FloatImage:
-    try:
-        values: FloatImage = band.dataset.read(
+def _warn_of_places(wanted: Sequence[Band], matched: Sequence[SceneBand], path: Path) -> None:
+    if not all(band.band.known for band in matched) and all(band.known for band in wanted):
+        warnings.warn(
+            f"{path} does not say what its bands are: they are taken in order as "
+            f"{', '.join(str(band) for band in wanted)}; if they are others, say --bands",
+            SceneWarning,
+            stacklevel=4,
+        )
+
+
+def _read_values(band: SceneBand, window: Window, size: tuple[int, int]) -> Pixels:
+    with _read_errors(band):
+        values: Pixels = band.dataset.read(
             band.index,
             window=window,
             out_shape=size,
             out_dtype="float32",
             resampling=Resampling.nearest,
         )
+    return values
+
+
+def _read_mask(band: SceneBand, window: Window, size: tuple[int, int]) -> Pixels:
+    """Read a mask or alpha band: 0 where there is no data."""
+    with _read_errors(band):
+        mask: Pixels = band.dataset.read_masks(
+            band.index, window=window, out_shape=size, resampling=Resampling.nearest
+        )
+    return mask
+
+
+@contextmanager
+def _read_errors(band: SceneBand) -> Iterator[None]:
+    try:
+        yield
     except RasterioIOError as error:
         raise UserError(f"cannot read {band.place}: {error}") from error
-    return values
+
+
+def _require_grid(bands: Sequence[SceneBand]) -> None:
+    for band in bands:
+        if band.dataset.gcps[0] and band.dataset.transform.is_identity:
+            raise UserError(
+                f"{band.dataset.name} has ground control points instead of a grid",
+                remedy="bring it to a grid with gdalwarp",
+            )
 
 
 def _same_grid(one: SceneBand, other: SceneBand) -> bool:
     a, b = one.dataset, other.dataset
-    return a is b or (a.transform == b.transform and a.shape == b.shape)
+    return a is b or (a.transform, a.shape, a.crs) == (b.transform, b.shape, b.crs)
 
 
 def _require_north_up(bands: Sequence[SceneBand]) -> None:
