@@ -9,6 +9,7 @@ import click
 
 from eosfm_edge.cli.options import (
     PATH,
+    SCENE,
     console,
     megabytes,
     overwrite,
@@ -23,7 +24,7 @@ from eosfm_edge.cli.options import (
 @click.option("--target", type=click.Choice(["cpu"]), default="cpu", show_default=True)
 @click.option(
     "--scene",
-    type=PATH,
+    type=SCENE,
     required=True,
     help="Real imagery: tiles of it check the exported model and become its known answer.",
 )

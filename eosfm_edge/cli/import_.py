@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -9,7 +10,8 @@ import click
 from pydantic import ValidationError
 
 from eosfm_edge.cli.options import PATH, console, overwrite
-from eosfm_edge.ensemble.bands import PRESETS, Band, parse_bands
+from eosfm_edge.ensemble.adaptation import AdaptationMode
+from eosfm_edge.ensemble.bands import PRESETS, Band, canonical, parse_bands
 from eosfm_edge.ensemble.spec import (
     FusionMode,
     InputBand,
@@ -36,12 +38,30 @@ if TYPE_CHECKING:
 )
 @click.option("--scale", type=float, help="physical = stored * SCALE + OFFSET.  [default: 1]")
 @click.option("--offset", type=float, help="See --scale.  [default: 0]")
-@click.option("--nodata", type=float, help="Stored value of pixels without data.")
+@click.option(
+    "--nodata",
+    multiple=True,
+    metavar="[BAND=]VALUE",
+    help="Stored value of pixels without data, or 'none', of all bands or of one. "
+    "May be repeated.  [default: none]",
+)
+@click.option(
+    "--fill",
+    multiple=True,
+    metavar="[BAND=]VALUE",
+    help="Stored value that specialists see in such pixels. May be repeated.  [default: 0]",
+)
 @click.option(
     "--specialist-bands",
     multiple=True,
     metavar="NAME=BANDS",
     help="What bands a specialist wants, if the files do not say so. May be repeated.",
+)
+@click.option(
+    "--adaptation",
+    type=click.Choice(get_args(AdaptationMode)),
+    help="What says which bands a specialist gets: their number, as in the reference, or their "
+    "names.  [default: count for EoS-FM ensembles over one of the presets, else name]",
 )
 @click.option("--norm", type=click.Choice(get_args(NormalisationMode)), help="Normalisation.")
 @click.option("--fusion", type=click.Choice(get_args(FusionMode)), help="How sets are fused.")
@@ -66,6 +86,7 @@ def import_(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
             name=options["name"],
             input=_input(options),
             specialist_bands=dict(_named_bands(text) for text in options["specialist_bands"]),
+            adaptation=options["adaptation"],
             normalisation=options["norm"],
             selection=_selection(options),
             fusion=options["fusion"],
@@ -76,20 +97,59 @@ def import_(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
 
 
 def _input(options: dict[str, Any]) -> tuple[InputBand, ...] | None:
-    values = {
-        key: options[key] for key in ("scale", "offset", "nodata") if options[key] is not None
-    }
-    if options["bands"] is None:
-        if values:
-            raise UserError(f"--{next(iter(values))} without --bands", remedy="add --bands")
+    given = {key: options[key] for key in ("scale", "offset", "nodata", "fill")}
+    given = {key: value for key, value in given.items() if value not in (None, ())}
+    bands: tuple[Band, ...] | None = options["bands"]
+    if bands is None:
+        if given:
+            raise UserError(f"--{next(iter(given))} without --bands", remedy="add --bands")
         return None
+    per_band = {
+        key: _per_band(f"--{key}", value, bands)
+        if isinstance(value, tuple)
+        else dict.fromkeys(bands, value)
+        for key, value in given.items()
+    }
     try:
         return tuple(
-            InputBand(name=band.name, wavelength_nm=band.wavelength_nm, **values)
-            for band in options["bands"]
+            InputBand(
+                **band.model_dump(),
+                **{key: values[band] for key, values in per_band.items() if band in values},
+            )
+            for band in bands
         )
     except ValidationError as error:
         raise UserError(f"the input's bands cannot be read so: {explain(error)}") from error
+
+
+def _per_band(option: str, texts: Sequence[str], bands: Sequence[Band]) -> dict[Band, float | None]:
+    """Read ``0``, which is for every band, and ``B10=none``, which is for one."""
+    by_name = {canonical(str(band)): band for band in bands}
+    values: dict[Band, float | None] = {}
+    # What is said of one band counts more than what is said of all, whichever came first.
+    for text in sorted(texts, key=lambda text: "=" in text):
+        name, separator, value = text.rpartition("=")
+        if separator and canonical(name) not in by_name:
+            raise UserError(
+                f"{option} {text!r}: there is no band {name}",
+                expected=f"one of {', '.join(map(str, bands))}",
+            )
+        meant = [by_name[canonical(name)]] if separator else bands
+        values |= dict.fromkeys(meant, _value(option, text, value))
+    return values
+
+
+def _value(option: str, text: str, value: str) -> float | None:
+    may_be_none = option == "--nodata"
+    if may_be_none and value.strip().lower() == "none":
+        return None
+    try:
+        return float(value)
+    except ValueError as error:
+        expected = "a number or 'none'" if may_be_none else "a number"
+        raise UserError(
+            f"{option} {text!r}", expected=f"{expected}, or BAND= and such a value"
+        ) from error
 
 
 def _named_bands(text: str) -> tuple[str, tuple[Band, ...]]:

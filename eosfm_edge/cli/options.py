@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,20 @@ from eosfm_edge.ensemble.bands import PRESETS, parse_bands
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+
+
+class _Scene(click.ParamType):  # type: ignore[type-arg]
+    """A path, or a name that GDAL knows: a path would lose a slash of ``https://``."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: object, ctx: object) -> Path | str:
+        if isinstance(value, str) and re.match(r"[A-Za-z0-9_]{2,}:|/vsi", value):
+            return value
+        return Path(value)
+
+
+SCENE = _Scene()
 BACKENDS = ("native", "onnxruntime")
 
 

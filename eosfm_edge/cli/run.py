@@ -13,6 +13,7 @@ from rich.table import Table
 from eosfm_edge.cli.options import (
     BACKENDS,
     PATH,
+    SCENE,
     console,
     megabytes,
     overwrite,
@@ -23,7 +24,7 @@ from eosfm_edge.cli.options import (
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.argument("scene", type=PATH)
+@click.argument("scene", type=SCENE)
 @click.option("-o", "--output", type=PATH, required=True, help="The folder for level*.tif.")
 @click.option("--backend", type=click.Choice(BACKENDS), default=BACKENDS[0], show_default=True)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores.")
@@ -36,7 +37,7 @@ from eosfm_edge.cli.options import (
 @scene_bands
 @radiometry
 @overwrite
-def run(bundle: Path, scene: Path, output: Path, **options: Any) -> None:
+def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
     """Run a BUNDLE over a SCENE and write its feature levels as cloud-optimised GeoTIFFs.
 
     SCENE is anything rasterio opens, or a folder of single-band files, which may be of different

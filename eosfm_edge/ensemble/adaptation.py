@@ -7,10 +7,12 @@ rule registered for (R, bands of the input); each run gives a feature set of its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from eosfm_edge.ensemble.bands import PRESETS, Band, find
 
 Indices = tuple[int, ...]
+AdaptationMode = Literal["count", "name"]
 
 
 def _repeated(wanted: int, available: int) -> tuple[Indices]:
@@ -35,15 +37,17 @@ RULES: dict[tuple[int, int], tuple[Indices, ...]] = {
 _SETS = {len(names): names for names in PRESETS.values()}
 
 
-def feature_sets(wanted: Sequence[Band], available: Sequence[Band]) -> tuple[Indices, ...]:
+def feature_sets(
+    wanted: Sequence[Band], available: Sequence[Band], adaptation: AdaptationMode = "name"
+) -> tuple[Indices, ...]:
     """Return the input's band indices of each run of a specialist; empty if it cannot be run.
 
-    Where every band is known by name or wavelength, they are matched by that: the specialist's
-    own bands wherever they stand in the input, and EoS-FM's rules with its numbers read as the
-    band sets they stand for (13 is Sentinel-2 L1C, 4 is RGB and infrared, ...). Otherwise only
-    the numbers of bands count, as in the reference.
+    By ``name``, where every band is known by name or wavelength, they are matched by that: the
+    specialist's own bands wherever they stand in the input, and EoS-FM's rules with its numbers
+    read as the band sets they stand for (13 is Sentinel-2 L1C, 4 is RGB and infrared, ...). By
+    ``count``, and where a band is not known, only the numbers of bands count, as in the reference.
     """
-    if not all(band.known for band in (*wanted, *available)):
+    if adaptation == "count" or not all(band.known for band in (*wanted, *available)):
         return _sets_by_count(len(wanted), len(available))
     return _sets_by_name(wanted, available)
 

@@ -6,6 +6,7 @@ Central wavelengths and bandwidths are Sentinel-2A's, from ESA's MSI user guide
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -88,8 +89,9 @@ def parse_bands(text: str) -> tuple[Band, ...]:
     """Read ``S2L1C`` (a preset), ``B04,B03,B02`` (names) or ``665nm,560nm`` (wavelengths).
 
     Raises:
-        UserError: an empty or repeated entry, or a wavelength of 0.
+        UserError: an empty or repeated entry, a wavelength of 0, or a misspelt preset.
     """
+    _refuse_misspelt_preset(text.strip().upper())
     entries = PRESETS.get(text.strip().upper()) or [entry.strip() for entry in text.split(",")]
     bands = []
     for entry in entries:
@@ -109,6 +111,14 @@ def parse_bands(text: str) -> tuple[Band, ...]:
     if len(set(bands)) != len(bands):
         raise UserError(f"bands {text!r} name a band twice", expected="each band once")
     return tuple(bands)
+
+
+def _refuse_misspelt_preset(text: str) -> None:
+    """Refuse ``S2L1D``: any word may be a band's name, but that one was meant to be more."""
+    if text in PRESETS or canonical(text) in (*_SENTINEL_2, *S1):
+        return
+    if re.match(r"(S\d|RGB|SENTINEL)[^,]*$", text) or difflib.get_close_matches(text, PRESETS):
+        raise UserError(f"{text!r} is no preset", expected=f"one of {', '.join(PRESETS)}, or bands")
 
 
 def find(wanted: Band, available: Sequence[Band]) -> int | None:

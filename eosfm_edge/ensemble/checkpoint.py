@@ -27,10 +27,14 @@ _MOST_BANDS = 65_536
 
 @dataclass(frozen=True)
 class EncoderEntry:
-    """One specialist of a file: ``where`` names it in messages."""
+    """One specialist of a file: ``where`` names it in messages.
+
+    ``in_ensemble`` says that it came in a form of EoS-FM's own, for several specialists.
+    """
 
     where: str
     state: State
+    in_ensemble: bool
     in_chans: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,7 +78,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if isinstance(content, list):
         return Checkpoint(path, sha256, _ensemble_list(content, path), {}, metadata)
-    encoders, shared = _split_state(_state_dict(content, path), path)
+    encoders, shared = _split_state(_state_dict(content), path)
     return Checkpoint(path, sha256, encoders, shared, metadata)
 
 
@@ -95,21 +99,33 @@ def _read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = re.search(r"(?:GLOBAL|global) ['\"]?([\w.]+)", str(error))
-        if not unsafe:
-            raise _truncated(path, error) from error
+        if not unsafe or _ends_within(path, unsafe[1]):
+            raise _truncated(path) from error
         raise UserError(
             f"{path} would run code when loaded: it refers to {unsafe[1]}",
             expected="tensors, numbers, strings, lists and dicts only",
             remedy="have its owner save the state dict alone, best as .safetensors",
         ) from error
     except Exception as error:  # whatever a parser stumbles over in a damaged file
-        raise _truncated(path, error) from error
+        raise _truncated(path) from error
 
 
-def _truncated(path: Path, error: Exception) -> UserError:
-    reason = str(error).split("\n")[0] or type(error).__name__
+def _ends_within(path: Path, name: str) -> bool:
+    """Return whether a file ends within ``module.name``: cut short, it names what is not there."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(name) - 2))
+        end = file.read().decode("latin-1")
+    # Module and name are lines of a pickle: a name that is whole has a line end after it. Where
+    # there is none, torch drops the last character of what it reads.
+    read = re.escape(name.rstrip(".")).replace(r"\.", r"[.\n]")
+    unread = r"\n?.?" if name.endswith(".") else r"[^\n]?"
+    return re.search(rf"{read}{unread}\Z", end, re.DOTALL) is not None
+
+
+def _truncated(path: Path) -> UserError:
+    # torch's own words recommend to load it with weights_only=False.
     return UserError(
-        f"{path} is not a whole PyTorch file: {reason}",
+        f"{path} is not a whole PyTorch file: it was cut short, damaged, or is of another kind",
         expected="a .pth or .ckpt saved by torch.save",
         remedy="fetch it again",
     )
@@ -133,16 +149,16 @@ def _ensemble_list(content: list[Any], path: Path) -> tuple[EncoderEntry, ...]:
             raise UserError(
                 f"{where}: config has no 'backbone'", expected="'timm_' and timm's name"
             )
-        entries.append(EncoderEntry(where, _tensors(state, where), in_chans, config))
+        entries.append(EncoderEntry(where, _tensors(state, where), True, in_chans, config))
     if not entries:
         raise UserError(f"{path} is an empty list", expected="at least one specialist")
     return tuple(entries)
 
 
-def _state_dict(content: Any, path: Path) -> State:
+def _state_dict(content: Any) -> Any:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    return _tensors(content, str(path))
+        return content["state_dict"]
+    return content
 
 
 def _tensors(content: Any, where: str) -> State:
@@ -158,8 +174,14 @@ def _tensors(content: Any, where: str) -> State:
     return dict(content)
 
 
-def _split_state(state: State, path: Path) -> tuple[tuple[EncoderEntry, ...], State]:
-    """Tell apart a whole encoder, one specialist, and shared tensors alone; strip prefixes."""
+def _split_state(content: Any, path: Path) -> tuple[tuple[EncoderEntry, ...], State]:
+    """Tell apart a whole encoder, one specialist, and shared tensors alone; strip prefixes.
+
+    What a checkpoint holds beside that, outside of the prefix, is not ours to judge.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} is a {type(content).__name__}", expected="a state dict")
+    state = {str(key): value for key, value in content.items()}
     for pattern, split in ((_ENSEMBLE_KEY, _whole), (_SINGLE_KEY, _single), (_SHARED_KEY, _whole)):
         prefixes = {m["prefix"] for key in state if (m := pattern.match(key))}
         if len(prefixes) > 1:
@@ -170,15 +192,16 @@ def _split_state(state: State, path: Path) -> tuple[tuple[EncoderEntry, ...], St
             )
         if prefixes:
             prefix = prefixes.pop()
-            inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            return split(inside, path, alone=not prefix)
+            kept = {key: value for key, value in state.items() if key.startswith(prefix)}
+            inside = {k.removeprefix(prefix): v for k, v in _tensors(kept, str(path)).items()}
+            return split(inside, path, prefix)
     raise UserError(
         f"{path} holds no specialist: none of its {len(state)} keys ends in stem_0.weight",
         expected="timm's feature-list names (stem_0.weight, stages_0.blocks.0.conv_dw.weight, ...)",
     )
 
 
-def _whole(state: State, path: Path, *, alone: bool) -> tuple[tuple[EncoderEntry, ...], State]:
+def _whole(state: State, path: Path, _: str) -> tuple[tuple[EncoderEntry, ...], State]:
     encoders: dict[int, State] = {}
     shared: State = {}
     for key, value in state.items():
@@ -196,13 +219,11 @@ def _whole(state: State, path: Path, *, alone: bool) -> tuple[tuple[EncoderEntry
         raise UserError(
             f"{path}: encoders.{min(missing)} is missing", expected="encoders numbered from 0"
         )
-    entries = tuple(EncoderEntry(f"{path} encoders.{i}", encoders[i]) for i in range(len(encoders)))
-    return entries, shared
+    return tuple(
+        EncoderEntry(f"{path} encoders.{i}", encoders[i], True) for i in range(len(encoders))
+    ), shared
 
 
-def _single(state: State, path: Path, *, alone: bool) -> tuple[tuple[EncoderEntry, ...], State]:
-    if not alone:
-        # Under a prefix like "model.encoder." stands just the encoder; under "model." also what
-        # the task put beside it, which is not ours to judge.
-        state = {k: v for k, v in state.items() if re.match(r"(stem|stages)_\d+\.", k)}
-    return (EncoderEntry(str(path), state),), {}
+def _single(state: State, path: Path, prefix: str) -> tuple[tuple[EncoderEntry, ...], State]:
+    where = f"{path} {prefix.rstrip('.')}" if prefix else str(path)
+    return (EncoderEntry(where, state, False),), {}

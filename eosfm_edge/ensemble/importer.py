@@ -11,7 +11,8 @@ from typing import cast
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from eosfm_edge.ensemble.bands import PRESETS, Band, parse_bands
+from eosfm_edge.ensemble.adaptation import AdaptationMode
+from eosfm_edge.ensemble.bands import PRESETS, S2_L1C, Band, find, parse_bands
 from eosfm_edge.ensemble.checkpoint import Checkpoint, EncoderEntry, State, read_checkpoint
 from eosfm_edge.ensemble.model import build_from_state
 from eosfm_edge.ensemble.spec import (
@@ -27,13 +28,19 @@ from eosfm_edge.ensemble.spec import (
     SpecialistSpec,
     explain,
 )
-from eosfm_edge.ensemble.specialist import backbone_from_config, recognise, widths
+from eosfm_edge.ensemble.specialist import (
+    ARCHITECTURES,
+    backbone_from_config,
+    recognise,
+    widths,
+)
 from eosfm_edge.ensemble.state import SELECTION_WEIGHTS, check_shared, check_specialist
 from eosfm_edge.ensemble.store import save_ensemble
 from eosfm_edge.errors import UserError
 
 _PENDING = "0" * 64  # a digest that save_ensemble fills in
 _LONGEST_NAME = 64
+_LIKE_ENOUGH = 0.5
 # What the header of a file with shared tensors may say, and what reads it.
 _HEADER: dict[str, Callable[[str], object]] = {
     "input": INPUT_ADAPTER.validate_json,
@@ -50,6 +57,7 @@ class ImportOptions:
     name: str | None = None
     input: tuple[InputBand, ...] | None = None
     specialist_bands: Mapping[str, tuple[Band, ...]] = field(default_factory=dict)
+    adaptation: AdaptationMode | None = None
     normalisation: NormalisationMode | None = None
     selection: SelectionSpec | None = None
     fusion: FusionMode | None = None
@@ -100,10 +108,22 @@ def import_ensemble(
         for (c, entry), name in zip(entries, names, strict=True)
     ]
     notes: list[str] = []
-    spec = _spec(directory, specialists, shared, header, options, notes)
+    from_reference = all(entry.in_ensemble for _, entry in entries)
+    spec = _spec(directory, specialists, shared, header, options, from_reference, notes)
     shared = _complete(shared, spec, bool(header) or any(c.shared for c in checkpoints), notes)
+    unnamed = [
+        name
+        for (c, _), name in zip(entries, names, strict=True)
+        if name not in options.specialist_bands and "bands" not in c.metadata
+    ]
+    notes += _note_of_b8a(spec, unnamed)
+    note_of_adaptation = _note_of_adaptation(spec, options) if from_reference else []
+    notes += note_of_adaptation
     where = ", ".join(str(c.path) for c in checkpoints if c.shared) or "the ensemble"
-    check_shared(shared, spec, where)
+    try:
+        check_shared(shared, spec, where)
+    except UserError as error:
+        raise UserError(str(error), remedy="; ".join(note_of_adaptation)) from error
     # Building it is the last check: skipped specialists are warned of, and a fusion that
     # cannot work is refused, before anything is written.
     encoders = {
@@ -184,11 +204,7 @@ def _specialist(
     elif recognised:
         backbone, in_chans = recognised
     else:
-        raise UserError(
-            f"{entry.where} is no ConvNeXtV2 that timm knows: the stem, or the blocks and "
-            "channels of its stages, fit none",
-            expected="a whole encoder, under timm's features_only names",
-        )
+        backbone, in_chans = _closest(entry)
     check_specialist(entry.state, backbone, in_chans, entry.where)
     metadata = checkpoint.metadata
     if bands is None and "bands" in metadata:
@@ -216,6 +232,42 @@ def _specialist(
     )
 
 
+def _closest(entry: EncoderEntry) -> tuple[str, int]:
+    """Return the backbone that an encoder was most likely meant to be, and its input channels.
+
+    It is damaged: checking it against that one tells which key is to blame.
+    """
+    stem = entry.state.get("stem_0.weight")
+    if stem is None:
+        raise UserError(f"{entry.where}: key stem_0.weight is missing")
+    if stem.ndim != 4:
+        raise UserError(
+            f"{entry.where}: stem_0.weight has shape {tuple(stem.shape)}",
+            expected="(channels, bands, 4, 4)",
+        )
+    likeness = {name: _likeness(entry.state, name) for name in ARCHITECTURES}
+    backbone = max(likeness, key=likeness.__getitem__)
+    if likeness[backbone] < _LIKE_ENOUGH:
+        raise UserError(
+            f"{entry.where} is no ConvNeXtV2 that timm knows: the stem, or the blocks and "
+            "channels of its stages, fit none",
+            expected="a whole encoder, under timm's features_only names",
+        )
+    return backbone, stem.shape[1]
+
+
+def _likeness(state: Mapping[str, torch.Tensor], backbone: str) -> float:
+    """Return the share of an architecture's blocks, and of those here beside them, that fit."""
+    depths, channels = ARCHITECTURES[backbone]
+    wanted = {
+        f"stages_{stage}.blocks.{block}.conv_dw.weight": (channels[stage], 1, 7, 7)
+        for stage, depth in enumerate(depths)
+        for block in range(depth)
+    }
+    found = {key: tuple(v.shape) for key, v in state.items() if key.endswith(".conv_dw.weight")}
+    return len(wanted.items() & found.items()) / len(wanted.keys() | found.keys())
+
+
 def _usual_bands(count: int) -> tuple[Band, ...]:
     """Return the band set that EoS-FM means by a number, or bands known only by their place."""
     for names in PRESETS.values():
@@ -230,6 +282,7 @@ def _spec(
     shared: State,
     header: Mapping[str, str],
     options: ImportOptions,
+    from_reference: bool,
     notes: list[str],
 ) -> EnsembleSpec:
     try:
@@ -242,23 +295,86 @@ def _spec(
                 "the files do not say what bands the ensemble's input has",
                 remedy=f"add --bands, with names or one of {', '.join(PRESETS)}",
             )
-        selection = options.selection or (
-            SelectionSpec.model_validate_json(header["selection"])
-            if "selection" in header
-            else SelectionSpec()
-        )
         return EnsembleSpec(
             name=options.name or re.sub(r"[^A-Za-z0-9._-]+", "_", directory.name).lstrip("._-"),
             input=bands,
             specialists=tuple(specialists),
+            adaptation=options.adaptation or _adaptation(bands, options, from_reference),
             normalisation=options.normalisation or _normalisation(shared, header, notes),
             projection=any(key.startswith("feature_projections.") for key in shared),
-            selection=selection,
-            fusion=options.fusion or _fusion(shared, header),
+            selection=options.selection or _selection(shared, header, notes),
+            fusion=options.fusion or _fusion(shared, header, notes),
             shared_sha256=_PENDING,
         )
     except ValidationError as error:
         raise UserError(f"the ensemble does not hold together: {explain(error)}") from error
+
+
+def _adaptation(
+    bands: Sequence[Band], options: ImportOptions, from_reference: bool
+) -> AdaptationMode:
+    """Go by numbers of bands where the reference did, unless somebody says what the bands are.
+
+    A band set of the reference's says no more than its number does.
+    """
+    named = tuple(band.name for band in bands) not in PRESETS.values()
+    return "count" if from_reference and not named and not options.specialist_bands else "name"
+
+
+def _note_of_adaptation(spec: EnsembleSpec, options: ImportOptions) -> list[str]:
+    """Tell whom the other adaptation would give other bands, if nobody has chosen."""
+    if options.adaptation or options.specialist_bands:
+        return []
+    other: AdaptationMode = "name" if spec.adaptation == "count" else "count"
+    changed = [
+        specialist.name
+        for specialist, ours, theirs in zip(
+            spec.specialists,
+            spec.feature_sets(),
+            spec.model_copy(update={"adaptation": other}).feature_sets(),
+            strict=True,
+        )
+        if ours != theirs
+    ]
+    reason = ", as the reference does" if spec.adaptation == "count" else ", since they are named"
+    return changed and [
+        f"bands are matched by {spec.adaptation}{reason}; with --adaptation {other} "
+        f"{', '.join(changed)} would be run on other bands"
+    ]
+
+
+def _note_of_b8a(spec: EnsembleSpec, unnamed: Sequence[str]) -> list[str]:
+    """Tell whose thirteen bands were taken to be in the usual order, where others are in use."""
+    b8a, place = find(Band(name="B8A"), spec.input), S2_L1C.index("B8A")
+    guessed = [
+        specialist.name
+        for specialist, runs in zip(spec.specialists, spec.feature_sets(), strict=True)
+        if specialist.name in unnamed
+        and len(specialist.bands) == len(S2_L1C)
+        and any(run[place] == b8a for run in runs)
+    ]
+    eurosat = "B01,...,B08,B09,...,B12,B8A"
+    if spec.adaptation == "count":
+        otherwise = f"--bands {eurosat} --adaptation count"
+    else:
+        otherwise = f"--specialist-bands NAME={eurosat}"
+    return guessed and [
+        f"{', '.join(guessed)}: nothing says in which order the 13 bands are: B8A is taken to "
+        f"follow B08; if it is the last, as in EuroSAT, say {otherwise}"
+    ]
+
+
+def _selection(shared: State, header: Mapping[str, str], notes: list[str]) -> SelectionSpec:
+    if "selection" in header:
+        return SelectionSpec.model_validate_json(header["selection"])
+    weights = shared.get(SELECTION_WEIGHTS, torch.ones(1)).flatten()
+    if (weights != 1).any():
+        values = ", ".join(f"{float(value):g}" for value in weights)
+        notes.append(
+            f"the selection weights are {values}, but nothing says how they were used: every "
+            "specialist counts 1 (or say --top-k, --selection smooth, --scale-features)"
+        )
+    return SelectionSpec()
 
 
 def _normalisation(shared: State, header: Mapping[str, str], notes: list[str]) -> NormalisationMode:
@@ -270,12 +386,19 @@ def _normalisation(shared: State, header: Mapping[str, str], notes: list[str]) -
     return "none"
 
 
-def _fusion(shared: State, header: Mapping[str, str]) -> FusionMode:
+def _fusion(shared: State, header: Mapping[str, str], notes: list[str]) -> FusionMode:
     if "fusion" in header:
         return cast(FusionMode, header["fusion"])
     if "feature_fusion.0.weight" in shared:
         return "conv1x1"
-    return "mlp" if "feature_fusion.0.0.weight" in shared else "none"
+    if "feature_fusion.0.0.weight" in shared:
+        return "mlp"
+    if shared:
+        notes.append(
+            "no fusion tensors in the files: sets are concatenated (or say --fusion addition or "
+            "multiplication, which have none either)"
+        )
+    return "none"
 
 
 def _complete(shared: State, spec: EnsembleSpec, from_file: bool, notes: list[str]) -> State:

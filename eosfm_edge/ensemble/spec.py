@@ -18,13 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-from eosfm_edge.ensemble.adaptation import Indices, feature_sets
+from eosfm_edge.ensemble.adaptation import AdaptationMode, Indices, feature_sets
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.errors import UserError
 
 SPEC_NAME = "ensemble.json"
 SHARED_NAME = "ensemble.safetensors"
 SPECIALISTS_FOLDER = "specialists"
+_BUNDLE_HAS = "manifest.json"  # bundle.manifest, which reads it, imports this module
 LEVEL_STRIDES = (4, 8, 16, 32)
 LEVELS = range(len(LEVEL_STRIDES))
 
@@ -111,6 +112,7 @@ class EnsembleSpec(Strict):
     name: Name
     input: tuple[InputBand, ...] = Field(min_length=1)
     specialists: tuple[SpecialistSpec, ...] = Field(min_length=1)
+    adaptation: AdaptationMode = "name"
     normalisation: NormalisationMode
     projection: bool
     selection: SelectionSpec
@@ -128,7 +130,7 @@ class EnsembleSpec(Strict):
 
     def feature_sets(self) -> tuple[tuple[Indices, ...], ...]:
         """Return for each specialist the input's band indices of each of its runs."""
-        return tuple(feature_sets(s.bands, self.input) for s in self.specialists)
+        return tuple(feature_sets(s.bands, self.input, self.adaptation) for s in self.specialists)
 
 
 # How the parts of an ensemble travel in the header of a .safetensors file, as JSON strings.
@@ -141,9 +143,12 @@ def read_spec(directory: Path) -> EnsembleSpec:
     Raises:
         UserError: it is missing, is not JSON or breaks the schema.
     """
-    return read_json_model(
-        EnsembleSpec, directory / SPEC_NAME, what=f"an ensemble, which has {SPEC_NAME}"
-    )
+    what = f"an ensemble, which has {SPEC_NAME}"
+    if (directory / _BUNDLE_HAS).exists() and not (directory / SPEC_NAME).exists():
+        raise UserError(
+            f"{directory} is a bundle", expected=what, remedy="give what it was exported from"
+        )
+    return read_json_model(EnsembleSpec, directory / SPEC_NAME, what=what)
 
 
 def read_json_model(kind: type[Model], path: Path, *, what: str) -> Model:

@@ -6,6 +6,8 @@ one, and one for what they share. ``docs/ensemble.md`` is the format's page.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from eosfm_edge.ensemble.spec import (
 )
 from eosfm_edge.ensemble.state import check_shared, check_specialist
 from eosfm_edge.errors import UserError
-from eosfm_edge.files import atomic_directory, sha256_file
+from eosfm_edge.files import atomic_directory, cannot_write, sha256_file
 
 
 def load_ensemble(directory: Path) -> Ensemble:
@@ -86,9 +88,9 @@ def save_ensemble(
         for specialist, tensors in zip(describe.specialists, specialists, strict=True):
             path = scratch / specialist.weights
             path.parent.mkdir(exist_ok=True)
-            _save(tensors, path)
+            _save(tensors, path, directory)
             written.append(specialist.model_copy(update={"weights_sha256": sha256_file(path)}))
-        _save(shared, scratch / SHARED_NAME)
+        _save(shared, scratch / SHARED_NAME, directory)
         spec = describe.model_copy(
             update={
                 "specialists": tuple(written),
@@ -99,10 +101,19 @@ def save_ensemble(
     return spec
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _save(tensors: Mapping[str, Tensor], path: Path, target: Path) -> None:
     # Views into one storage and odd strides are normal in checkpoints; safetensors wants neither.
     plain = {
         key: torch.clone(value, memory_format=torch.contiguous_format)
         for key, value in tensors.items()
     }
-    save_file(plain, path)
+    try:
+        save_file(plain, path)
+    except SafetensorError as error:
+        raise cannot_write(target, _system_error(error)) from error
+
+
+def _system_error(error: SafetensorError) -> OSError | str:
+    """Return what the system said, of which safetensors keeps just the words and the number."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else str(error)

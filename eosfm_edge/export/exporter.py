@@ -39,6 +39,7 @@ from eosfm_edge.export.onnx import level_names, write_onnx
 from eosfm_edge.export.parity import TOLERANCE, check_native, check_onnx
 from eosfm_edge.export.ranges import measure_ranges
 from eosfm_edge.files import atomic_directory
+from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import Radiometry, open_scene
 
@@ -74,7 +75,7 @@ class ExportOptions:
 
 
 def export_bundle(
-    ensemble_directory: Path, scene: Path, bundle: Path, options: ExportOptions | None = None
+    ensemble_directory: Path, scene: SceneName, bundle: Path, options: ExportOptions | None = None
 ) -> Manifest:
     """Export an ensemble as a bundle.
 
@@ -154,7 +155,7 @@ def _tile(options: ExportOptions) -> Tile:
 
 
 def _real_tiles(
-    scene: Path, ensemble: Ensemble, size: int, options: ExportOptions
+    scene: SceneName, ensemble: Ensemble, size: int, options: ExportOptions
 ) -> tuple[list[FloatArray], list[FloatArray]]:
     """Return tiles to check parity on, and others for int8's scales."""
     count = PARITY_TILES + (CALIBRATION_TILES if options.precision == "int8" else 0)

@@ -213,5 +213,6 @@ def _write_errors(path: Path, needed: int) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield
-    except (RasterioError, CPLE_BaseError) as error:
+    except (RasterioError, CPLE_BaseError, SystemError) as error:
+        # SystemError is what rasterio makes of a failure of GDAL that GDAL says nothing about.
         raise cannot_write(path, error, needed) from error

@@ -20,6 +20,7 @@ from eosfm_edge.runtime.backends import Backend, open_backend, require_intact
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
 from eosfm_edge.runtime.quicklook import write_quicklook
 from eosfm_edge.runtime.tiles import COARSEST, TileAxis
+from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.scene import FloatImage, Mask, Radiometry, Scene, open_scene
 
 # A cell with fewer of its pixels valid than this becomes nodata.
@@ -77,7 +78,7 @@ class RunReport:
 
 def run_scene(
     bundle: Path,
-    scene_path: Path,
+    scene_path: SceneName,
     output: Path,
     options: RunOptions | None = None,
     *,
@@ -101,7 +102,8 @@ def run_scene(
     """
     options = options or RunOptions()
     started = time.monotonic()
-    require_outside(output, (bundle, scene_path))
+    inputs = (bundle, scene_path)
+    require_outside(output, [path for path in inputs if isinstance(path, Path)])
     manifest = read_manifest(bundle)
     overlap = _overlap(options.overlap, manifest.tile.size)
     contents = (*(f"{level.name}.tif" for level in manifest.levels), QUICKLOOK_NAME)

@@ -20,6 +20,10 @@ _RASTERS = {".tif", ".tiff", ".jp2", ".img", ".vrt", ".nc"}
 _BAND_IN_NAME = re.compile(r"(?:^|[_.-])(B\d{1,2}A?|VV|VH)(?=[_.-]|$)", re.IGNORECASE)
 
 
+# A path, or a name that GDAL knows and the file system does not: https://..., HDF5:"..."://...
+SceneName = Path | str
+
+
 @dataclass(frozen=True)
 class SceneBand:
     """One band of a scene: where it is stored and what it is."""
@@ -57,7 +61,7 @@ class SceneBand:
         return None if pair == (1.0, 0.0) else pair
 
 
-def open_bands(path: Path, names: Sequence[Band] | None) -> list[SceneBand]:
+def open_bands(path: SceneName, names: Sequence[Band] | None) -> list[SceneBand]:
     """Open the bands of a raster file, or of a folder of single-band files.
 
     Bands are known by ``names`` where given, else by the file's band descriptions or, in a
@@ -69,9 +73,10 @@ def open_bands(path: Path, names: Sequence[Band] | None) -> list[SceneBand]:
         UserError: nothing can be opened, ``names`` are not as many as the bands, or two files of
             one resolution are for the same band.
     """
-    bands = _open_folder(path) if path.is_dir() else _open_file(path)
+    folder = path if isinstance(path, Path) and path.is_dir() else None
+    bands = _open_folder(folder) if folder else _open_file(path)
     if names is not None:
-        if path.is_dir():
+        if folder:
             raise UserError(f"{path} is a folder: its files' names say what the bands are")
         if len(names) != len(bands):
             raise UserError(f"{path} has {len(bands)} bands", expected=f"{len(names)}, as named")
@@ -79,7 +84,9 @@ def open_bands(path: Path, names: Sequence[Band] | None) -> list[SceneBand]:
     return bands
 
 
-def match_bands(wanted: Sequence[Band], scene: Sequence[SceneBand], path: Path) -> list[SceneBand]:
+def match_bands(
+    wanted: Sequence[Band], scene: Sequence[SceneBand], path: SceneName
+) -> list[SceneBand]:
     """Return the scene's bands that the input wants, in the input's order.
 
     By name or wavelength where both sides know theirs, else by place if the number agrees.
@@ -96,7 +103,7 @@ def match_bands(wanted: Sequence[Band], scene: Sequence[SceneBand], path: Path) 
                 f"{', '.join(str(b.band) for b in scene)}",
                 expected=", ".join(str(band) for band in wanted),
                 remedy=f"add the files of {', '.join(missing)} to the folder"
-                if path.is_dir()
+                if isinstance(path, Path) and path.is_dir()
                 else "if its bands are called otherwise, name them in order with --bands",
             )
         matched = [scene[place] for place in places if place is not None]
@@ -118,18 +125,18 @@ def match_bands(wanted: Sequence[Band], scene: Sequence[SceneBand], path: Path) 
     return matched
 
 
-def _open(path: Path) -> DatasetReader:
+def _open(path: SceneName) -> DatasetReader:
     try:
         return rasterio.open(path)
     except RasterioIOError as error:
-        if not path.exists():
+        if isinstance(path, Path) and not path.exists():
             raise UserError(
                 f"{path} does not exist", expected="a raster file or a folder"
             ) from error
         raise UserError(f"cannot open {path} as a raster: {error}") from error
 
 
-def _open_file(path: Path) -> list[SceneBand]:
+def _open_file(path: SceneName) -> list[SceneBand]:
     dataset = _open(path)
     if dataset.count == 0:
         raise UserError(

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from rasterio.windows import Window
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
-from eosfm_edge.scene.bands import SceneBand, match_bands, open_bands
+from eosfm_edge.scene.bands import SceneBand, SceneName, match_bands, open_bands
 
 FloatImage = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -73,7 +72,7 @@ class Scene:
 
     def __init__(
         self,
-        path: Path,
+        path: SceneName,
         wanted: Sequence[InputBand],
         bands: Sequence[SceneBand],
         radiometry: Radiometry,
@@ -199,7 +198,7 @@ class Scene:
 
 @contextmanager
 def open_scene(
-    path: Path,
+    path: SceneName,
     wanted: Sequence[InputBand],
     *,
     names: Sequence[Band] | None = None,
@@ -208,8 +207,8 @@ def open_scene(
     """Open a scene for reading the bands that an ensemble or bundle takes.
 
     Args:
-        path: anything rasterio opens, or a folder of single-band files (see
-            :func:`~eosfm_edge.scene.bands.open_bands`).
+        path: anything rasterio opens, by path or by GDAL's name for it, or a folder of
+            single-band files (see :func:`~eosfm_edge.scene.bands.open_bands`).
         wanted: the input's bands.
         names: what the bands of a raster file are, if it does not say so itself.
         radiometry: scale and offset instead of the files', nodata beside theirs.
@@ -228,7 +227,7 @@ def open_scene(
                 band.dataset.close()
 
 
-def _warn_of_places(wanted: Sequence[Band], matched: Sequence[SceneBand], path: Path) -> None:
+def _warn_of_places(wanted: Sequence[Band], matched: Sequence[SceneBand], path: SceneName) -> None:
     if not all(band.band.known for band in matched) and all(band.known for band in wanted):
         warnings.warn(
             f"{path} does not say what its bands are: they are taken in order as "
@@ -299,7 +298,9 @@ def _require_north_up(bands: Sequence[SceneBand]) -> None:
             )
 
 
-def _common_grid(finest: Affine, bands: Sequence[SceneBand], path: Path) -> tuple[Affine, int, int]:
+def _common_grid(
+    finest: Affine, bands: Sequence[SceneBand], path: SceneName
+) -> tuple[Affine, int, int]:
     """Return the part of the finest grid whose pixel centres all bands cover."""
     bounds = [band.dataset.bounds for band in bands]
     inverse = ~finest

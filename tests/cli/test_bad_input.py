@@ -135,7 +135,31 @@ def test_a_name_that_is_no_bundle_s(ensemble: Path, scene: Path, out: Path, name
 
 def test_a_bundle_that_is_none(scene: Path, tmp_path: Path, out: Path) -> None:
     assert "manifest.json does not exist" in refused(out, "run", tmp_path, scene, "-o", out / "f")
+    assert "expected: a bundle, which has manifest.json" in refused(out, "verify", tmp_path)
     assert "neither an ensemble nor a bundle" in refused(out, "inspect", tmp_path)
+
+
+def test_an_ensemble_where_a_bundle_is_wanted(ensemble: Path, scene: Path, out: Path) -> None:
+    for arguments in (("run", ensemble, scene, "-o", out / "f"), ("verify", ensemble)):
+        message = refused(out, *arguments)
+        assert f"{ensemble} is an ensemble" in message
+        assert "expected: a bundle, which has manifest.json" in message
+        assert "eosfm-edge export" in message
+
+
+def test_something_else_where_an_ensemble_is_wanted(bundle: Path, scene: Path, out: Path) -> None:
+    message = refused(out, "export", bundle, "--scene", scene, "-o", out / "b.eosfm")
+    assert "expected: an ensemble, which has ensemble.json" in message
+
+
+def test_a_bundle_that_was_altered(bundle: Path, scene: Path, tmp_path: Path, out: Path) -> None:
+    altered = shutil.copytree(bundle, tmp_path / "altered.eosfm")
+    with (altered / "model.onnx").open("r+b") as file:
+        file.seek(100_000)
+        file.write(bytes(4096))
+    message = refused(out, "run", altered, scene, "-o", out / "f", code=1)
+    assert "altered.eosfm is not as it was exported" in message
+    assert "model.onnx was altered" in message
 
 
 def test_a_manifest_of_the_future(bundle: Path, scene: Path, tmp_path: Path, out: Path) -> None:
@@ -162,6 +186,7 @@ def test_an_output_that_cannot_be_made(bundle: Path, scene: Path, tmp_path: Path
         code, _, err = run("run", bundle, scene, "-o", place)
         assert code == 2
         assert f"cannot write {place}" in err
+        assert "MB are free" not in err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -192,17 +217,42 @@ def test_a_folder_with_other_things_is_never_replaced(
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_a_scene_in_the_output_is_not_deleted(bundle: Path, out: Path) -> None:
+    (out / "f").mkdir()
+    for name in ("level1.tif", "scene.tif"):
+        scene = write_scene(out / "f" / name, scene_pixels(13, 96, 96), S2_L1C)
+        code, _, err = run("run", bundle, scene, "-o", out / "f", "--overwrite")
+        assert code == 2
+        assert f"the input {scene} is in the output {out / 'f'}" in err
+        assert scene.exists()
+        scene.unlink()
+
+
+def test_a_source_in_the_output_is_not_deleted(ensemble: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(ensemble, tmp_path / "e")
+    source = copied / "specialists" / "encoder_1.safetensors"
+    arguments = ("import", source, "-o", copied, "--bands", "RGB", "--overwrite")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert f"the input {source} is in the output {copied}" in err
+    assert source.exists()
+
+
 def limit_file_size(size: int) -> str:
     """Return Python that makes every file stop growing at a size, as on a full disk."""
     return f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
 # The first is met when scratch space is taken, the second when the GeoTIFF is written.
-@pytest.mark.parametrize("size", [10_000, 2_300_000])
-def test_a_disk_that_is_full(bundle: Path, scene: Path, out: Path, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "why"), [(10_000, "File too large"), (2_300_000, "MB are free there")]
+)
+def test_files_that_cannot_be_so_large(
+    bundle: Path, scene: Path, out: Path, size: int, why: str
+) -> None:
     message = refused(out, "run", bundle, scene, "-o", out / "f", prelude=limit_file_size(size))
     assert "cannot write" in message
-    assert "MB are free there" in message
+    assert why in message
 
 
 def test_a_disk_that_is_full_at_export(ensemble: Path, scene: Path, out: Path) -> None:

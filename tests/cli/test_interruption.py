@@ -1,4 +1,4 @@
-"""Ctrl-C, and bugs: the documented exit code and nothing half-written."""
+"""Ctrl-C, SIGTERM, and bugs: the documented exit code and nothing half-written."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from support import scene_pixels, write_scene
 from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.errors import ExitCode
 
+SIGNALS = [
+    (signal.SIGINT, ExitCode.INTERRUPTED, "interrupted"),
+    (signal.SIGTERM, 143, "terminated"),
+]
 
+
+@pytest.mark.parametrize(("sent", "code", "word"), SIGNALS)
 @pytest.mark.parametrize("verb", ["run", "export"])
-def test_ctrl_c_in_the_middle_leaves_nothing(
-    verb: str, bundle: Path, ensemble: Path, tmp_path: Path
-) -> None:
+def test_an_end_in_the_middle_leaves_nothing(
+    verb: str, sent: signal.Signals, code: int, word: str, bundle: Path, ensemble: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     scene = write_scene(tmp_path / "large.tif", scene_pixels(13, 1500, 1500), S2_L1C)
     out = tmp_path / "outputs"
     out.mkdir()
@@ -29,10 +36,10 @@ def test_ctrl_c_in_the_middle_leaves_nothing(
     while process.poll() is None and not leftovers(out):  # the scratch folder: work has begun
         time.sleep(0.01)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == ExitCode.INTERRUPTED, err
-    assert "interrupted" in err
+    assert process.returncode == code, err
+    assert f"{word}; nothing was written" in err
     assert "Traceback" not in err
     assert leftovers(out) == []
 

@@ -65,6 +65,14 @@ def test_names_of_the_reference_inputs_give_the_same(
     assert feature_sets(named(*NAMES[wanted]), named(*NAMES[available])) == expected
 
 
+@pytest.mark.parametrize("wanted", NAMES)
+@pytest.mark.parametrize("available", NAMES)
+def test_by_count_names_are_not_looked_at(wanted: int, available: int) -> None:
+    expected = feature_sets(unknown(wanted), unknown(available))
+    named_sets = feature_sets(named(*NAMES[wanted]), named(*NAMES[available]), "count")
+    assert named_sets == expected
+
+
 def test_one_band_of_unknown_name_makes_it_a_matter_of_counts() -> None:
     assert feature_sets(named(*NAMES[3]), unknown(13)) == ((3, 2, 1), (7, 3, 2))
 

@@ -37,6 +37,16 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert "notes.ckpt is not a whole PyTorch file" in refusal(tmp_path, [path])
 
 
+@pytest.mark.parametrize(
+    "content", [b"epoch 1\n", b"{}", b"GIF89a", b"# Notes\n", b"PK\3\4" + b"0" * 60, b"\x80\x02}q"]
+)
+def test_nobody_is_told_to_load_it_without_care(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "odd.ckpt").write_bytes(content)
+    message = refusal(tmp_path, [tmp_path / "odd.ckpt"])
+    assert "odd.ckpt is not a whole PyTorch file" in message
+    assert "weights_only" not in message
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "nowhere.pth" in refusal(tmp_path, [tmp_path / "nowhere.pth"])
 
@@ -50,6 +60,7 @@ def with_(key: str, value: torch.Tensor) -> Callable[[State], State]:
 
 
 FC2 = "stages_2.blocks.5.mlp.fc2.weight"
+LAST_DW = "stages_3.blocks.1.conv_dw.weight"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +73,14 @@ FC2 = "stages_2.blocks.5.mlp.fc2.weight"
         (with_(FC2, torch.full((160, 640, 1, 1), torch.nan)), f"{FC2} has values that are not"),
         (with_(FC2, torch.ones(160, 640, 1, 1, dtype=torch.int8)), f"{FC2} is torch.int8"),
         (with_("stem_0.weight", torch.zeros(41, 3, 4, 4)), "stem_0.weight has shape (41, 3, 4, 4)"),
-        (without("stages_3.blocks.1.conv_dw.weight"), "no ConvNeXtV2 that timm knows"),
+        (without(LAST_DW), f"key {LAST_DW} is missing"),
+        (with_(LAST_DW, torch.zeros(41, 1, 7, 7)), f"{LAST_DW} has shape (41, 1, 7, 7)"),
+        (with_(LAST_DW, torch.zeros(3)), f"{LAST_DW} has shape (3,)"),
+        (
+            without("stages_0.blocks.0.conv_dw.weight"),
+            "stages_0.blocks.0.conv_dw.weight is missing",
+        ),
+        (with_("stem_0.weight", torch.zeros(40)), "stem_0.weight has shape (40,)"),
     ],
 )
 @pytest.mark.parametrize("kind", ["single", "ensemble"])
@@ -74,10 +92,6 @@ def test_tensors_that_do_not_fit_are_named(
     config = {"backbone": "timm_convnextv2_atto"}
     torch.save(state if kind == "single" else [(3, state, config)], path)
     message = refusal(tmp_path, [path])
-    if kind == "ensemble":
-        complaint = complaint.replace(
-            "no ConvNeXtV2 that timm knows", "key stages_3.blocks.1.conv_dw.weight is missing"
-        )
     assert "spoilt.pth" in message
     assert complaint in message
 
@@ -108,6 +122,36 @@ def test_encoders_must_be_numbered_from_0_without_gaps(tmp_path: Path) -> None:
     state = {f"encoders.{i}.{k}": v for i in (0, 2) for k, v in encoder_state(3).items()}
     torch.save(state, tmp_path / "gap.ckpt")
     assert "gap.ckpt: encoders.1 is missing" in refusal(tmp_path, [tmp_path / "gap.ckpt"])
+
+
+def test_an_encoder_without_a_stem_is_named(tmp_path: Path) -> None:
+    state = {f"encoders.{i}.{k}": v for i in (0, 1) for k, v in encoder_state(3).items()}
+    del state["encoders.1.stem_0.weight"]
+    torch.save(state, tmp_path / "e.ckpt")
+    message = refusal(tmp_path, [tmp_path / "e.ckpt"])
+    assert "e.ckpt encoders.1: key stem_0.weight is missing" in message
+
+
+def test_what_is_no_convnextv2_is_not_compared_with_one(tmp_path: Path) -> None:
+    torch.save({"stem_0.weight": torch.zeros(40, 3, 4, 4)}, tmp_path / "e.pth")
+    message = refusal(tmp_path, [tmp_path / "e.pth"])
+    assert "e.pth is no ConvNeXtV2 that timm knows" in message
+
+
+def test_a_key_that_does_not_belong_beside_a_single_encoder_is_named(tmp_path: Path) -> None:
+    state = {f"model.encoder.{k}": v for k, v in encoder_state(3).items()}
+    state["model.encoder.surplus.weight"] = torch.zeros(1)
+    torch.save({"state_dict": state}, tmp_path / "one.ckpt")
+    message = refusal(tmp_path, [tmp_path / "one.ckpt"])
+    assert "one.ckpt model.encoder: key surplus.weight does not belong" in message
+
+
+def test_what_is_kept_must_be_tensors(tmp_path: Path) -> None:
+    state: dict[str, object] = {f"model.encoder.{k}": v for k, v in encoder_state(3).items()}
+    state["model.encoder._extra_state"] = None
+    torch.save({"state_dict": state}, tmp_path / "one.ckpt")
+    message = refusal(tmp_path, [tmp_path / "one.ckpt"])
+    assert "one.ckpt: model.encoder._extra_state is a NoneType" in message
 
 
 def test_two_encoders_in_one_checkpoint_are_ambiguous(tmp_path: Path) -> None:

@@ -28,6 +28,18 @@ def test_an_empty_repeated_or_impossible_band_is_refused(text: str) -> None:
         parse_bands(text)
 
 
+@pytest.mark.parametrize("text", ["S2L1D", "s2l1", "S2-L1C", "S2", "RGB+S1", "Sentinel-2 L2A"])
+def test_what_looks_like_a_preset_is_no_band(text: str) -> None:
+    with pytest.raises(UserError, match="is no preset") as error:
+        parse_bands(text)
+    assert "S2L1C, S1S2L2A" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["VV", "B10", "red", "PAN", "HH", "SWIR", "665nm", "B04,S2"])
+def test_a_band_that_stands_alone_is_a_band(text: str) -> None:
+    assert parse_bands(text)
+
+
 def test_a_wavelength_finds_the_nearest_band_within_half_a_bandwidth() -> None:
     # Landsat 8: blue, green, red, near infrared
     landsat = [Band(wavelength_nm=nm) for nm in (482, 561, 655, 865)]

@@ -89,6 +89,22 @@ def test_a_file_may_end_anywhere(small: dict[str, bytes], name: str, tmp_path: P
             read_checkpoint(path)
 
 
+def test_a_name_that_is_cut_short_is_not_taken_for_code(
+    small: dict[str, bytes], tmp_path: Path
+) -> None:
+    whole = small["legacy.pth"]
+    for length in range(whole.index(b"ctorch._utils\n"), whole.index(b"OrderedDict") + 12):
+        (tmp_path / "cut.pth").write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"cut\.pth is not a whole PyTorch file"):
+            read_checkpoint(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize("code", [b"cos\nsystem\n.", b"\x80\x02cos\nsystem\n)R."])
+def test_a_whole_name_of_code_is_told_as_such(tmp_path: Path, code: bytes) -> None:
+    (tmp_path / "bomb.pth").write_bytes(code)
+    assert "it refers to os.system" in refusal(tmp_path, [tmp_path / "bomb.pth"])
+
+
 # A file of another pickle protocol than usual makes torch warn; here most such numbers are damage.
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", FORMATS)

@@ -7,16 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import S2_INPUT, State, encoder_state, write_pth
+from support import S2_INPUT, State, encoder_state, refusal, write_pth
 
-from eosfm_edge.ensemble.bands import RGB, Band
+from eosfm_edge.ensemble.bands import PRESETS, RGB, S2_L1C, Band
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import build_from_state
-from eosfm_edge.ensemble.spec import INPUT_ADAPTER, SelectionSpec, read_spec
+from eosfm_edge.ensemble.spec import INPUT_ADAPTER, InputBand, SelectionSpec, read_spec
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import load_ensemble
 
 S2 = ImportOptions(input=S2_INPUT)
+WIDTHS = (40, 80, 160, 320)
+# EuroSAT's order
+B8A_LAST = tuple(InputBand(name=name) for name in (*(n for n in S2_L1C if n != "B8A"), "B8A"))
+
+
+def named_bands(*names: str) -> tuple[Band, ...]:
+    return tuple(Band(name=name) for name in names)
 
 
 def whole_encoder(prefix: str) -> State:
@@ -74,7 +81,7 @@ def test_a_whole_encoder_comes_with_all_that_specialists_share(tmp_path: Path, p
     )
     imported = import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", S2)
     assert (imported.spec.normalisation, imported.spec.fusion) == ("batch", "conv1x1")
-    assert imported.notes == ()
+    assert not any("statistics" in note or "fusion" in note for note in imported.notes)
     loaded = load_ensemble(tmp_path / "out").state_dict()
     for key, value in state.items():
         name = key.removeprefix(prefix)
@@ -179,3 +186,140 @@ def test_other_sizes_are_known_by_their_tensors(tmp_path: Path) -> None:
     torch.save(encoder_state(13, backbone="convnextv2_femto"), tmp_path / "femto.pth")
     spec = import_ensemble([tmp_path / "femto.pth"], tmp_path / "out", S2).spec
     assert spec.specialists[0].backbone == "convnextv2_femto"
+
+
+def reference_checkpoint(path: Path, fused: bool) -> Path:
+    """Write what the reference makes of specialists of 13, 12 and 3 bands over a 13-band input.
+
+    It has no rule for 12 of 13, so that the fusion sees the first specialist once and the last
+    one twice.
+    """
+    state: State = {"encoder_selector.specialists_weights": torch.ones(3)}
+    for i, wanted in enumerate((13, 12, 3)):
+        state |= {f"encoders.{i}.{k}": v for k, v in encoder_state(wanted, seed=i).items()}
+        for level, width in enumerate(WIDTHS):
+            state[f"feature_normalizers.{i}.{level}.running_mean"] = torch.full((width,), 0.5)
+            state[f"feature_normalizers.{i}.{level}.running_var"] = torch.full((width,), 2.0)
+    if fused:
+        for level, width in enumerate(WIDTHS):
+            state[f"feature_fusion.{level}.weight"] = torch.randn(width, 3 * width, 1, 1)
+            state[f"feature_fusion.{level}.bias"] = torch.randn(width)
+    torch.save({"state_dict": {f"model.encoder.{k}": v for k, v in state.items()}}, path)
+    return path
+
+
+skipped_is_expected = pytest.mark.filterwarnings(
+    "ignore::eosfm_edge.ensemble.model.SpecialistSkippedWarning"
+)
+ALL_13 = tuple(range(13))
+TRUE_COLOUR_AND_INFRARED = ((3, 2, 1), (7, 3, 2))
+
+
+@skipped_is_expected
+@pytest.mark.parametrize("fused", [True, False], ids=["conv1x1", "none"])
+def test_a_reference_checkpoint_is_run_as_the_reference_runs_it(
+    tmp_path: Path, fused: bool
+) -> None:
+    source = reference_checkpoint(tmp_path / "a.ckpt", fused)
+    imported = import_ensemble([source], tmp_path / "out", S2)
+    assert imported.spec.adaptation == "count"
+    assert imported.spec.feature_sets() == ((ALL_13,), (), TRUE_COLOUR_AND_INFRARED)
+    assert any("--adaptation name" in note and "encoder_2" in note for note in imported.notes)
+    image = torch.rand(1, 13, 32, 32)
+    with torch.inference_mode():
+        (level, *_) = load_ensemble(tmp_path / "out")(image)
+    assert level.shape[1] == (40 if fused else 120)
+
+
+@skipped_is_expected
+@pytest.mark.parametrize(("wants", "available"), [(4, 12), (4, 13), (4, 14), (2, 5)])
+def test_an_ensemble_file_skips_what_the_reference_skips(
+    tmp_path: Path, wants: int, available: int
+) -> None:
+    source = write_pth(tmp_path / "e.pth", (3, wants))
+    names = next(names for names in PRESETS.values() if len(names) == available)
+    options = ImportOptions(input=tuple(InputBand(name=name) for name in names))
+    assert import_ensemble([source], tmp_path / "out", options).spec.feature_sets()[1] == ()
+
+
+def test_adaptation_by_name_can_be_asked_for(tmp_path: Path) -> None:
+    source = reference_checkpoint(tmp_path / "a.ckpt", fused=False)
+    options = ImportOptions(input=S2_INPUT, adaptation="name")
+    imported = import_ensemble([source], tmp_path / "out", options)
+    l2a = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12)
+    assert imported.spec.feature_sets() == ((ALL_13,), (l2a,), TRUE_COLOUR_AND_INFRARED)
+    assert not any("--adaptation" in note for note in imported.notes)
+
+
+def test_bands_that_the_user_names_are_matched_by_name(tmp_path: Path) -> None:
+    source = reference_checkpoint(tmp_path / "a.ckpt", fused=False)
+    imported = import_ensemble([source], tmp_path / "out", ImportOptions(input=B8A_LAST))
+    assert imported.spec.adaptation == "name"
+    assert imported.spec.feature_sets()[0] == ((0, 1, 2, 3, 4, 5, 6, 7, 12, 8, 9, 10, 11),)
+    assert any("--adaptation count" in note and "encoder_1" in note for note in imported.notes)
+
+
+def test_a_fusion_that_fits_by_count_only_says_so(tmp_path: Path) -> None:
+    source = reference_checkpoint(tmp_path / "a.ckpt", fused=True)
+    message = refusal(tmp_path, [source], ImportOptions(input=B8A_LAST))
+    assert "feature_fusion.0.weight has shape (40, 120, 1, 1)" in message
+    assert "--adaptation count" in message
+
+
+@skipped_is_expected
+def test_by_count_an_input_in_eurosats_order_goes_in_as_it_is(tmp_path: Path) -> None:
+    source = reference_checkpoint(tmp_path / "a.ckpt", fused=True)
+    options = ImportOptions(input=B8A_LAST, adaptation="count")
+    imported = import_ensemble([source], tmp_path / "out", options)
+    assert imported.spec.feature_sets()[0] == (ALL_13,)
+    assert not any("B8A" in note for note in imported.notes)
+
+
+def test_specialists_that_come_one_by_one_go_by_name(tmp_path: Path) -> None:
+    save_file(encoder_state(12), tmp_path / "l2a.safetensors")
+    imported = import_ensemble([tmp_path / "l2a.safetensors"], tmp_path / "out", S2)
+    assert imported.spec.adaptation == "name"
+    assert len(imported.spec.feature_sets()[0]) == 1
+
+
+@skipped_is_expected
+def test_trained_selection_weights_that_do_not_count_are_told(tmp_path: Path) -> None:
+    torch.save(whole_encoder("model.encoder."), tmp_path / "a.ckpt")
+    (note,) = [n for n in import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", S2).notes
+               if "selection" in n]  # fmt: skip
+    assert "0.25, 0.75" in note
+    assert "--top-k" in note
+    chosen = ImportOptions(input=S2_INPUT, selection=SelectionSpec(k=1))
+    notes = import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", chosen, overwrite=True).notes
+    assert not any("selection" in note for note in notes)
+
+
+@skipped_is_expected
+def test_an_encoder_without_a_fusion_may_have_had_one_without_tensors(tmp_path: Path) -> None:
+    source = reference_checkpoint(tmp_path / "a.ckpt", fused=False)
+    notes = import_ensemble([source], tmp_path / "out", S2).notes
+    assert any("--fusion addition" in note for note in notes)
+    chosen = ImportOptions(input=S2_INPUT, fusion="none")
+    notes = import_ensemble([source], tmp_path / "out", chosen, overwrite=True).notes
+    assert not any("--fusion" in note for note in notes)
+
+
+def test_the_place_of_b8a_is_a_guess_that_is_told(tmp_path: Path) -> None:
+    save_file(encoder_state(13), tmp_path / "silent.safetensors")
+    save_file(encoder_state(13), tmp_path / "named.safetensors", {"bands": "S2L1C"})
+    sources = [tmp_path / "silent.safetensors", tmp_path / "named.safetensors"]
+    notes = import_ensemble(sources, tmp_path / "out", S2).notes
+    (note,) = [note for note in notes if "B8A" in note]
+    assert note.startswith("silent: ")
+    assert "--specialist-bands" in note
+    options = ImportOptions(input=S2_INPUT, specialist_bands={"silent": named_bands(*S2_L1C)})
+    notes = import_ensemble(sources, tmp_path / "out", options, overwrite=True).notes
+    assert not any("B8A" in note for note in notes)
+
+
+def test_what_a_checkpoint_leaves_behind_need_not_be_tensors(tmp_path: Path) -> None:
+    state: dict[str, object] = {f"model.encoder.{k}": v for k, v in encoder_state(3).items()}
+    state |= {"metric._extra_state": None, "model.head.weight": torch.zeros(3, 3)}
+    torch.save({"state_dict": state}, tmp_path / "one.ckpt")
+    import_ensemble([tmp_path / "one.ckpt"], tmp_path / "out", S2)
+    assert len(load_ensemble(tmp_path / "out").sets) == 1

@@ -46,7 +46,7 @@ def test_options_reach_the_ensemble(command: Command, source: str, tmp_path: Pat
     code, message = command(
         source, "--bands", "S2L1C", "--scale", "1e-4", "--offset", "-0.1", "--nodata", "0",
         "--name", "mine", "--norm", "layer", "--selection", "smooth", "--scale-features",
-        "--specialist-bands", "encoder_2=B12,B11,B04",
+        "--specialist-bands", "encoder_1=S2L1C", "--specialist-bands", "encoder_2=B12,B11,B04",
     )  # fmt: skip
     assert (code, message) == (0, "")
     spec = read_spec(tmp_path / "out")
@@ -72,6 +72,12 @@ def test_options_reach_the_ensemble(command: Command, source: str, tmp_path: Pat
         (["--bands", "S2L1C", "--specialist-bands", "RGB"], "expected: NAME=BANDS"),
         (["--bands", "S2L1C", "--specialist-bands", "encoder_2=B04,B03"], "takes 3 bands"),
         (["--bands", "0nm"], "a wavelength of 0nm"),
+        (["--bands", "S2L1D"], "'S2L1D' is no preset"),
+        (["--bands", "S2L1C", "--nodata", "B99=0"], "--nodata 'B99=0': there is no band B99"),
+        (["--bands", "S2L1C", "--nodata", "B10=dark"], "expected: a number or 'none', or BAND="),
+        (["--bands", "S2L1C", "--fill", "none"], "expected: a number, or BAND="),
+        (["--bands", "S2L1C", "--fill", "inf"], "fill: Input should be a finite number"),
+        (["--fill", "2"], "--fill without --bands"),
         (["--bands", "VV,VH,B20,B21,B22"], "no specialist can be run on the input's 5 bands"),
     ],
 )
@@ -83,6 +89,40 @@ def test_wrong_use_is_told_and_writes_nothing(
     assert complaint in message
     assert "Traceback" not in message
     assert leftovers(tmp_path) == [source]
+
+
+def test_nodata_and_fill_can_differ_from_band_to_band(
+    command: Command, source: str, tmp_path: Path
+) -> None:
+    # Where there is no cirrus B10 is 0, and that is a measurement.
+    code, _ = command(
+        source, "--bands", "S2L1C", "--nodata", "b10=none", "--nodata", "0", "--fill", "900",
+        "--fill", "B10=12.5", "--fill", "B1=1500",
+    )  # fmt: skip
+    assert code == 0
+    bands = {band.name: band for band in read_spec(tmp_path / "out").input}
+    assert [name for name, band in bands.items() if band.nodata is None] == ["B10"]
+    assert {band.nodata for band in bands.values()} == {0, None}
+    assert (bands["B10"].fill, bands["B01"].fill, bands["B02"].fill) == (12.5, 1500, 900)
+
+
+def test_a_band_known_by_its_wavelength_is_called_so(command: Command, tmp_path: Path) -> None:
+    write_pth(tmp_path / "rgb.pth", (3,))
+    options = ["--bands", "665nm,560nm,490nm", "--nodata", "560nm=7"]
+    assert command("rgb.pth", *options)[0] == 0
+    assert [band.nodata for band in read_spec(tmp_path / "out").input] == [None, 7, None]
+
+
+@pytest.mark.filterwarnings("ignore::eosfm_edge.ensemble.model.SpecialistSkippedWarning")
+@pytest.mark.parametrize(("options", "runs"), [([], 0), (["--adaptation", "name"], 1)])
+def test_adaptation_is_the_references_unless_it_is_asked_for(
+    command: Command, tmp_path: Path, options: list[str], runs: int
+) -> None:
+    write_pth(tmp_path / "e.pth", (13, 12))
+    code, message = command("e.pth", "--bands", "S2L1C", *options)
+    assert code == 0
+    assert ("note: bands are matched by count" in message) == (not options)
+    assert len(read_spec(tmp_path / "out").feature_sets()[1]) == runs
 
 
 def test_an_output_that_exists_needs_overwrite(

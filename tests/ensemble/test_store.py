@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from support import S2_INPUT, encoder_state
 
 from eosfm_edge.ensemble import store
@@ -115,6 +117,40 @@ def test_a_disk_that_is_full_leaves_the_old_ensemble(
         import_ensemble([one.parent / "s2.pth"], copied, S2, overwrite=True)
     assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
     assert list(copied.parent.iterdir()) == [copied]
+
+
+def test_a_disk_that_fills_up_while_tensors_are_written_is_told(one: Path, tmp_path: Path) -> None:
+    # safetensors reports what the system says in an error of its own.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*full: File too large"):
+            import_ensemble([one.parent / "s2.pth"], tmp_path / "full", S2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_space_is_named_where_it_is_lacking(
+    one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(UserError, match=r"cannot write .*full: No space left on device; .* free"):
+        import_ensemble([one.parent / "s2.pth"], tmp_path / "full", S2)
+
+
+def test_a_bundle_is_told_from_an_ensemble(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is a bundle\n.*expected: an ensemble, which has ens"):
+        read_spec(tmp_path)
+
+
+def test_an_ensemble_from_before_adaptation_was_said_goes_by_name(copied: Path) -> None:
+    edit(copied, lambda content: content.pop("adaptation"))
+    assert read_spec(copied).adaptation == "name"
 
 
 def test_overwriting_leaves_nothing_of_the_old_ensemble(copied: Path, tmp_path: Path) -> None:

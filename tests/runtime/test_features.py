@@ -125,14 +125,21 @@ def test_a_plain_file_that_was_damaged_in_writing_is_found(
         finish(tmp_path, values)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        CPLE_AppDefinedError(3, 1, "_tiffWriteProc: No space left on device"),
+        SystemError("Unknown GDAL Error"),
+    ],
+)
 def test_gdal_s_own_errors_are_told(
-    values: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    values: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def failing(*_: object, **__: object) -> None:
-        raise CPLE_AppDefinedError(3, 1, "_tiffWriteProc: No space left on device")
+        raise error
 
     monkeypatch.setattr(rasterio.shutil, "copy", failing)
-    with pytest.raises(UserError, match=r"No space left on device; .* MB are free there"):
+    with pytest.raises(UserError, match=r"cannot write .* MB are free there"):
         finish(tmp_path, values)
 
 

@@ -50,7 +50,10 @@ def test_altered_weights_are_not_run(
 
 MISMATCHES: dict[str, tuple[Change, str]] = {
     "name": (lambda m: m["levels"][0].update(name="levelX"), r"no levelX|level1 of 120 x 24 x 24"),
-    "channels": (lambda m: m["levels"][0].update(channels=121), "expected: level1 of 121 x 24 x 24"),
+    "channels": (
+        lambda m: m["levels"][0].update(channels=121),
+        "level1 of 121 x 24 x 24",
+    ),
     "stride": (lambda m: m["levels"][0].update(stride=8), "expected: level1 of 120 x 12 x 12"),
     "tile": (lambda m: m["tile"].update(size=64), "expected: image of 13 x 64 x 64"),
     "bands": (lambda m: m["input"].append({**m["input"][0], "name": "B99"}), "image of 14 x 96"),

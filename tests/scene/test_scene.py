@@ -69,12 +69,12 @@ def read_all(scene: Scene) -> tuple[Array, Array]:
     return scene.read(0, 0, scene.width, scene.height)
 
 
-def read_file(path: Path, wanted: Sequence[InputBand], **options: Any) -> tuple[Array, Array]:
+def read_file(path: Path | str, wanted: Sequence[InputBand], **options: Any) -> tuple[Array, Array]:
     with open_scene(path, wanted, **options) as scene:
         return read_all(scene)
 
 
-def refusal(path: Path, wanted: Sequence[InputBand], **options: Any) -> str:
+def refusal(path: Path | str, wanted: Sequence[InputBand], **options: Any) -> str:
     with pytest.raises(UserError) as error, open_scene(path, wanted, **options) as scene:
         read_all(scene)
     return str(error.value)
@@ -232,6 +232,16 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "s.tif", texture(64, 64), names=["VV"], compress="DEFLATE")
     path.write_bytes(path.read_bytes()[:-2000])
     assert str(path) in refusal(path, inputs("VV"))
+
+
+def test_names_that_only_gdal_knows(tmp_path: Path) -> None:
+    pixels = texture(8, 8)
+    path = write(tmp_path / "s.tif", pixels, names=["VV"])
+    image, _ = read_file(f"GTIFF_DIR:1:{path}", inputs("VV"))
+    np.testing.assert_array_equal(image[0], pixels)
+    assert "https://127.0.0.1:9/none.tif" in refusal(
+        "/vsicurl/https://127.0.0.1:9/none.tif", inputs("VV")
+    )
 
 
 # ---- Windows ----
