@@ -117,7 +117,7 @@ def _ends_within(path: Path, name: str) -> bool:
         end = file.read().decode("latin-1")
     # Module and name are lines of a pickle: a name that is whole has a line end after it. Where
     # there is none, torch drops the last character of what it reads.
-    read = re.escape(name.rstrip(".")).replace(r"\.", r"[.\n]")
+    read = re.escape(name.removesuffix(".")).replace(r"\.", r"[.\n]")
     unread = r"\n?.?" if name.endswith(".") else r"[^\n]?"
     return re.search(rf"{read}{unread}\Z", end, re.DOTALL) is not None
 

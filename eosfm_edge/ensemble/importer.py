@@ -120,10 +120,7 @@ def import_ensemble(
     note_of_adaptation = _note_of_adaptation(spec, options) if from_reference else []
     notes += note_of_adaptation
     where = ", ".join(str(c.path) for c in checkpoints if c.shared) or "the ensemble"
-    try:
-        check_shared(shared, spec, where)
-    except UserError as error:
-        raise UserError(str(error), remedy="; ".join(note_of_adaptation)) from error
+    _check_shared(shared, spec, where, note_of_adaptation)
     # Building it is the last check: skipped specialists are warned of, and a fusion that
     # cannot work is refused, before anything is written.
     encoders = {
@@ -181,6 +178,18 @@ def _unique(names: list[str]) -> list[str]:
             candidate, n = f"{name[: _LONGEST_NAME - len(str(n)) - 1]}_{n}", n + 1
         result.append(candidate)
     return result
+
+
+def _check_shared(
+    shared: State, spec: EnsembleSpec, where: str, note_of_adaptation: Sequence[str]
+) -> None:
+    """As :func:`check_shared`; a fusion may not fit because it was trained on other sets."""
+    try:
+        check_shared(shared, spec, where)
+    except UserError as error:
+        if "feature_fusion." not in str(error):
+            raise
+        raise UserError(str(error), remedy="; ".join(note_of_adaptation)) from error
 
 
 def _check_order(header: Mapping[str, str], names: Sequence[str]) -> None:
