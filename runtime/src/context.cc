@@ -26,7 +26,7 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
                            ErrorText& error) {
   const eosfm_context_options defaults = EOSFM_CONTEXT_OPTIONS_INIT;
   const eosfm_context_options& given = options != nullptr ? *options : defaults;
-  if (given.struct_size != sizeof(eosfm_context_options)) {
+  if (given.struct_size < sizeof(eosfm_context_options)) {
     return error.fail(EOSFM_BAD_ARGUMENT, "the options' struct_size is %zu, expected %zu",
                       given.struct_size, sizeof(eosfm_context_options));
   }
@@ -277,7 +277,7 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
                                 const eosfm_run_options* options) {
   const eosfm_run_options defaults = EOSFM_RUN_OPTIONS_INIT;
   if (options == nullptr) options = &defaults;
-  if (options->struct_size != sizeof(eosfm_run_options) || options->deadline_ms < 0) {
+  if (options->struct_size < sizeof(eosfm_run_options) || options->deadline_ms < 0) {
     return error.fail(EOSFM_BAD_ARGUMENT, "the struct_size of the options is %zu, expected %zu, or "
                       "the deadline is below 0", options->struct_size, sizeof(eosfm_run_options));
   }

@@ -1,0 +1,119 @@
+// What the tests share: a bundle's files in memory, an image for it, and levels to fill.
+#ifndef EOSFM_TESTS_BUNDLE_H
+#define EOSFM_TESTS_BUNDLE_H
+
+#include <eosfm.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+struct BundleFiles {
+  std::vector<std::string> paths;
+  std::vector<std::vector<char>> contents;
+
+  explicit BundleFiles(const std::string& directory) {
+    add(directory, "chain.gguf");
+    for (const auto& entry : std::filesystem::directory_iterator(directory + "/specialists")) {
+      add(directory, "specialists/" + entry.path().filename().string());
+    }
+  }
+
+  std::vector<eosfm_file> views() const {
+    std::vector<eosfm_file> files;
+    for (size_t i = 0; i < paths.size(); ++i) {
+      files.push_back({paths[i].c_str(), contents[i].data(), contents[i].size()});
+    }
+    return files;
+  }
+
+ private:
+  void add(const std::string& directory, const std::string& path) {
+    std::ifstream in(directory + "/" + path, std::ios::binary);
+    paths.push_back(path);
+    contents.emplace_back(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
+  }
+};
+
+// Dense fp32 bands of stored values that change from pixel to pixel.
+struct TestImage {
+  int width;
+  int height;
+  std::vector<float> pixels;
+  std::vector<eosfm_band> bands;
+
+  TestImage(int count, int w, int h) : width(w), height(h) {
+    const size_t plane = static_cast<size_t>(w) * h;
+    pixels.resize(plane * count);
+    for (size_t i = 0; i < pixels.size(); ++i) {
+      pixels[i] = std::floor(100.0F + 60.0F * std::sin(0.013F * static_cast<float>(i % 7919)));
+    }
+    for (int b = 0; b < count; ++b) {
+      eosfm_band band = EOSFM_BAND_INIT;
+      band.data = pixels.data() + plane * b;
+      band.column_stride = sizeof(float);
+      band.row_stride = static_cast<ptrdiff_t>(sizeof(float)) * w;
+      bands.push_back(band);
+    }
+  }
+
+  eosfm_image view() const { return {sizeof(eosfm_image), bands.data(), bands.size()}; }
+};
+
+// Buffers of the levels' sizes, with room around them that must stay as it is.
+struct TestLevels {
+  static constexpr float kUntouched = -12345.0F;
+  static constexpr int kMargin = 3;
+  std::vector<float> buffers[EOSFM_LEVELS];
+  eosfm_level levels[EOSFM_LEVELS];
+  int channels[EOSFM_LEVELS];
+  int widths[EOSFM_LEVELS];
+  int heights[EOSFM_LEVELS];
+
+  TestLevels(const eosfm_model_info& info, int width, int height) {
+    for (int l = 0; l < EOSFM_LEVELS; ++l) {
+      channels[l] = info.channels[l];
+      widths[l] = width >> (l + 2);
+      heights[l] = height >> (l + 2);
+      eosfm_level level = EOSFM_LEVEL_INIT;
+      level.row_stride = widths[l] + kMargin;
+      level.channel_stride = level.row_stride * (heights[l] + kMargin);
+      buffers[l].assign(static_cast<size_t>(level.channel_stride) * channels[l] + kMargin, kUntouched);
+      level.data = buffers[l].data() + kMargin;
+      levels[l] = level;
+    }
+  }
+
+  float at(int level, int channel, int y, int x) const {
+    const eosfm_level& l = levels[level];
+    return l.data[channel * l.channel_stride + y * l.row_stride + x];
+  }
+
+  // How many floats outside the cells have changed, or inside have not.
+  size_t wrong(bool written) const {
+    size_t count = 0;
+    for (int l = 0; l < EOSFM_LEVELS; ++l) {
+      for (size_t i = 0; i < buffers[l].size(); ++i) {
+        const ptrdiff_t at = static_cast<ptrdiff_t>(i) - kMargin;
+        const bool cell = at >= 0 && at % levels[l].channel_stride / levels[l].row_stride < heights[l] &&
+                          at % levels[l].channel_stride % levels[l].row_stride < widths[l];
+        count += (buffers[l][i] != kUntouched) != (cell && written);
+      }
+    }
+    return count;
+  }
+
+  bool operator==(const TestLevels& other) const {
+    for (int l = 0; l < EOSFM_LEVELS; ++l) {
+      if (buffers[l] != other.buffers[l]) return false;
+    }
+    return true;
+  }
+};
+
+#endif
