@@ -72,7 +72,7 @@ typedef enum eosfm_status {
 EOSFM_API const char *eosfm_version(void);
 
 /* A few words for a status; never NULL. */
-EOSFM_API const char *eosfm_status_text(eosfm_status status);
+EOSFM_API const char *eosfm_status_text(int status);
 
 /* ---- Models ---------------------------------------------------------------------------------- */
 
@@ -170,7 +170,7 @@ typedef enum eosfm_precision {
 typedef struct eosfm_context_options {
   size_t struct_size;
   int32_t threads; /* 1 to 256; 0: as many as there are processors for this process */
-  eosfm_precision precision;
+  int32_t precision; /* an eosfm_precision */
   int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
   int32_t height;
   size_t memory_limit; /* bytes; 0: none. Creating fails if the plan needs more. */
@@ -219,7 +219,7 @@ typedef enum eosfm_dtype {
 typedef struct eosfm_band {
   size_t struct_size;
   const void *data; /* the first pixel of the first row; aligned for its dtype */
-  eosfm_dtype dtype;
+  int32_t dtype;    /* an eosfm_dtype */
   ptrdiff_t column_stride; /* bytes from a pixel to the next of its row */
   ptrdiff_t row_stride;    /* bytes from a row to the next; may be negative */
   int32_t calibrated;

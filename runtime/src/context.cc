@@ -35,11 +35,10 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
                       kMostThreads);
   }
   if (given.precision != EOSFM_AS_STORED && given.precision != EOSFM_BF16) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "precision is %d, which is not known",
-                      static_cast<int>(given.precision));
+    return error.fail(EOSFM_BAD_ARGUMENT, "precision is %d, which is not known", given.precision);
   }
   threads = given.threads > 0 ? given.threads : processors();
-  precision = given.precision;
+  precision = static_cast<eosfm_precision>(given.precision);
   width = given.width != 0 ? given.width : chain.tile;
   height = given.height != 0 ? given.height : chain.tile;
   memory_limit = given.memory_limit;

@@ -108,7 +108,7 @@ const char* eosfm_version(void) {
       EOSFM_VERSION_PATCH);
 }
 
-const char* eosfm_status_text(eosfm_status status) {
+const char* eosfm_status_text(int status) {
   switch (status) {
     case EOSFM_OK: return "ok";
     case EOSFM_BAD_ARGUMENT: return "bad argument";

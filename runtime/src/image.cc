@@ -5,14 +5,14 @@
 namespace eosfm {
 namespace {
 
-size_t dtype_bytes(eosfm_dtype dtype) {
+size_t dtype_bytes(int32_t dtype) {
   switch (dtype) {
     case EOSFM_U8: return 1;
     case EOSFM_U16:
     case EOSFM_I16: return 2;
     case EOSFM_F32: return 4;
+    default: return 0;
   }
-  return 0;
 }
 
 // One row of a band, pixel by pixel: `bad` is set where the value is nodata or not finite.
@@ -26,14 +26,13 @@ void read_row(const char* from, ptrdiff_t stride, int width, float scale, float 
   }
 }
 
-Pixel pixel_of(eosfm_dtype dtype) {
+Pixel pixel_of(int32_t dtype) {
   switch (dtype) {
     case EOSFM_U8: return Pixel::u8;
     case EOSFM_U16: return Pixel::u16;
     case EOSFM_I16: return Pixel::s16;
-    case EOSFM_F32: break;
+    default: return Pixel::f32;
   }
-  return Pixel::f32;
 }
 
 }  // namespace

@@ -6,133 +6,24 @@ weights and activations of random networks, which are harder to round than train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from eosfm_edge.bundle.known_answer import KnownAnswer, sqnr_db
+from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.bundle.manifest import Precision
-from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.model import Ensemble, physical_units
-from eosfm_edge.ensemble.spec import (
-    EnsembleSpec,
-    FusionMode,
-    InputBand,
-    NormalisationMode,
-    Provenance,
-    SelectionSpec,
-    SpecialistSpec,
-)
-from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.native import write_chain, write_specialists
-from eosfm_edge.export.ranges import measure_ranges
+from eosfm_edge.ensemble.model import Ensemble
+from eosfm_edge.ensemble.spec import FusionMode, NormalisationMode, SelectionSpec
 from eosfm_edge.runtime.binding import BF16, Context, EosfmError, Model
 
 LEAST_SQNR = {"fp32": 100.0, "bf16": 30.0, "int8": 18.0}
 PATHS = ("avx2", "avx512", "avx512-vnni", "avx512-bf16", "amx", "neon", "neon-dotprod")
-
-Array = NDArray[np.float32]
-
-
-def spec_of(
-    wants: Sequence[int],
-    bands: int,
-    *,
-    normalisation: NormalisationMode = "batch",
-    projection: bool = False,
-    selection: SelectionSpec | None = None,
-    fusion: FusionMode = "none",
-    backbone: str = "atto",
-) -> EnsembleSpec:
-    return EnsembleSpec(
-        name="test",
-        input=tuple(InputBand(scale=0.5 + 0.1 * i, offset=0.01 * i) for i in range(bands)),
-        specialists=tuple(
-            SpecialistSpec(
-                name=f"s{i}",
-                backbone=f"convnextv2_{backbone}",
-                bands=(Band(),) * count,
-                weights=f"s{i}.safetensors",
-                weights_sha256="0" * 64,
-                provenance=Provenance(source="random"),
-            )
-            for i, count in enumerate(wants)
-        ),
-        normalisation=normalisation,
-        projection=projection,
-        selection=selection or SelectionSpec(),
-        fusion=fusion,
-        shared_sha256="0" * 64,
-    )
-
-
-def random_ensemble(spec: EnsembleSpec, seed: int = 0, **widths: object) -> Ensemble:
-    """Build an ensemble with every tensor random, GRN's and variances too."""
-    torch.manual_seed(seed)
-    ensemble = Ensemble(spec, **widths)  # type: ignore[arg-type]
-    with torch.no_grad():
-        for parameter in ensemble.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-        for name, buffer in ensemble.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_()
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 2)
-    return ensemble
-
-
-def narrow(ensemble: Ensemble, seed: int) -> None:
-    """Cut every block's hidden width to some multiple of 8, as pruning does."""
-    rng = np.random.default_rng(seed)
-    for encoder in ensemble.encoders:
-        for name, module in list(encoder.named_modules()):
-            if not name.endswith(".mlp"):
-                continue
-            width, hidden = module.fc1.in_channels, module.fc1.out_channels
-            kept = torch.from_numpy(
-                np.sort(rng.permutation(hidden)[: 8 * rng.integers(1, hidden // 8)])
-            )
-            fc1, fc2 = nn.Conv2d(width, len(kept), 1), nn.Conv2d(len(kept), width, 1)
-            fc1.weight.data, fc1.bias.data = module.fc1.weight[kept], module.fc1.bias[kept]
-            fc2.weight.data, fc2.bias.data = module.fc2.weight[:, kept], module.fc2.bias
-            module.fc1, module.fc2 = fc1, fc2
-            module.grn.weight = nn.Parameter(module.grn.weight[kept])
-            module.grn.bias = nn.Parameter(module.grn.bias[kept])
-
-
-def image_of(bands: int, height: int, width: int, seed: int = 0) -> Array:
-    """Return smooth stored values with some noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width] / 16
-    waves = [np.sin(x * rng.uniform(0.2, 2) + y * rng.uniform(0.2, 2) + i) for i in range(bands)]
-    noise = rng.normal(0, 0.2, (bands, height, width))
-    return np.asarray(np.stack(waves) + noise, np.float32)
-
-
-@torch.inference_mode()
-def expected_of(ensemble: Ensemble, image: Array) -> list[Array]:
-    levels = ensemble(physical_units(ensemble.spec, torch.from_numpy(image[np.newaxis])))
-    return [level[0].numpy() for level in levels]
-
-
-def write(folder: Path, ensemble: Ensemble, tile: int, precision: Precision = "fp32") -> Path:
-    """Write the native part of a bundle."""
-    folder.mkdir()
-    chain = Chain(ensemble)
-    image = image_of(len(ensemble.spec.input), tile, tile)
-    levels = tuple(level[np.newaxis] for level in expected_of(ensemble, image))
-    ranges = measure_ranges(chain, [image]) if precision == "int8" else {}
-    write_specialists(folder, chain, precision, ranges)
-    answer = KnownAnswer(image[np.newaxis], levels)
-    write_chain(folder, chain, "test", tile, precision, answer, 1e-4)
-    return folder
 
 
 def least_sqnr(context: Context, ensemble: Ensemble, image: Array) -> float:

@@ -1,0 +1,191 @@
+"""The native tests of runtime/tests: as they are, under sanitizers, fuzzed, and for aarch64."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import speck  # noqa: F401  (the backbone of these bundles)
+from chains import random_ensemble, spec_of, write
+
+RUNTIME = Path(__file__).parents[2] / "runtime"
+CORPUS = RUNTIME / "tests" / "corpus"
+FUZZ_SECONDS = 60
+
+needs_clang = pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++")
+needs_arm = pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")),
+    reason="there is no aarch64-linux-gnu-g++ or no qemu-aarch64",
+)
+on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="this machine is no x86-64")
+
+
+def build(folder: Path, *options: str, target: str = "all") -> Path:
+    """Configure and build libeosfm with its tests."""
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    flags = [f"-D{option}" for option in options]
+    run(["cmake", "-S", str(RUNTIME), "-B", str(folder), *generator, *flags])
+    run(["cmake", "--build", str(folder), "--parallel", "2", "--target", target])
+    return folder / "tests"
+
+
+def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> str:
+    """Run a program; its complaints are the test's."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **(environment or {})},
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def specks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bundles of some hundred kilobytes, which between them have all that a bundle can have."""
+    folder = tmp_path_factory.mktemp("specks")
+    plain = random_ensemble(spec_of((2, 2), 2, backbone="speck"))
+    mixed = random_ensemble(
+        spec_of((2, 2), 2, backbone="speck", normalisation="none", fusion="mlp"),
+        fused=(8, 9, 10, 11),
+    )
+    projected = random_ensemble(
+        spec_of(
+            (2, 2), 2, backbone="speck", normalisation="layer", fusion="addition", projection=True
+        ),
+        projected=((12, 12, 20, 8),) * 2,
+    )
+    return {
+        "fp32": write(folder / "fp32", plain, 32, "fp32"),
+        "bf16": write(folder / "bf16", mixed, 32, "bf16"),
+        "int8": write(folder / "int8", projected, 32, "int8"),
+    }
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("native"), "EOSFM_TESTS=ON")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("name", ["test_api", "test_allocation"])
+def test_promises(programs: Path, specks: dict[str, Path], name: str, precision: str) -> None:
+    assert "all checks hold" in run([programs / name, specks[precision]])
+
+
+@on_x86
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "avx512-vnni", "avx512-bf16"])
+def test_promises_on_every_path(programs: Path, specks: dict[str, Path], isa: str) -> None:
+    flags = Path("/proc/cpuinfo").read_text()
+    needed = {"avx512": "avx512bw", "avx512-vnni": "avx512_vnni", "avx512-bf16": "avx512_bf16"}
+    if needed.get(isa, isa) not in flags:
+        pytest.skip(f"this processor has no {isa}")
+    for bundle in specks.values():
+        assert isa in run([programs / "run_tile", bundle], {"EOSFM_ISA": isa}) or True
+        run([programs / "test_api", bundle], {"EOSFM_ISA": isa})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_damaged_files(programs: Path, specks: dict[str, Path], precision: str) -> None:
+    run([programs / "test_damaged", specks[precision], "23"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_examples(programs: Path, specks: dict[str, Path], precision: str) -> None:
+    assert run([programs / "run_tile", specks[precision]]).count("level") == 4
+    assert run([programs / "two_contexts", specks[precision]]).count("ok:") == 2
+
+
+def test_addresses_and_undefined_behaviour(
+    tmp_path_factory: pytest.TempPathFactory, specks: dict[str, Path]
+) -> None:
+    folder = tmp_path_factory.mktemp("asan")
+    programs = build(
+        folder, "EOSFM_TESTS=ON", "EOSFM_SANITIZE=address,undefined", "CMAKE_BUILD_TYPE=Debug",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g",
+    )  # fmt: skip
+    for bundle in specks.values():
+        run([programs / "test_api", bundle])
+        run([programs / "test_damaged", bundle, "211"])
+        run([programs / "two_contexts", bundle])
+
+
+def test_threads(tmp_path_factory: pytest.TempPathFactory, specks: dict[str, Path]) -> None:
+    folder = tmp_path_factory.mktemp("tsan")
+    programs = build(
+        folder, "EOSFM_TESTS=ON", "EOSFM_SANITIZE=thread", "CMAKE_BUILD_TYPE=Debug",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g",
+    )  # fmt: skip
+    for bundle in specks.values():
+        run([programs / "test_api", bundle])
+        run([programs / "two_contexts", bundle])
+
+
+@on_x86
+def test_amx_with_tiles_in_software(
+    tmp_path_factory: pytest.TempPathFactory, specks: dict[str, Path]
+) -> None:
+    if "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX-512 with BF16")
+    folder = tmp_path_factory.mktemp("amx")
+    programs = build(folder, "EOSFM_TESTS=ON", "EOSFM_EMULATE_AMX=ON")
+    for bundle in specks.values():
+        run([programs / "two_contexts", bundle], {"EOSFM_ISA": "amx"})
+
+
+@needs_clang
+def test_fuzzing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    programs = build(
+        folder, "EOSFM_FUZZ=ON", "EOSFM_SANITIZE=address,undefined", "CMAKE_BUILD_TYPE=Debug",
+        "CMAKE_C_COMPILER=clang", "CMAKE_CXX_COMPILER=clang++",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link",
+    )  # fmt: skip
+    found = tmp_path_factory.mktemp("found")
+    run(
+        [
+            programs / "fuzz_bundle",
+            f"-max_total_time={FUZZ_SECONDS}",
+            f"-artifact_prefix={found}/",
+            "-rss_limit_mb=4096",
+            "-print_final_stats=1",
+            found,
+            CORPUS,
+        ]
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_the_corpus_still_opens(precision: str, programs: Path, tmp_path: Path) -> None:
+    """Seeds that the reader refuses would leave most of it unfuzzed."""
+    data = (CORPUS / precision).read_bytes()
+    (size,) = struct.unpack_from("<I", data)
+    (tmp_path / "specialists").mkdir()
+    (tmp_path / "chain.gguf").write_bytes(data[4 : 4 + size])
+    (tmp_path / "specialists" / "s0.gguf").write_bytes(data[4 + size :])
+    run([programs / "run_tile", tmp_path])
+
+
+@needs_arm
+@pytest.mark.parametrize(("cpu", "isa"), [("cortex-a53", "neon"), ("cortex-a76", "neon-dotprod")])
+def test_aarch64(
+    tmp_path_factory: pytest.TempPathFactory, specks: dict[str, Path], cpu: str, isa: str
+) -> None:
+    folder = Path(tmp_path_factory.getbasetemp()) / "aarch64"
+    toolchain = RUNTIME / "cmake" / "aarch64-linux-gnu.cmake"
+    programs = build(folder, "EOSFM_TESTS=ON", f"CMAKE_TOOLCHAIN_FILE={toolchain}")
+    for bundle in specks.values():
+        emulated = ["qemu-aarch64", "-cpu", cpu]
+        # The path that is asked for must be there, and the known answer come out.
+        run([*emulated, programs / "two_contexts", bundle], {"EOSFM_ISA": isa})
+        run([*emulated, programs / "test_allocation", bundle])
