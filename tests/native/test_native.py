@@ -6,17 +6,13 @@ import os
 import platform
 import shutil
 import struct
-import subprocess
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-import speck  # noqa: F401  (the backbone of these bundles)
-from chains import random_ensemble, spec_of, write
+from programs import RUNTIME, build, run
 
-RUNTIME = Path(__file__).parents[2] / "runtime"
 CORPUS = RUNTIME / "tests" / "corpus"
-FUZZ_SECONDS = 60
+FUZZ_SECONDS = int(os.environ.get("EOSFM_FUZZ_SECONDS", "60"))
 
 needs_clang = pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++")
 needs_arm = pytest.mark.skipif(
@@ -24,52 +20,6 @@ needs_arm = pytest.mark.skipif(
     reason="there is no aarch64-linux-gnu-g++ or no qemu-aarch64",
 )
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="this machine is no x86-64")
-
-
-def build(folder: Path, *options: str, target: str = "all") -> Path:
-    """Configure and build libeosfm with its tests."""
-    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    flags = [f"-D{option}" for option in options]
-    run(["cmake", "-S", str(RUNTIME), "-B", str(folder), *generator, *flags])
-    run(["cmake", "--build", str(folder), "--parallel", "2", "--target", target])
-    return folder / "tests"
-
-
-def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> str:
-    """Run a program; its complaints are the test's."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, **(environment or {})},
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
-
-
-@pytest.fixture(scope="session")
-def specks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Bundles of some hundred kilobytes, which between them have all that a bundle can have."""
-    folder = tmp_path_factory.mktemp("specks")
-    plain = random_ensemble(spec_of((2, 2), 2, backbone="speck"))
-    mixed = random_ensemble(
-        spec_of((2, 2), 2, backbone="speck", normalisation="none", fusion="mlp"),
-        fused=(8, 9, 10, 11),
-    )
-    projected = random_ensemble(
-        spec_of(
-            (2, 2), 2, backbone="speck", normalisation="layer", fusion="addition", projection=True
-        ),
-        projected=((12, 12, 20, 8),) * 2,
-    )
-    return {
-        "fp32": write(folder / "fp32", plain, 32, "fp32"),
-        "bf16": write(folder / "bf16", mixed, 32, "bf16"),
-        "int8": write(folder / "int8", projected, 32, "int8"),
-    }
 
 
 @pytest.fixture(scope="session")
@@ -149,7 +99,7 @@ def test_fuzzing(tmp_path_factory: pytest.TempPathFactory) -> None:
     programs = build(
         folder, "EOSFM_FUZZ=ON", "EOSFM_SANITIZE=address,undefined", "CMAKE_BUILD_TYPE=Debug",
         "CMAKE_C_COMPILER=clang", "CMAKE_CXX_COMPILER=clang++",
-        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link", target="fuzz_bundle",
     )  # fmt: skip
     found = tmp_path_factory.mktemp("found")
     run(
@@ -188,4 +138,4 @@ def test_aarch64(
         emulated = ["qemu-aarch64", "-cpu", cpu]
         # The path that is asked for must be there, and the known answer come out.
         run([*emulated, programs / "two_contexts", bundle], {"EOSFM_ISA": isa})
-        run([*emulated, programs / "test_allocation", bundle])
+        run([*emulated, programs / "test_api", bundle])

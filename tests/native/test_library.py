@@ -1,0 +1,97 @@
+"""What is installed: symbols, what it needs, size, and programs that are built against it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from programs import RUNTIME, run
+
+EXAMPLES = RUNTIME / "examples"
+
+CMAKE_PROJECT = """
+cmake_minimum_required(VERSION 3.20)
+project(user C CXX)
+find_package(eosfm 0.1 REQUIRED)
+add_executable(run_tile {examples}/run_tile.c)
+target_link_libraries(run_tile eosfm::shared)
+add_executable(two_contexts {examples}/two_contexts.cc)
+target_link_libraries(two_contexts eosfm::static)
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Libeosfm installed by `make install`, as its page says."""
+    folder = tmp_path_factory.mktemp("install")
+    prefix = folder / "prefix"
+    run(["cmake", "-S", RUNTIME, "-B", folder / "build", f"-DCMAKE_INSTALL_PREFIX={prefix}"])
+    run(["make", "-C", folder / "build", "-j2", "install"])
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def library(installed: Path) -> Path:
+    return next(installed.glob("lib*/**/libeosfm.so"))
+
+
+def test_only_the_header_s_functions_are_exported(library: Path) -> None:
+    lines = run(["nm", "-D", "--defined-only", library]).splitlines()
+    exported = sorted(line.split()[-1] for line in lines)
+    assert exported == (RUNTIME / "symbols.txt").read_text().split()
+    header = (RUNTIME / "include" / "eosfm.h").read_text()
+    declared = re.findall(r"EOSFM_API [^;(]*?(eosfm_\w+)\(", header)
+    assert sorted(declared) == exported
+    assert len(exported) <= 25
+
+
+def test_it_needs_nothing_but_the_system(library: Path) -> None:
+    dynamic = run(["readelf", "-dW", library])
+    needed = set(re.findall(r"NEEDED.*\[(.*)\]", dynamic))
+    assert needed <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2"}
+    assert re.search(r"SONAME.*\[libeosfm\.so\.0\]", dynamic)
+    stack = next(line for line in run(["readelf", "-lW", library]).splitlines() if "STACK" in line)
+    assert "RWE" not in stack
+
+
+def test_it_is_small(library: Path, tmp_path: Path) -> None:
+    run(["strip", "-o", tmp_path / "stripped.so", library])
+    assert (tmp_path / "stripped.so").stat().st_size <= 1 << 20
+
+
+def test_the_header_is_c99_and_cpp(installed: Path, tmp_path: Path) -> None:
+    include = f"-I{installed / 'include'}"
+    strict = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only", include]
+    run(["gcc", "-std=c99", *strict, EXAMPLES / "run_tile.c"])
+    run(["g++", "-std=c++11", *strict, "-x", "c++", installed / "include" / "eosfm.h"])
+    run(["g++", "-std=c++17", *strict, EXAMPLES / "two_contexts.cc"])
+
+
+def test_pkg_config(
+    installed: Path, library: Path, specks: dict[str, Path], tmp_path: Path
+) -> None:
+    if shutil.which("pkg-config") is None:
+        pytest.skip("there is no pkg-config")
+    found = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "libeosfm"],
+        env={**os.environ, "PKG_CONFIG_PATH": str(library.parent / "pkgconfig")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    flags = found.stdout.split()
+    run(["gcc", "-std=c99", EXAMPLES / "run_tile.c", *flags, "-o", tmp_path / "run_tile"])
+    run([tmp_path / "run_tile", specks["fp32"]], {"LD_LIBRARY_PATH": str(library.parent)})
+
+
+def test_find_package(installed: Path, specks: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(CMAKE_PROJECT.format(examples=EXAMPLES))
+    build = tmp_path / "build"
+    run(["cmake", "-S", tmp_path, "-B", build, f"-DCMAKE_PREFIX_PATH={installed}"])
+    run(["cmake", "--build", build])
+    run([build / "run_tile", specks["int8"]])
+    run([build / "two_contexts", specks["bf16"]])
