@@ -223,6 +223,7 @@ eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
       !active_runs_.allocate(model->chain.runs.size())) {
     return text.no_memory("the context");
   }
+  memset(block_.data(), 0, needed);  // so that no run waits for the system to find pages
   Layout layout(block_.data());
   memory_.lay_out(layout, settings, model->chain, *packed_, *model->kernels);
   const size_t plane = static_cast<size_t>(settings.width) * settings.height;

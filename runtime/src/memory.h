@@ -21,41 +21,24 @@ constexpr size_t round_up(size_t value, size_t multiple) {
 class Block {
  public:
   Block() = default;
-  Block(Block&& other) noexcept : data_(other.data_), size_(other.size_) {
-    other.data_ = nullptr;
-    other.size_ = 0;
-  }
-  Block& operator=(Block&& other) noexcept {
-    if (this != &other) {
-      free(data_);
-      data_ = other.data_;
-      size_ = other.size_;
-      other.data_ = nullptr;
-      other.size_ = 0;
-    }
-    return *this;
-  }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
-  ~Block() { free(data_); }
+  ~Block() { free(memory_); }
 
-  // Returns whether there was memory.
+  // Returns whether there was memory. Called once. Large blocks come as the system's zero pages, which
+  // nobody has to write.
   bool allocate(size_t size) {
-    void* fresh = nullptr;
-    if (posix_memalign(&fresh, kAlignment, round_up(size ? size : 1, kAlignment)) != 0) return false;
-    memset(fresh, 0, size);
-    free(data_);
-    data_ = static_cast<char*>(fresh);
-    size_ = size;
+    memory_ = calloc(1, size + kAlignment);
+    if (memory_ == nullptr) return false;
+    data_ = reinterpret_cast<char*>(round_up(reinterpret_cast<uintptr_t>(memory_), kAlignment));
     return true;
   }
 
   char* data() const { return data_; }
-  size_t size() const { return size_; }
 
  private:
+  void* memory_ = nullptr;
   char* data_ = nullptr;
-  size_t size_ = 0;
 };
 
 // Lays out parts of one block. Used twice with the same calls: first without a block, to learn the

@@ -134,21 +134,28 @@ const float* Packer::pack_rows(const Tensor& tensor, int rows, int columns, int 
 eosfm_status Packer::pack_words(const MatrixSource& source, const RowGroup* groups, int count,
                                 Matrix* matrix) {
   const int columns = matrix->columns;
-  const int padded = matrix->vectors * kernels_.lanes;
   const int per_word = elements_per_word(matrix->storage);
-  const PanelSplit split(matrix->vectors, kernels_.panel_vectors);
   Array<uint32_t> words;
   Array<int32_t> sums;
-  if (!words.allocate(padded) || !sums.allocate(padded)) return error_.no_memory("packing weights");
+  if (!words.allocate(columns) || !sums.allocate(columns)) return error_.no_memory("packing weights");
 
+  // fp32 rows are in the file as the panels want them.
+  const bool verbatim =
+      source.weight.type == TensorType::f32 && matrix->storage == Storage::f32;
   int group = 0;
   int in_group = 0;
   int64_t row = 0;
   for (int k = 0; k < matrix->k_words; ++k) {
-    memset(words.begin(), 0, static_cast<size_t>(padded) * sizeof(uint32_t));
+    const void* ready = nullptr;
+    if (!verbatim) memset(words.begin(), 0, static_cast<size_t>(columns) * sizeof(uint32_t));
     for (int place = 0; place < per_word && group < count; ++place) {
       if (in_group < groups[group].rows) {
-        merge_row(source.weight, row, matrix->storage, place, words.begin());
+        if (verbatim) {
+          ready = source.weight.data + row * columns * sizeof(float);
+        } else {
+          merge_row(source.weight, row, matrix->storage, place, words.begin());
+          ready = words.begin();
+        }
         if (is_integer(matrix->storage)) {
           const int8_t* from = reinterpret_cast<const int8_t*>(source.weight.data) + row * columns;
           for (int c = 0; c < columns; ++c) sums[c] += from[c];
@@ -160,17 +167,25 @@ eosfm_status Packer::pack_words(const MatrixSource& source, const RowGroup* grou
         ++group;
       }
     }
-    uint32_t* panel = matrix->words;
-    const uint32_t* from = words.begin();
-    for (int p = 0; p < split.count; ++p) {
-      const size_t width = static_cast<size_t>(split.width(p)) * kernels_.lanes;
-      memcpy(panel + static_cast<size_t>(k) * width, from, width * sizeof(uint32_t));
-      panel += static_cast<size_t>(matrix->k_words) * width;
-      from += width;
-    }
+    if (ready != nullptr) copy_to_panels(static_cast<const char*>(ready), k, matrix);
   }
   pack_bias(source, matrix, sums.begin());
   return EOSFM_OK;
+}
+
+// One row of words to its place in every panel.
+void Packer::copy_to_panels(const char* words, int k, Matrix* matrix) {
+  const PanelSplit split(matrix->vectors, kernels_.panel_vectors);
+  uint32_t* panel = matrix->words;
+  int column = 0;
+  for (int p = 0; p < split.count; ++p) {
+    const int width = split.width(p) * kernels_.lanes;
+    const int used = matrix->columns - column < width ? matrix->columns - column : width;
+    memcpy(panel + static_cast<size_t>(k) * width, words + sizeof(uint32_t) * column,
+           static_cast<size_t>(used) * sizeof(uint32_t));
+    panel += static_cast<size_t>(matrix->k_words) * width;
+    column += width;
+  }
 }
 
 // Stored activations are a = q - shift, and stand for (q - zero) * scale.

@@ -52,6 +52,7 @@ class Packer {
  private:
   eosfm_status pack_words(const MatrixSource& source, const RowGroup* groups, int count,
                           Matrix* matrix);
+  void copy_to_panels(const char* words, int k, Matrix* matrix);
   void pack_bias(const MatrixSource& source, Matrix* matrix, const int32_t* sums);
 
   const Gguf& file_;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <ctime>
 #include <limits>
 #include <string>
 #include <thread>
@@ -425,6 +426,16 @@ void one_model_in_many_threads() {
   CHECK(same.load() == 12);
 }
 
+// Threads that wait take no time of the processor: three that did would take more than a second here.
+void idle_threads_sleep() {
+  Opened o(4);
+  o.run(o.image());
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const std::clock_t before = std::clock();
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  CHECK(static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC < 0.1);
+}
+
 void log_lines(void* user, eosfm_log_level level, const char* text) {
   static_cast<std::vector<std::string>*>(user)->push_back(std::to_string(level) + " " + text);
 }
@@ -462,6 +473,7 @@ int main(int argc, char** argv) {
   deadlines();
   another_thread_cancels();
   one_model_in_many_threads();
+  idle_threads_sleep();
   logging();
   return report();
 }

@@ -86,7 +86,7 @@ def narrow(ensemble: Ensemble, seed: int) -> None:
                 continue
             width, hidden = module.fc1.in_channels, module.fc1.out_channels
             kept = torch.from_numpy(
-                np.sort(rng.permutation(hidden)[: 8 * rng.integers(1, hidden // 8)])
+                np.sort(rng.permutation(hidden)[: 8 * rng.integers(1, hidden // 8 + 1)])
             )
             fc1, fc2 = nn.Conv2d(width, len(kept), 1), nn.Conv2d(len(kept), width, 1)
             fc1.weight.data, fc1.bias.data = module.fc1.weight[kept], module.fc1.bias[kept]

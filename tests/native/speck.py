@@ -1,7 +1,11 @@
-"""A ConvNeXtV2 of a few kilobytes, so that tests can damage a bundle at every byte."""
+"""ConvNeXtV2 networks that timm does not list, made known to it and to the ensemble.
+
+``convnextv2_speck`` is of a few kilobytes, so that tests can damage a bundle at every byte.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from timm.models import register_model
@@ -9,17 +13,28 @@ from timm.models.convnext import ConvNeXt, _create_convnext
 
 from eosfm_edge.ensemble.specialist import ARCHITECTURES
 
-DEPTHS, WIDTHS = (1, 1, 2, 1), (8, 16, 24, 16)
+
+def register(name: str, depths: Sequence[int], widths: Sequence[int]) -> str:
+    """Make ``convnextv2_NAME`` known; returns ``NAME``."""
+
+    def build(pretrained: bool = False, **options: Any) -> ConvNeXt:
+        shape = {"depths": tuple(depths), "dims": tuple(widths)}
+        model: ConvNeXt = _create_convnext(
+            "convnextv2_atto",
+            pretrained=False,
+            **shape,
+            use_grn=True,
+            ls_init_value=None,
+            conv_mlp=True,
+            **options,
+        )
+        return model
+
+    build.__name__ = f"convnextv2_{name}"
+    if build.__name__ not in ARCHITECTURES:
+        register_model(build)
+        ARCHITECTURES[build.__name__] = (tuple(depths), tuple(widths))
+    return name
 
 
-@register_model
-def convnextv2_speck(pretrained: bool = False, **options: Any) -> ConvNeXt:
-    """Build the model, as timm builds its own."""
-    shape = {"depths": DEPTHS, "dims": WIDTHS, "use_grn": True, "ls_init_value": None}
-    model: ConvNeXt = _create_convnext(
-        "convnextv2_atto", pretrained=False, **shape, conv_mlp=True, **options
-    )
-    return model
-
-
-ARCHITECTURES["convnextv2_speck"] = (DEPTHS, WIDTHS)
+SPECK = register("speck", (1, 1, 2, 1), (8, 16, 24, 16))

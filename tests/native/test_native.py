@@ -41,7 +41,6 @@ def test_promises_on_every_path(programs: Path, specks: dict[str, Path], isa: st
     if needed.get(isa, isa) not in flags:
         pytest.skip(f"this processor has no {isa}")
     for bundle in specks.values():
-        assert isa in run([programs / "run_tile", bundle], {"EOSFM_ISA": isa}) or True
         run([programs / "test_api", bundle], {"EOSFM_ISA": isa})
 
 

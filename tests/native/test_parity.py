@@ -14,6 +14,7 @@ import torch
 from chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from speck import register
 from torch import Tensor
 
 from eosfm_edge.bundle.known_answer import sqnr_db
@@ -75,25 +76,32 @@ def test_sizes_that_timm_knows(tmp_path: Path, backbone: str) -> None:
         assert least_sqnr(context, ensemble, image_of(2, 64, 64, seed=1)) >= LEAST_SQNR["fp32"]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**31),
     bands=st.sampled_from([1, 2, 3, 5, 12]),
     height=st.integers(1, 5),
     width=st.integers(1, 8),
+    depths=st.tuples(*[st.integers(1, 3)] * 4),
+    widths=st.tuples(*[st.integers(1, 14)] * 4),
     precision=st.sampled_from(["fp32", "bf16", "int8"]),
     path=st.sampled_from(["", *PATHS]),
 )
-def test_pruned_shapes_on_every_path(
+def test_random_shapes_on_every_path(
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,
     bands: int,
     height: int,
     width: int,
+    depths: tuple[int, ...],
+    widths: tuple[int, ...],
     precision: Precision,
     path: str,
 ) -> None:
-    ensemble = random_ensemble(spec_of((bands,), bands, normalisation="none"), seed)
+    name = "_".join(map(str, ("shape", *depths, *widths)))
+    backbone = register(name, depths, [8 * width for width in widths])
+    spec = spec_of((bands,), bands, normalisation="none", backbone=backbone)
+    ensemble = random_ensemble(spec, seed)
     narrow(ensemble, seed)
     bundle = write(tmp_path_factory.mktemp("b") / "b", ensemble, 64, precision)
     image = image_of(bands, 32 * height, 32 * width, seed)

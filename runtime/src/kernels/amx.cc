@@ -9,13 +9,6 @@
 namespace eosfm {
 namespace {
 
-// The processor's own rounding to bf16.
-struct Bf16Vec : Vec {
-  static void store_bf16(uint16_t* p, F x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
-  }
-};
-
 struct Bf16Product {
   template <int kSums, int kA, int kB>
   static void dot() { tile_dot_bf16<kSums, kA, kB>(); }

@@ -8,17 +8,6 @@
 namespace eosfm {
 namespace {
 
-// The processor's own rounding to bf16.
-struct Bf16Vec : Vec {
-  static void store_bf16(uint16_t* p, F x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
-  }
-};
-
-struct ByteDot : IntegerDot {
-  static void dot(Acc& sum, A a, B b) { sum = _mm512_dpbusd_epi32(sum, a, b); }
-};
-
 struct Bf16Dot {
   static constexpr int lanes = 16;
   static constexpr int registers = 32;

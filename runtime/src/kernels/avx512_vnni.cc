@@ -5,13 +5,6 @@
 #include "kernels/paths.h"
 
 namespace eosfm {
-namespace {
-
-struct ByteDot : IntegerDot {
-  static void dot(Acc& sum, A a, B b) { sum = _mm512_dpbusd_epi32(sum, a, b); }
-};
-
-}  // namespace
 
 const Kernels& avx512_vnni_kernels() {
   using Float = RegisterTiles<FloatDot>;

@@ -1,4 +1,4 @@
-// Sixteen lanes of AVX-512 (F, BW, DQ, VL), and the dot products that every such processor has.
+// Sixteen lanes of AVX-512 (F, BW, DQ, VL), and the dot products of what the file is compiled for.
 #ifndef EOSFM_KERNELS_VEC_AVX512_H
 #define EOSFM_KERNELS_VEC_AVX512_H
 
@@ -104,6 +104,24 @@ struct IntegerDot {
 struct PairDot : IntegerDot {
   static void dot(Acc& sum, A a, B b) { sum = _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)); }
 };
+
+#if defined(__AVX512VNNI__)
+
+struct ByteDot : IntegerDot {
+  static void dot(Acc& sum, A a, B b) { sum = _mm512_dpbusd_epi32(sum, a, b); }
+};
+
+#endif
+#if defined(__AVX512BF16__)
+
+// The processor's own rounding to bf16.
+struct Bf16Vec : Vec {
+  static void store_bf16(uint16_t* p, F x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
+  }
+};
+
+#endif
 
 }  // namespace
 }  // namespace eosfm
