@@ -349,17 +349,23 @@ inline void for_each_tile(const Matrix& w, const void* a, size_t a_stride, int r
   }
 }
 
-// A vector of finished sums: integers are scaled, and the bias added.
+// Makes results of the sums of one vector of columns: integers are scaled, and the bias added.
 template <class V, bool kInteger>
-inline typename V::F finish(const float* sums, const Matrix& w, int column) {
-  const typename V::F bias = V::load(w.bias + column);
-  if constexpr (kInteger) {
-    return V::fma(V::load_int(reinterpret_cast<const int32_t*>(sums)), V::load(w.scale + column),
-                  bias);
-  } else {
-    return V::add(V::load(sums), bias);
+struct Finish {
+  typename V::F scale;
+  typename V::F bias;
+
+  Finish(const Matrix& w, int column)
+      : scale(kInteger ? V::load(w.scale + column) : V::zero()), bias(V::load(w.bias + column)) {}
+
+  typename V::F operator()(const float* sums) const {
+    if constexpr (kInteger) {
+      return V::fma(V::load_int(reinterpret_cast<const int32_t*>(sums)), scale, bias);
+    } else {
+      return V::add(V::load(sums), bias);
+    }
   }
-}
+};
 
 template <class V, class T, bool kInteger>
 void linear(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out,
@@ -372,7 +378,7 @@ void linear(const Matrix& w, const void* a, size_t a_stride, int rows, const Pix
     for (int r = 0; r < count; ++r) {
       float* to = out.base + y * out.row_stride + x * out.pixel_stride + column;
       for (int v = 0; v < vectors; ++v, to += V::lanes, sums += V::lanes) {
-        F value = finish<V, kInteger>(sums, w, column + v * V::lanes);
+        F value = Finish<V, kInteger>(w, column + v * V::lanes)(sums);
         switch (store) {
           case Store::plain: break;
           case Store::add: value = V::add(value, V::load(to)); break;
@@ -435,9 +441,10 @@ void linear_gelu_to(const Matrix& w, const void* a, size_t a_stride, int rows, c
                    [&](const float* sums, int vectors, int column, int first, int count) {
     for (int v = 0; v < vectors; ++v) {
       const int at = column + v * V::lanes;
+      const Finish<V, kInteger> finish(w, at);
       F total = V::load(squares + at);
       for (int r = 0; r < count; ++r) {
-        const F x = finish<V, kInteger>(sums + (r * vectors + v) * V::lanes, w, at);
+        const F x = finish(sums + (r * vectors + v) * V::lanes);
         F h;
         if constexpr (kFloatOut) {
           h = gelu<V>(x);
