@@ -361,7 +361,8 @@ class Context:
             out: where the levels go, (channels, h, w) float32 with adjacent cells in a row;
                 None: new arrays. A None among them: that level is not wanted.
             deadline_ms: the run fails after so many milliseconds; 0: never.
-            progress: called with runs done and all runs; returns whether to stop.
+            progress: called with runs done and all runs; returns whether to stop. What it raises
+                ends the run and is raised from here.
 
         Returns:
             The levels that were wanted.
@@ -374,13 +375,22 @@ class Context:
         targets = (_Level * LEVELS)(
             *(_level(array, shape) for array, shape in zip(levels, self.shapes, strict=True))
         )
-        callback = (
-            _ProgressFn()
-            if progress is None
-            else _ProgressFn(lambda _user, done, total: int(bool(progress(done, total))))
-        )
+        raised: list[BaseException] = []
+
+        def call(_user: int | None, done: int, total: int) -> int:
+            # ctypes would print what is raised here, and go on.
+            try:
+                return int(bool(progress is not None and progress(done, total)))
+            except BaseException as error:
+                raised.append(error)
+                return 1
+
+        callback = _ProgressFn() if progress is None else _ProgressFn(call)
         options = _RunOptions(deadline_ms=deadline_ms, progress=callback)
-        self._checked(self._library.eosfm_run(self._handle, byref(image), targets, byref(options)))
+        status = self._library.eosfm_run(self._handle, byref(image), targets, byref(options))
+        if raised:
+            raise raised[0]
+        self._checked(status)
         return [level for level in levels if level is not None]
 
     def cancel(self) -> None:
@@ -423,6 +433,11 @@ def _level(array: NDArray[np.float32] | None, shape: tuple[int, int, int]) -> _L
     if array.shape != shape or array.dtype != np.float32 or array.strides[2] != 4:
         raise ValueError(
             f"a level's array is {array.dtype} {array.shape}, expected float32 {shape}"
+        )
+    if not array.flags.writeable or any(stride % 4 for stride in array.strides):
+        raise ValueError(
+            f"a level's array has strides {array.strides} or is read-only, expected multiples of 4 "
+            "and one that can be written"
         )
     return _Level(
         data=array.ctypes.data,

@@ -24,8 +24,12 @@
  * be closed while contexts of it live: it goes with the last of them.
  *
  * Memory: a model keeps its files mapped (or uses the caller's memory) and the weights as the
- * processor's kernels want them. A context allocates all that it needs when it is created; running
- * allocates nothing.
+ * processor's kernels want them; the first context of a precision makes those. A context allocates all
+ * that it needs when it is created; eosfm_run allocates nothing. eosfm_verify does, for the known
+ * answer, and gives it back.
+ *
+ * Files that are mapped must not be truncated or written to while the model is open: what reads a page
+ * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does.
  *
  * Environment: EOSFM_ISA forces a lower instruction set: avx2, avx512, avx512-vnni, avx512-bf16, amx,
  * neon or neon-dotprod. It is read when a model is opened.
@@ -85,7 +89,8 @@ typedef struct eosfm_open_options {
   size_t struct_size;
   eosfm_log_fn log; /* NULL: nothing is logged */
   void *log_user;
-  char *error; /* where the sentence goes when opening fails, since there is no model then; or NULL */
+  char *error; /* where the sentence goes when opening fails, since there is no model then; or NULL.
+                  Not written when struct_size is not set. */
   size_t error_size;
 } eosfm_open_options;
 
@@ -173,7 +178,8 @@ typedef struct eosfm_context_options {
   int32_t precision; /* an eosfm_precision */
   int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
   int32_t height;
-  size_t memory_limit; /* bytes; 0: none. Creating fails if the plan needs more. */
+  size_t memory_limit; /* bytes; 0: none. Creating fails if the plan's context_bytes are more: the
+                          weights, the files and what eosfm_verify takes are not counted. */
 } eosfm_context_options;
 
 #define EOSFM_CONTEXT_OPTIONS_INIT {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0}
@@ -232,7 +238,8 @@ typedef struct eosfm_band {
 #define EOSFM_BAND_INIT {sizeof(eosfm_band), NULL, EOSFM_F32, 0, 0, 0, 1, 0, 0, 0}
 
 /* The bands in the model's order. A pixel where any band has its nodata value, or is not finite, is
- * given every band's fill value. */
+ * given every band's fill value: the bundle's, in the bundle's scale and offset also where the band is
+ * calibrated. */
 typedef struct eosfm_image {
   size_t struct_size;
   const eosfm_band *bands;
@@ -242,7 +249,8 @@ typedef struct eosfm_image {
 #define EOSFM_IMAGE_INIT {sizeof(eosfm_image), NULL, 0}
 
 /* Where a level goes: `channels` planes of (height / stride) x (width / stride) floats, the cells of a
- * row beside each other. Strides are in floats. data NULL: the level is not wanted. */
+ * row beside each other. Strides are in floats, and data is aligned to them. data NULL: the level is
+ * not wanted. */
 typedef struct eosfm_level {
   size_t struct_size;
   float *data;
@@ -258,7 +266,7 @@ typedef int (*eosfm_progress_fn)(void *user, int32_t done, int32_t total);
 
 typedef struct eosfm_run_options {
   size_t struct_size;
-  int64_t deadline_ms; /* from the call on; 0: none */
+  int64_t deadline_ms; /* from the call on; 0: none. Looked at when eosfm_cancel is. */
   eosfm_progress_fn progress;
   void *progress_user;
 } eosfm_run_options;
@@ -266,18 +274,20 @@ typedef struct eosfm_run_options {
 #define EOSFM_RUN_OPTIONS_INIT {sizeof(eosfm_run_options), 0, NULL, NULL}
 
 /* Computes the levels of an image. The caller's buffers are written at the end: a run that is
- * cancelled, too late or refused leaves them as they were. */
+ * cancelled, too late or refused leaves them as they were. Once the levels are being fused and written,
+ * the run goes on to its end and succeeds, though it be cancelled or its deadline pass meanwhile. */
 EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *image,
                                  const eosfm_level levels[EOSFM_LEVELS],
                                  const eosfm_run_options *options);
 
-/* Ends the run that is going on in another thread, within about a millisecond; that returns
- * EOSFM_CANCELLED. Does nothing if there is none. */
+/* Ends the run that is going on in another thread; that returns EOSFM_CANCELLED. It is looked at
+ * between tasks, some rows of one layer each: mostly milliseconds, more for wide networks on slow
+ * processors. Does nothing if there is no run, or if its levels are already being fused and written. */
 EOSFM_API void eosfm_cancel(eosfm_context *context);
 
 /* Runs the bundle's known answer and compares: `worst` gets each level's largest difference over its
  * largest value, also when it is too large. The context must be of the bundle's tile size, with every
- * specialist active. */
+ * specialist active. Allocates an image and its levels until it returns. */
 EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
 
 #ifdef __cplusplus

@@ -253,6 +253,21 @@ eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
   return EOSFM_OK;
 }
 
+namespace {
+
+// Whether a level's cells, rows beside rows and planes after planes, are at places that can be.
+bool strides_fit(const eosfm_level& to, ptrdiff_t channels, ptrdiff_t width, ptrdiff_t height) {
+  ptrdiff_t plane = 0;
+  ptrdiff_t all = 0;
+  return to.row_stride >= width && !__builtin_mul_overflow(height - 1, to.row_stride, &plane) &&
+         !__builtin_add_overflow(plane, width, &plane) && to.channel_stride >= plane &&
+         !__builtin_mul_overflow(channels - 1, to.channel_stride, &all) &&
+         !__builtin_add_overflow(all, plane, &all) &&
+         all <= PTRDIFF_MAX / static_cast<ptrdiff_t>(sizeof(float));
+}
+
+}  // namespace
+
 eosfm_status eosfm_context::check_levels(const eosfm_level* levels) {
   if (levels == nullptr) return error.fail(EOSFM_BAD_ARGUMENT, "there are no levels");
   for (int level = 0; level < kLevels; ++level) {
@@ -264,7 +279,11 @@ eosfm_status eosfm_context::check_levels(const eosfm_level* levels) {
     if (to.data == nullptr) continue;
     const ptrdiff_t width = cells(settings_.width, level);
     const ptrdiff_t height = cells(settings_.height, level);
-    if (to.row_stride < width || to.channel_stride < (height - 1) * to.row_stride + width) {
+    if (reinterpret_cast<uintptr_t>(to.data) % alignof(float) != 0) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the data of level %d is not aligned to floats",
+                        level + 1);
+    }
+    if (!strides_fit(to, model_->chain.level_channels[level], width, height)) {
       return error.fail(EOSFM_BAD_ARGUMENT, "the strides of level %d are %td and %td floats, in which "
                         "rows of %td and planes of %td rows do not fit", level + 1, to.row_stride,
                         to.channel_stride, width, height);

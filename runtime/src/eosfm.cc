@@ -54,6 +54,21 @@ class InMemory final : public FileSource {
   size_t count_;
 };
 
+bool usable(const eosfm_open_options* options) { return options == nullptr || sized(options); }
+
+// Leaves a sentence where the caller wants it, if options say so.
+void tell(const eosfm_open_options* options, const char* sentence) {
+  if (options != nullptr && options->error != nullptr && options->error_size > 0) {
+    snprintf(options->error, options->error_size, "%s", sentence);
+  }
+}
+
+// For calls of which an argument is NULL, or options that cannot be used.
+eosfm_status bad_open(const eosfm_open_options* options) {
+  if (usable(options)) tell(options, "the directory, the files or the place for the model is NULL");
+  return EOSFM_BAD_ARGUMENT;
+}
+
 eosfm_status open_from(FileSource& source, const eosfm_open_options* options, eosfm_model** result) {
   ErrorText text;
   eosfm_model* model = make<eosfm_model>();
@@ -74,13 +89,9 @@ eosfm_status open_from(FileSource& source, const eosfm_open_options* options, eo
     return EOSFM_OK;
   }
   unmake(model);
-  if (options != nullptr && options->error != nullptr && options->error_size > 0) {
-    snprintf(options->error, options->error_size, "%s", text.text);
-  }
+  tell(options, text.text);
   return status;
 }
-
-bool usable(const eosfm_open_options* options) { return options == nullptr || sized(options); }
 
 void drop(eosfm_model* model) {
   if (model->release()) unmake(model);
@@ -125,14 +136,14 @@ const char* eosfm_status_text(int status) {
 
 eosfm_status eosfm_model_open(const char* directory, const eosfm_open_options* options,
                               eosfm_model** model) {
-  if (directory == nullptr || model == nullptr || !usable(options)) return EOSFM_BAD_ARGUMENT;
+  if (directory == nullptr || model == nullptr || !usable(options)) return bad_open(options);
   Directory source(directory);
   return open_from(source, options, model);
 }
 
 eosfm_status eosfm_model_open_memory(const eosfm_file* files, size_t count,
                                      const eosfm_open_options* options, eosfm_model** model) {
-  if (files == nullptr || model == nullptr || !usable(options)) return EOSFM_BAD_ARGUMENT;
+  if (files == nullptr || model == nullptr || !usable(options)) return bad_open(options);
   InMemory source(files, count);
   return open_from(source, options, model);
 }
@@ -213,8 +224,11 @@ eosfm_status eosfm_model_plan(eosfm_model* model, const eosfm_context_options* o
 
 eosfm_status eosfm_context_create(eosfm_model* model, const eosfm_context_options* options,
                                   eosfm_context** result) {
-  if (model == nullptr || result == nullptr) return EOSFM_BAD_ARGUMENT;
+  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
   ErrorText text;
+  if (result == nullptr) {
+    return model->keep(text.fail(EOSFM_BAD_ARGUMENT, "there is no place for the context"), text);
+  }
   Settings settings;
   eosfm_status status = settings.set(options, model->chain, text);
   if (status != EOSFM_OK) return model->keep(status, text);

@@ -151,6 +151,7 @@ eosfm_status Gguf::parse(Bytes file, const char* file_name, ErrorText& error) {
   const size_t read = static_cast<size_t>(cursor.at() - file.data);
   const size_t start = round_up(read, alignment);
   const size_t space = start < file.size ? file.size - start : 0;
+  uint64_t total = 0;
   for (int i = 0; i < tensors_.size(); ++i) {
     Tensor& tensor = tensors_[i];
     uint64_t size = tensor_type_bytes(tensor.type);
@@ -160,6 +161,12 @@ eosfm_status Gguf::parse(Bytes file, const char* file_name, ErrorText& error) {
                         "tensor %s of %s is said to have %" PRIu64 " bytes at %" PRIu64
                         ", which is not within the file or not aligned",
                         Printable(tensor.name).text, file_name, size, offsets[i]);
+    }
+    // Tensors that share bytes could make a small file take as long as a very large one.
+    total += size;
+    if (total > space) {
+      return error.fail(EOSFM_BAD_BUNDLE, "the tensors of %s have more bytes than the %zu that are "
+                        "there for them: they overlap", file_name, space);
     }
     tensor.data = file.data + start + offsets[i];
     if (!all_sound(tensor)) {
@@ -290,7 +297,17 @@ eosfm_status Gguf::read_text(const char* key, char* text, size_t size, ErrorText
 eosfm_status Gguf::read_optional_text(const char* key, char* text, size_t size,
                                       ErrorText& error) const {
   text[0] = '\0';
-  return has(key) ? read_text(key, text, size, error) : EOSFM_OK;
+  const Value* found = find(key);
+  if (found == nullptr || found->type != kString) {
+    return found == nullptr ? EOSFM_OK : read_text(key, text, size, error);
+  }
+  Bytes bytes = {found->bytes.data + 8, found->bytes.size - 8};
+  if (bytes.size >= size) {
+    bytes.size = size - 1;
+    // The byte after the cut begins a character.
+    while (bytes.size > 0 && (bytes.data[bytes.size] & 0xC0) == 0x80) --bytes.size;
+  }
+  return copy_text(key, bytes, text, size, error);
 }
 
 eosfm_status Gguf::read_count(const char* key, uint32_t least, uint32_t most, uint32_t* count,

@@ -44,7 +44,8 @@ class Gguf {
   eosfm_status read_uint(const char* key, uint32_t least, uint32_t most, uint32_t* value,
                          ErrorText& error) const;
   // A string without zero bytes, of less than `size` bytes, copied with a zero at its end.
-  // Writers leave empty strings out: an optional one that is missing is empty.
+  // An optional one is for people: too long, it is cut between two characters of UTF-8; missing, it
+  // is empty, since writers leave empty strings out.
   eosfm_status read_text(const char* key, char* text, size_t size, ErrorText& error) const;
   eosfm_status read_optional_text(const char* key, char* text, size_t size, ErrorText& error) const;
   // The number of elements of an array.

@@ -110,8 +110,8 @@ void ImageReader::read_rows(const Kernels& kernels, int first, int rows, int wid
     for (int x = 0; x < width; ++x) any |= bad[x];
     if (any == 0) continue;
     for (int b = 0; b < chain_->bands.size(); ++b) {
-      const Calibration c = calibration_of(b);
-      const float fill = chain_->bands[b].fill * c.scale + c.offset;
+      const Band& own = chain_->bands[b];  // its fill is a value as the bundle's sensor stores it
+      const float fill = own.fill * own.scale + own.offset;
       float* to = row + static_cast<size_t>(b) * plane;
       for (int x = 0; x < width; ++x) to[x] = bad[x] != 0 ? fill : to[x];
     }

@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <limits>
@@ -89,11 +91,34 @@ void opening_says_what_is_wrong() {
   CHECK(eosfm_model_open(long_path.c_str(), &options, &model) == EOSFM_BAD_ARGUMENT);
   options.struct_size = 4;
   CHECK(eosfm_model_open(g_bundle.c_str(), &options, &model) == EOSFM_BAD_ARGUMENT);
-  setenv("EOSFM_ISA", "mmx", 1);
   options.struct_size = sizeof options;
+  // Also when the call itself is wrong.
+  const auto said = [&](eosfm_status status) {
+    const bool text = std::strlen(error) > 0;
+    error[0] = '\0';
+    return status == EOSFM_BAD_ARGUMENT && text;
+  };
+  error[0] = '\0';
+  CHECK(said(eosfm_model_open(nullptr, &options, &model)));
+  CHECK(said(eosfm_model_open(g_bundle.c_str(), &options, nullptr)));
+  CHECK(said(eosfm_model_open_memory(nullptr, 0, &options, &model)));
+  const eosfm_file none = {"chain.gguf", nullptr, 0};
+  CHECK(said(eosfm_model_open_memory(&none, 1, &options, nullptr)));
+  CHECK(model == reinterpret_cast<eosfm_model*>(16));
+
+  const char* forced = std::getenv("EOSFM_ISA");  // the path that is tested: put back below
+  const std::string path = forced != nullptr ? forced : "";
+  setenv("EOSFM_ISA", "mmx", 1);
   CHECK(eosfm_model_open(g_bundle.c_str(), &options, &model) == EOSFM_UNSUPPORTED);
   CHECK(std::strstr(error, "mmx") != nullptr);
-  unsetenv("EOSFM_ISA");
+  setenv("EOSFM_ISA", path.c_str(), 1);
+}
+
+// A test of a path that was not there would be one of another.
+void the_path_is_the_one_asked_for() {
+  const char* forced = std::getenv("EOSFM_ISA");
+  Opened o;
+  CHECK(forced == nullptr || *forced == '\0' || std::strcmp(o.info.isa, forced) == 0);
 }
 
 void descriptions() {
@@ -140,6 +165,8 @@ void options_out_of_range_are_refused() {
   refused([](auto& v) { v.height = -32; }, EOSFM_BAD_ARGUMENT);
   refused([](auto& v) { v.precision = 7; }, EOSFM_BAD_ARGUMENT);
   refused([](auto& v) { v.memory_limit = 1000; }, EOSFM_NO_MEMORY);
+  CHECK(eosfm_context_create(o.model, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(std::strstr(eosfm_model_error(o.model), "no place") != nullptr);
 }
 
 void memory_opens_as_a_path_does() {
@@ -250,6 +277,23 @@ void calibration_and_nodata() {
     last.nodata = 77777.0F;
     CHECK(o.run(broken) == with_hole);
   }
+
+  // The fill value is the bundle's and so in its units, whatever the caller's scale.
+  doubled.pixels[plane * (o.info.bands - 1) + hole] = inf;
+  CHECK(o.run(doubled) == with_hole);
+  // Without a calibration of the caller's, the bundle's nodata counts.
+  for (int b = 0; b < o.info.bands; ++b) {
+    CHECK(eosfm_model_band(o.model, b, &info) == EOSFM_OK);
+    if (info.has_nodata == 0) continue;
+    TestImage broken = o.image();
+    broken.pixels[plane * b + hole] = info.nodata;
+    CHECK(o.run(broken) == with_hole);
+    // With one, only what it names.
+    broken.bands[b].calibrated = 1;
+    broken.bands[b].scale = info.scale;
+    broken.bands[b].offset = info.offset;
+    CHECK(!(o.run(broken) == with_hole));
+  }
 }
 
 void bad_images_and_levels_are_refused() {
@@ -281,6 +325,14 @@ void bad_images_and_levels_are_refused() {
   refused([](auto&, auto& out, auto&, auto&) { out.levels[2].struct_size = 0; });
   refused([](auto&, auto& out, auto&, auto&) { out.levels[1].row_stride = out.widths[1] - 1; });
   refused([](auto&, auto& out, auto&, auto&) { out.levels[0].channel_stride = 1; });
+  refused([](auto&, auto& out, auto&, auto&) {
+    out.levels[0].row_stride = PTRDIFF_MAX;
+    out.levels[0].channel_stride = PTRDIFF_MAX;
+  });
+  refused([](auto&, auto& out, auto&, auto&) { out.levels[0].channel_stride = PTRDIFF_MAX; });
+  refused([](auto&, auto& out, auto&, auto&) {
+    out.levels[1].data = reinterpret_cast<float*>(reinterpret_cast<char*>(out.levels[1].data) + 2);
+  });
   refused([](auto&, auto&, auto& options, auto&) { options.deadline_ms = -1; });
   refused([](auto&, auto&, auto& options, auto&) { options.struct_size = 0; });
   const TestImage image = o.image();
@@ -460,6 +512,7 @@ int main(int argc, char** argv) {
   g_bundle = argv[1];
   null_is_harmless();
   opening_says_what_is_wrong();
+  the_path_is_the_one_asked_for();
   descriptions();
   options_out_of_range_are_refused();
   memory_opens_as_a_path_does();

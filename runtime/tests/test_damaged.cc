@@ -83,6 +83,39 @@ void named_lies_are_refused(const BundleFiles& files) {
   CHECK(replaced("known.image", "known.imago") == EOSFM_BAD_BUNDLE);
 }
 
+// A file whose tensors all lie on each other: each is within the file, but to look at all of them would
+// take time as the square of its size.
+void shared_bytes_are_refused() {
+  std::vector<char> file;
+  const auto add = [&](auto value) {
+    const char* bytes = reinterpret_cast<const char*>(&value);
+    file.insert(file.end(), bytes, bytes + sizeof value);
+  };
+  const uint64_t tensors = 65536;
+  const uint64_t floats = 1 << 18;
+  file = {'G', 'G', 'U', 'F'};
+  add(uint32_t{3});
+  add(tensors);
+  add(uint64_t{0});  // values
+  for (uint64_t i = 0; i < tensors; ++i) {
+    add(uint64_t{1});  // the name's length
+    add('t');
+    add(uint32_t{1});  // dimensions
+    add(floats);
+    add(uint32_t{0});  // F32
+    add(uint64_t{0});  // where
+  }
+  file.resize((file.size() + 31) / 32 * 32 + floats * sizeof(float));
+  const eosfm_file chain = {"chain.gguf", file.data(), file.size()};
+  char error[256] = "";
+  eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT;
+  options.error = error;
+  options.error_size = sizeof error;
+  eosfm_model* model = nullptr;
+  CHECK(eosfm_model_open_memory(&chain, 1, &options, &model) == EOSFM_BAD_BUNDLE);
+  CHECK(std::strstr(error, "more bytes than") != nullptr);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -94,5 +127,6 @@ int main(int argc, char** argv) {
   changed_bytes_do_no_harm(files, step);
   hostile_numbers_do_no_harm(files, step);
   named_lies_are_refused(files);
+  shared_bytes_are_refused();
   return report();
 }

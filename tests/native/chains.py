@@ -30,6 +30,12 @@ from eosfm_edge.export.ranges import measure_ranges
 Array = NDArray[np.float32]
 
 
+def input_band(index: int, *, last: bool) -> InputBand:
+    """Return a band with a calibration of its own; the last has a nodata and a fill value too."""
+    filled = {"fill": 3.0, "nodata": -7.0} if last else {}
+    return InputBand(scale=0.5 + 0.1 * index, offset=0.01 * index, **filled)
+
+
 def spec_of(
     wants: Sequence[int],
     bands: int,
@@ -42,7 +48,7 @@ def spec_of(
 ) -> EnsembleSpec:
     return EnsembleSpec(
         name="test",
-        input=tuple(InputBand(scale=0.5 + 0.1 * i, offset=0.01 * i) for i in range(bands)),
+        input=tuple(input_band(i, last=i == bands - 1) for i in range(bands)),
         specialists=tuple(
             SpecialistSpec(
                 name=f"s{i}",

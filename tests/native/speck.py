@@ -18,7 +18,7 @@ def register(name: str, depths: Sequence[int], widths: Sequence[int]) -> str:
     """Make ``convnextv2_NAME`` known; returns ``NAME``."""
 
     def build(pretrained: bool = False, **options: Any) -> ConvNeXt:
-        shape = {"depths": tuple(depths), "dims": tuple(widths)}
+        shape = {"depths": tuple(depths), "dims": tuple(options.pop("dims", widths))}
         model: ConvNeXt = _create_convnext(
             "convnextv2_atto",
             pretrained=False,

@@ -58,6 +58,21 @@ def test_it_needs_nothing_but_the_system(library: Path) -> None:
     assert "RWE" not in stack
 
 
+# What ends the process, writes where nobody asked, or needs a C++ library.
+FORBIDDEN = re.compile(
+    r"abort|_?exit|_Exit|quick_exit|raise|kill|__assert_fail|signal|sigaction|perror|psignal"
+    r"|(__)?v?(f|d)?printf(_chk)?|f?puts|f?putc|putchar|fwrite|write"
+    r"|__cxa_(throw|rethrow|guard_\w+|pure_virtual)|_Zn[aw]\w+|_Zd[al]\w+"
+)
+
+
+def test_it_never_exits_or_prints(library: Path) -> None:
+    lines = run(["nm", "-D", "--undefined-only", library]).splitlines()
+    needed = {line.split()[-1].partition("@")[0] for line in lines}
+    assert "malloc" in needed or "calloc" in needed  # the list is what it seems
+    assert sorted(filter(FORBIDDEN.fullmatch, needed)) == []
+
+
 def test_it_is_small(library: Path, tmp_path: Path) -> None:
     run(["strip", "-o", tmp_path / "stripped.so", library])
     assert (tmp_path / "stripped.so").stat().st_size <= 1 << 20

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include <atomic>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -40,7 +42,7 @@ bool has_amx() { return has_bf16(); }
 #else
 
 // Linux gives a process the tiles only when it asks: they make its saved state larger.
-bool has_amx() {
+bool ask_for_amx() {
   constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr int kTileData = 18;
   constexpr unsigned kBf16 = 1U << 22;
@@ -53,6 +55,20 @@ bool has_amx() {
   return has_bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
          (edx & (kBf16 | kTile | kInt8)) == (kBf16 | kTile | kInt8) &&
          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+enum Answer : int { kNotAsked = 0, kNo, kYes };
+
+// Of the whole process. It needs no constructor and no lock: threads that ask at once get the same.
+std::atomic<int> g_amx{kNotAsked};
+
+bool has_amx() {
+  int answer = g_amx.load(std::memory_order_relaxed);
+  if (answer == kNotAsked) {
+    answer = ask_for_amx() ? kYes : kNo;
+    g_amx.store(answer, std::memory_order_relaxed);
+  }
+  return answer == kYes;
 }
 
 #endif
