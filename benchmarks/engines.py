@@ -5,7 +5,7 @@
 Two cases: one ConvNeXtV2-Atto of 12 bands (landcover_l2a), 224 x 224 pixels, one thread; and the
 demo's ensemble of 13 bands on two threads, where peers may take one graph or one for each run of a
 specialist. Every contender has a process of its own. Prints tables, and writes all of it to
-benchmarks/results/engines-PROCESSOR.json.
+benchmarks/results/engines-PROCESSOR-PATH.json.
 
 INT8 of the peers: ONNX Runtime's quantize_static on 12 tiles of the scene, u8 activations and s8
 weights per channel, the fastest form there is for its CPU provider; OpenVINO runs the same file.
@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -44,6 +46,7 @@ from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.exporter import CALIBRATION_TILES, ExportOptions, export_bundle
 from eosfm_edge.export.onnx import INPUT_NAME, write_onnx
 from eosfm_edge.runtime.bench import Contender, Timing, alternate, machine_facts
+from eosfm_edge.runtime.binding import Model
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import open_scene
 
@@ -151,7 +154,8 @@ class Case:
         _, _, engine, threads, _, *models = contender.command
         if len(models) > 1:
             return None
-        got = load_all(engine, models, int(threads), self.tile[np.newaxis])()
+        with mock.patch.dict(os.environ, contender.environment):  # libeosfm reads its path there
+            got = load_all(engine, models, int(threads), self.tile[np.newaxis])()
         return [
             sqnr_db(np.asarray(mine).reshape(reference.shape), reference)
             for mine, reference in zip(got, self.expected, strict=True)
@@ -232,10 +236,17 @@ def main() -> None:
             snr = {contender.name: case.snr(contender) for contender in contenders}
             show(title, timings, snr)
             results[title] = [{**asdict(t), "snr_db": snr[t.name]} for t in timings]
-    model = re.sub(r"[^a-z0-9]+", "-", str(facts["processor"]["model"]).lower()).strip("-")  # type: ignore[index]
-    path = HERE / "results" / f"engines-{model}.json"
+    path = HERE / "results" / f"engines-{_machine(facts, one)}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"all of it is in {path}")
+
+
+def _machine(facts: dict[str, object], case: Case) -> str:
+    """Name the machine: its processor, and the path that the native engine takes on it."""
+    model = str(facts["processor"]["model"]).lower()  # type: ignore[index]
+    with Model(_bundle(case, "fp32")) as native:
+        isa = native.describe().isa.decode()
+    return re.sub(r"[^a-z0-9]+", "-", f"{model}-{isa}").strip("-")
 
 
 def _timed(title: str, contenders: Sequence[Contender], rounds: int) -> list[Timing]:
