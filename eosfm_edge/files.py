@@ -41,7 +41,7 @@ def atomic_directory(
     """
     target = target.absolute()
     if os.path.lexists(target):
-        _require_replaceable(target, contents, overwrite)
+        require_replaceable(target, contents, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -59,7 +59,8 @@ def atomic_directory(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _require_replaceable(target: Path, contents: Sequence[str], overwrite: bool) -> None:
+def require_replaceable(target: Path, contents: Sequence[str], overwrite: bool) -> None:
+    """Complain of a directory that is there and may not be replaced; see `atomic_directory`."""
     if target.is_symlink() or not target.is_dir():
         raise UserError(f"{target} exists and is not a directory", remedy="choose another output")
     if not overwrite:
@@ -98,7 +99,7 @@ def _replace(scratch: Path, target: Path, contents: Sequence[str], overwrite: bo
     if not os.path.lexists(target):
         _rename(scratch, target)
         return
-    _require_replaceable(target, contents, overwrite)
+    require_replaceable(target, contents, overwrite)
     retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
     old = retired / target.name
     try:

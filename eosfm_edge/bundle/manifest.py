@@ -17,8 +17,10 @@ from eosfm_edge.ensemble.spec import (
     InputBand,
     Name,
     Provenance,
+    PruningRecord,
     RelativePath,
     Sha256,
+    Shape,
     Strict,
     read_json_model,
 )
@@ -52,7 +54,10 @@ class Level(Strict):
 
 
 class BundledSpecialist(Strict):
-    """A specialist that is in the model, with the input's bands of each of its runs."""
+    """A specialist that is in the model, with the input's bands of each of its runs.
+
+    ``shape`` and ``pruning`` are as in ``ensemble.json``.
+    """
 
     name: Name
     backbone: str
@@ -61,6 +66,8 @@ class BundledSpecialist(Strict):
     factor: float
     weights_sha256: Sha256
     provenance: Provenance
+    shape: Shape | None = None
+    pruning: tuple[PruningRecord, ...] = ()
 
 
 class LeftOut(Strict):
@@ -122,7 +129,7 @@ class FileEntry(Strict):
 
 
 class Manifest(Strict):
-    """The content of ``manifest.json``."""
+    """The content of ``manifest.json``. ``macs`` are multiply-accumulates of one tile."""
 
     format: Literal["eosfm-bundle"] = "eosfm-bundle"
     schema_version: Literal[1] = 1
@@ -131,6 +138,7 @@ class Manifest(Strict):
     target: str
     precision: Precision
     tile: Tile
+    macs: int | None = Field(default=None, ge=1)
     input: tuple[InputBand, ...] = Field(min_length=1)
     levels: tuple[Level, ...] = Field(min_length=1)
     specialists: tuple[BundledSpecialist, ...] = Field(min_length=1)

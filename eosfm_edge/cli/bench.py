@@ -35,6 +35,7 @@ def bench(
 
     Backends take turns, each in a process of its own. Nothing else should run meanwhile.
     """
+    from eosfm_edge.bundle.manifest import read_manifest
     from eosfm_edge.files import cannot_write
     from eosfm_edge.runtime.bench import bench_bundle, machine_facts
 
@@ -59,6 +60,7 @@ def bench(
     console().print(table)
     if json_file:
         results: dict[str, object] = {"machine": facts, "bundle": str(bundle), "threads": threads}
+        results["macs"] = read_manifest(bundle).macs
         results["timings"] = [asdict(timing) for timing in timings]
         try:
             json_file.write_text(json.dumps(results, indent=1) + "\n")

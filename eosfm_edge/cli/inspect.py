@@ -72,6 +72,8 @@ def _show_bundle(manifest: Manifest) -> None:
     facts.add_row("target", f"{manifest.target}, {manifest.precision}")
     _add_input(facts, manifest.input)
     facts.add_row("tile", f"{manifest.tile.size} x {manifest.tile.size} pixels, {batch} at a time")
+    if manifest.macs is not None:
+        facts.add_row("cost", f"{manifest.macs / 1e6:,.0f} million MACs a tile")
     for level in manifest.levels:
         facts.add_row(level.name, f"{level.channels} channels, stride {level.stride}")
     for parity in manifest.parity:
@@ -116,6 +118,11 @@ def _specialist(
         f"\n{specialist.name}: {specialist.backbone}, wants {_bands(specialist.bands)}",
         *(f"  is run on {_bands([bands[i] for i in run])}" for run in runs),
         f"  licence: {specialist.provenance.licence or 'not stated'}",
+    ]
+    lines += [
+        f"  pruned from {one.macs_before:,.0f} to {one.macs_after:,.0f} MACs a pixel, {one.scope}, "
+        f"{one.criterion}, repaired on {one.tiles} tiles: {', '.join(one.repair) or 'no repair'}"
+        for one in specialist.pruning
     ]
     if not runs:
         lines.insert(1, "  is skipped: no rule for the input's bands")

@@ -438,7 +438,7 @@ def _complete(shared: State, spec: EnsembleSpec, from_file: bool, notes: list[st
         )
         for i, specialist in enumerate(spec.specialists):
             for level in LEVELS:
-                width = widths(specialist.backbone)[level]
+                width = widths(specialist)[level]
                 complete[f"feature_normalizers.{i}.{level}.running_mean"] = torch.zeros(width)
                 complete[f"feature_normalizers.{i}.{level}.running_var"] = torch.ones(width)
     return complete

@@ -54,9 +54,9 @@ class Ensemble(nn.Module):
         self._warn_of_skipped()
 
         self.encoders = nn.ModuleList(
-            [build_encoder(s.backbone, len(s.bands)) for s in spec.specialists]
+            [build_encoder(s.backbone, len(s.bands), s.shape) for s in spec.specialists]
         )
-        native = [widths(s.backbone) for s in spec.specialists]
+        native = [widths(s) for s in spec.specialists]
         self.feature_normalizers = nn.ModuleList(
             [
                 nn.ModuleList([_normaliser(spec.normalisation, width) for width in per_level])
@@ -99,7 +99,7 @@ class Ensemble(nn.Module):
         per_specialist = [
             self.feature_projections[i][level][0].out_channels  # type: ignore[index]
             if self.feature_projections
-            else widths(specialist.backbone)[level]
+            else widths(specialist)[level]
             for i, specialist in enumerate(self.spec.specialists)
         ]
         return tuple(

@@ -82,8 +82,47 @@ class Provenance(Strict):
     citation: str | None = None
 
 
+PrunedWidth = Annotated[int, Field(ge=8, multiple_of=8)]
+
+
+class Shape(Strict):
+    """Channels that pruning left of an encoder.
+
+    Attributes:
+        widths: of the four levels.
+        hidden: of every block, stage by stage.
+    """
+
+    widths: tuple[PrunedWidth, PrunedWidth, PrunedWidth, PrunedWidth]
+    hidden: tuple[tuple[PrunedWidth, ...], ...] = Field(min_length=4, max_length=4)
+
+
+class PruningRecord(Strict):
+    """One pruning of a specialist: what it was, what was asked for, and what it was repaired on.
+
+    ``macs_before`` and ``macs_after`` are multiply-accumulates for one input pixel.
+    """
+
+    created_with: str
+    parent_sha256: Sha256
+    plan_sha256: Sha256
+    scope: Literal["hidden", "width"]
+    criterion: str
+    ranking: str
+    macs_before: float
+    macs_after: float
+    repair: tuple[Literal["grn", "fc2", "distillation"], ...]
+    distillation_steps: int = Field(default=0, ge=0)
+    seed: int
+    tiles: int = Field(ge=1)
+    tiles_sha256: Sha256
+
+
 class SpecialistSpec(Strict):
-    """One specialist: a timm ConvNeXtV2 run for its features, with the bands it wants."""
+    """One specialist: a timm ConvNeXtV2 run for its features, with the bands it wants.
+
+    ``shape`` is there if the specialist was pruned; ``pruning`` says how, the latest last.
+    """
 
     name: Name
     backbone: str = Field(pattern=r"^convnextv2_[a-z0-9_]+$")
@@ -91,6 +130,8 @@ class SpecialistSpec(Strict):
     weights: RelativePath
     weights_sha256: Sha256
     provenance: Provenance
+    shape: Shape | None = None
+    pruning: tuple[PruningRecord, ...] = ()
 
 
 class SelectionSpec(Strict):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eosfm_edge.ensemble.fusion import build_fusion
-from eosfm_edge.ensemble.spec import LEVELS, EnsembleSpec
+from eosfm_edge.ensemble.spec import LEVELS, EnsembleSpec, Shape
 from eosfm_edge.ensemble.specialist import expected_shapes, widths
 from eosfm_edge.errors import UserError
 
@@ -18,15 +18,20 @@ _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def check_specialist(
-    tensors: Mapping[str, Tensor], backbone: str, in_chans: int, where: str
+    tensors: Mapping[str, Tensor],
+    backbone: str,
+    in_chans: int,
+    where: str,
+    shape: Shape | None = None,
 ) -> None:
-    """Check an encoder's tensors against its backbone.
+    """Check an encoder's tensors against its backbone, and its shape if it was pruned.
 
     Raises:
         UserError: names ``where`` (file and place in it) and the key that is missing, surplus,
             of another shape, or not finite.
     """
-    _check(tensors, dict(expected_shapes(backbone, in_chans)), where, f"a {backbone}")
+    what = f"a {backbone}" if shape is None else f"a pruned {backbone}"
+    _check(tensors, expected_shapes(backbone, in_chans, shape), where, what)
 
 
 def check_shared(tensors: Mapping[str, Tensor], spec: EnsembleSpec, where: str) -> None:
@@ -72,7 +77,7 @@ def _shared_shapes(
     for level in LEVELS:
         set_widths: list[int] = []
         for i, specialist in enumerate(spec.specialists):
-            width = widths(specialist.backbone)[level]
+            width = widths(specialist)[level]
             if spec.normalisation == "batch":
                 for statistic in ("running_mean", "running_var"):
                     shapes[f"feature_normalizers.{i}.{level}.{statistic}"] = torch.Size([width])

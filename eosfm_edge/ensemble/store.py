@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -30,6 +30,9 @@ from eosfm_edge.ensemble.state import check_shared, check_specialist
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, sha256_file
 
+# What an ensemble's directory holds.
+CONTENTS = (SPEC_NAME, SHARED_NAME, f"{SPECIALISTS_FOLDER}/*.safetensors")
+
 
 def load_ensemble(directory: Path) -> Ensemble:
     """Load an ensemble directory as a model in evaluation mode, fp32.
@@ -42,7 +45,8 @@ def load_ensemble(directory: Path) -> Ensemble:
     for i, specialist in enumerate(spec.specialists):
         path = directory / specialist.weights
         tensors = _read(path, specialist.weights_sha256)
-        check_specialist(tensors, specialist.backbone, len(specialist.bands), str(path))
+        bands = len(specialist.bands)
+        check_specialist(tensors, specialist.backbone, bands, str(path), specialist.shape)
         state |= {f"encoders.{i}.{key}": value for key, value in tensors.items()}
     path = directory / SHARED_NAME
     shared = _read(path, spec.shared_sha256)
@@ -68,7 +72,7 @@ def _read(path: Path, sha256: Sha256) -> dict[str, Tensor]:
 def save_ensemble(
     directory: Path,
     describe: EnsembleSpec,
-    specialists: list[Mapping[str, Tensor]],
+    specialists: Sequence[Mapping[str, Tensor]],
     shared: Mapping[str, Tensor],
     *,
     overwrite: bool = False,
@@ -82,8 +86,7 @@ def save_ensemble(
         shared: everything else, under the reference's names.
         overwrite: replace a directory that is there.
     """
-    contents = (SPEC_NAME, SHARED_NAME, f"{SPECIALISTS_FOLDER}/*.safetensors")
-    with atomic_directory(directory, contents=contents, overwrite=overwrite) as scratch:
+    with atomic_directory(directory, contents=CONTENTS, overwrite=overwrite) as scratch:
         written: list[SpecialistSpec] = []
         for specialist, tensors in zip(describe.specialists, specialists, strict=True):
             path = scratch / specialist.weights

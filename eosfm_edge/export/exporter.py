@@ -29,6 +29,7 @@ from eosfm_edge.bundle.manifest import (
     Tile,
 )
 from eosfm_edge.ensemble.bands import Band
+from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.ensemble.spec import LEVEL_STRIDES, NAME_PATTERN
 from eosfm_edge.ensemble.store import load_ensemble
@@ -123,6 +124,7 @@ def export_bundle(
             target=options.target,
             precision=options.precision,
             tile=tile,
+            macs=round(ensemble_cost(ensemble).macs * tile.size**2),
             input=ensemble.spec.input,
             levels=tuple(
                 Level(name=name, stride=stride, channels=features.shape[1])
@@ -183,6 +185,8 @@ def _bundled(ensemble: Ensemble, chain: Chain) -> tuple[BundledSpecialist, ...]:
             factor=factor,
             weights_sha256=s.weights_sha256,
             provenance=s.provenance,
+            shape=s.shape,
+            pruning=s.pruning,
         )
         for s, sets, factor in zip(
             ensemble.spec.specialists, ensemble.sets, chain.factors, strict=True

@@ -159,7 +159,7 @@ def assemble(data: Path) -> None:
         for i, _ in enumerate(SPECIALISTS):
             columns = [s for s, owner in enumerate(owners) if owner == i]
             # A specialist that the input skips keeps the statistics that a fresh one has.
-            width = widths(ensemble.spec.specialists[i].backbone)[level]
+            width = widths(ensemble.spec.specialists[i])[level]
             mean, variance = torch.zeros(width), torch.ones(width)
             if columns:
                 moments = Moments.of(chip[s] for chip in features[level] for s in columns)
