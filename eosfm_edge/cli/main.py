@@ -19,6 +19,7 @@ from eosfm_edge.cli.bench import bench
 from eosfm_edge.cli.export import export
 from eosfm_edge.cli.import_ import import_
 from eosfm_edge.cli.inspect import inspect
+from eosfm_edge.cli.prune import prune
 from eosfm_edge.cli.run import run
 from eosfm_edge.cli.verify import verify
 from eosfm_edge.errors import ExitCode, UserError
@@ -32,6 +33,7 @@ def cli() -> None:
 
     \b
     trained weights --import--> ensemble/ --export--> NAME.eosfm/ --run--> feature rasters
+                              └─prune─┘
 
     Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a bug in eosfm-edge;
     130 interrupted; 143 terminated.
@@ -53,7 +55,7 @@ def _sparing_inputs(verb: click.Command) -> click.Command:
 
     @functools.wraps(callback)
     def checked(**parameters: Any) -> Any:
-        if "output" in parameters:
+        if parameters.get("output") is not None:
             require_outside(parameters["output"], _inputs(parameters))
         return callback(**parameters)
 
@@ -61,7 +63,7 @@ def _sparing_inputs(verb: click.Command) -> click.Command:
     return verb
 
 
-for command in (import_, inspect, export, run, verify, bench):
+for command in (import_, prune, inspect, export, run, verify, bench):
     cli.add_command(_sparing_inputs(command))
 
 _TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it
@@ -70,6 +72,7 @@ _TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it
 # What an environment may lack, and the extra that brings it.
 _EXTRAS = {
     **dict.fromkeys(("onnx", "timm", "torch", "torchvision"), "export"),
+    "torch_pruning": "prune",
     **dict.fromkeys(("PIL", "gguf", "onnxruntime", "rasterio"), "run"),
 }
 

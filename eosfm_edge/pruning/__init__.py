@@ -1,0 +1,1 @@
+"""Pruning: an ensemble that costs less and says almost the same, without labels."""

@@ -1,0 +1,207 @@
+"""A plan carried out: specialists one at a time, and the ensemble put together again.
+
+Finished specialists, and the state of distillation, are kept in a work directory meanwhile, so
+that a run that is interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from eosfm_edge.ensemble.cost import encoder_cost
+from eosfm_edge.ensemble.model import Ensemble, build_from_state
+from eosfm_edge.ensemble.spec import PruningRecord, Shape, SpecialistSpec
+from eosfm_edge.ensemble.specialist import build_encoder, shape_of
+from eosfm_edge.errors import UserError
+from eosfm_edge.pruning.encoder import carry_out, kept_widths, pruned_shape
+from eosfm_edge.pruning.narrow import narrowed_state, refit_shared, require_narrowable
+from eosfm_edge.pruning.plan import CREATED_WITH, Plan, SpecialistPlan, plan_text
+from eosfm_edge.pruning.recipe import Recipe
+from eosfm_edge.pruning.repair import Kept
+from eosfm_edge.pruning.specialists import feature_moments, without_specialists
+from eosfm_edge.pruning.tiles import Tiles, inputs_of
+
+Progress = Callable[[str, int, int], None]
+
+
+def apply_plan(
+    ensemble: Ensemble,
+    plan: Plan,
+    tiles: Tiles,
+    *,
+    work: Path | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Ensemble:
+    """Return the ensemble that a plan makes.
+
+    Args:
+        ensemble: the original; it stays as it is.
+        plan: what goes.
+        tiles: calibration imagery for the repair.
+        work: where finished specialists are kept; None: nowhere.
+        progress: called with what is done, how much of it, and of how much.
+
+    Raises:
+        UserError: the plan names channels that are not there, or leaves widths that are no
+            multiples
+            of 8.
+    """
+    shapes = [_shape_after(ensemble, owner, one) for owner, one in enumerate(plan.specialists)]
+    to_prune = [i for i, one in enumerate(plan.specialists) if one.action == "prune"]
+    encoders: dict[int, nn.Module] = {}
+    for done, owner in enumerate(to_prune):
+        progress("repair", done, len(to_prune))
+        encoders[owner] = _finished(work, owner, ensemble, shapes[owner]) or _prune(
+            ensemble, owner, plan, tiles, work, progress
+        )
+    progress("repair", len(to_prune), len(to_prune))
+    pruned = _assemble(ensemble, plan, shapes, encoders, tiles)
+    if plan.removed:
+        images = (tile[None] for tile in tiles.calibration)
+        pruned = without_specialists(pruned, plan.removed, feature_moments(pruned, images))
+    return pruned
+
+
+def _prune(
+    ensemble: Ensemble,
+    owner: int,
+    plan: Plan,
+    tiles: Tiles,
+    work: Path | None,
+    progress: Progress,
+) -> nn.Module:
+    if not ensemble.sets[owner]:
+        raise UserError(
+            f"{plan.specialists[owner].name} cannot be pruned: no rule gives it its bands of the "
+            "input, so that there is nothing to repair it on",
+            remedy="say `action: keep` in the plan",
+        )
+    name = plan.specialists[owner].name
+    recipe, done = plan.recipe, 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        progress(f"distill {name}", done, recipe.distill)
+
+    encoder = carry_out(
+        ensemble.encoders[owner],
+        plan.specialists[owner].groups,
+        inputs_of(ensemble, owner, tiles.calibration),
+        recipe,
+        checkpoint=work / f"{owner}.distillation" if work else None,
+        tick_distill=tick,
+    )
+    if work is not None:
+        scratch = work / f"{owner}.tmp"
+        save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, scratch)
+        scratch.replace(work / f"{owner}.safetensors")
+    return encoder
+
+
+def _finished(work: Path | None, owner: int, ensemble: Ensemble, shape: Shape) -> nn.Module | None:
+    """Return a specialist that an earlier run has finished."""
+    if work is None or not (work / f"{owner}.safetensors").exists():
+        return None
+    specialist = ensemble.spec.specialists[owner]
+    encoder = build_encoder(specialist.backbone, len(specialist.bands), shape)
+    try:
+        encoder.load_state_dict(load_file(work / f"{owner}.safetensors"))
+    except (SafetensorError, RuntimeError):
+        return None
+    return encoder.eval()
+
+
+def _shape_after(ensemble: Ensemble, owner: int, one: SpecialistPlan) -> Shape:
+    """Return a specialist's channels after the plan, which may have been edited."""
+    shape = shape_of(ensemble.encoders[owner])
+    places = {
+        **{f"stages_{s}": width for s, width in enumerate(shape.widths)},
+        **{
+            f"stages_{s}.blocks.{b}": channels
+            for s, hidden in enumerate(shape.hidden)
+            for b, channels in enumerate(hidden)
+        },
+    }
+    seen: set[str] = set()
+    for group in one.groups:
+        if group.of in seen:
+            raise UserError(f"the plan prunes {group.of} of {one.name} twice", expected="it once")
+        seen.add(group.of)
+        channels = places.get(group.of)
+        if channels is None:
+            raise UserError(f"the plan prunes {group.of} of {one.name}, which is not there")
+        if group.removes and max(group.removes) >= channels:
+            raise UserError(
+                f"the plan removes channel {max(group.removes)} of {group.of} of {one.name}",
+                expected=f"0 to {channels - 1}",
+            )
+        left = channels - len(group.removes)
+        if left < 8 or left % 8:
+            raise UserError(
+                f"the plan leaves {left} channels of {group.of} of {one.name}",
+                expected="a multiple of 8, and not none",
+                remedy="edit `removes` in the plan",
+            )
+    if one.groups and any("." not in group.of for group in one.groups):
+        require_narrowable(ensemble)
+    return pruned_shape(shape, one.groups) if one.action == "prune" else shape
+
+
+def _assemble(
+    ensemble: Ensemble,
+    plan: Plan,
+    shapes: Sequence[Shape],
+    encoders: Mapping[int, nn.Module],
+    tiles: Tiles,
+) -> Ensemble:
+    kept: dict[int, Kept] = {
+        owner: kept_widths(shape_of(ensemble.encoders[owner]), plan.specialists[owner].groups)
+        for owner in encoders
+    }
+    digest = hashlib.sha256(plan_text(plan).encode()).hexdigest()
+    specialists = []
+    state = narrowed_state(ensemble, kept)
+    for owner, spec in enumerate(ensemble.spec.specialists):
+        encoder = encoders.get(owner, ensemble.encoders[owner])
+        state |= {f"encoders.{owner}.{k}": v for k, v in encoder.state_dict().items()}
+        if owner in encoders:
+            before = shape_of(ensemble.encoders[owner])
+            macs = [encoder_cost(shape, len(spec.bands)).macs for shape in (before, shapes[owner])]
+            record = _record(spec, macs, plan.recipe, digest, tiles)
+            spec = spec.model_copy(
+                update={"shape": shapes[owner], "pruning": (*spec.pruning, record)}
+            )
+        specialists.append(spec)
+    described = ensemble.spec.model_copy(update={"specialists": tuple(specialists)})
+    result = build_from_state(described, {k: v.clone() for k, v in state.items()})
+    if any(k is not None for per_level in kept.values() for k in per_level):
+        refit_shared(ensemble, result, tiles.calibration)
+    return result
+
+
+def _record(
+    spec: SpecialistSpec, macs: Sequence[float], recipe: Recipe, plan_sha256: str, tiles: Tiles
+) -> PruningRecord:
+    repair = ["grn"] * recipe.repair_grn + ["fc2"] * recipe.repair_fc2
+    return PruningRecord(
+        created_with=CREATED_WITH,
+        parent_sha256=spec.weights_sha256,
+        plan_sha256=plan_sha256,
+        scope=recipe.scope,
+        criterion=recipe.criterion,
+        ranking=recipe.ranking,
+        macs_before=macs[0],
+        macs_after=macs[1],
+        repair=(*repair, *(["distillation"] * bool(recipe.distill))),
+        distillation_steps=recipe.distill,
+        seed=recipe.seed,
+        tiles=len(tiles.calibration),
+        tiles_sha256=tiles.sha256,
+    )

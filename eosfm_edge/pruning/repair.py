@@ -1,0 +1,181 @@
+"""Repair without labels: a pruned encoder is brought back to its original, step by step.
+
+Both encoders go through calibration tiles side by side. At every block that lost channels
+
+1. GRN divides by the mean over the hidden channels' norms. Over fewer channels that mean is
+   another,
+   which would scale every channel that is left: GRN's weight takes the inverse (one number a block,
+   the least squares fit over the tiles);
+2. fc2, which is linear, is solved in closed form: ridge regression from what the pruned encoder has
+   there to what the block must add to reach the original's output. The target holds the error of
+   all blocks before, which is so repaired as far as the block can.
+
+Where the residual width was pruned too, the downsampling convolutions are solved the same way.
+Ridge regression towards the weights that are there: Hoerl and Kennard, Technometrics 1970. The
+idea of reconstructing layer after layer: He et al., Channel Pruning for Accelerating Very Deep
+Neural Networks, ICCV 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from eosfm_edge.pruning.statistics import Moments
+from eosfm_edge.pruning.steps import (
+    Step,
+    as_rows,
+    channels_last,
+    hidden_width,
+    steps,
+    watching_inputs,
+    weight_of,
+)
+
+_RIDGE = 1e-5  # of the mean energy of the regressors
+
+Kept = Sequence[Tensor | None]  # for each stage the channels that are left, or None for all
+
+
+@torch.inference_mode()
+def repair(
+    original: nn.Module,
+    pruned: nn.Module,
+    batches: Sequence[Tensor],
+    *,
+    grn: bool = True,
+    fc2: bool = True,
+    kept: Kept = (None,) * 4,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Repair a pruned encoder in place.
+
+    Args:
+        original: the encoder that it shall equal.
+        pruned: the same with channels missing.
+        batches: calibration tiles (N, bands, H, W) in physical units. All activations of one step
+            are held at once, twice.
+        grn: whether to compensate GRN's mean.
+        fc2: whether to solve the blocks' last layers, and downsampling where widths were pruned.
+        kept: the channels of each stage that are left.
+        tick: called after each step.
+    """
+    originals, inputs = list(batches), list(batches)
+    for step, mine in zip(steps(original), steps(pruned), strict=True):
+        targets = [step.module(x) for x in originals]
+        wanted = [_channels(x, kept[step.stage]) for x in targets]
+        if step.is_block:
+            if hidden_width(mine.module) < hidden_width(step.module) and grn:
+                _compensate_grn(step, mine, originals, inputs)
+            if fc2 and _differs(step, mine):
+                _solve_fc2(mine.module, inputs, wanted)
+        elif fc2 and kept[step.stage] is not None and isinstance(mine.module, nn.Sequential):
+            _solve_downsampling(mine.module, inputs, wanted)
+        originals = targets
+        inputs = [mine.module(x) for x in inputs]
+        tick()
+
+
+def _differs(step: Step, mine: Step) -> bool:
+    """Return whether a block lost channels of either kind."""
+    return weight_of(step.module.mlp.fc2).shape != weight_of(mine.module.mlp.fc2).shape
+
+
+def _channels(x: Tensor, kept: Tensor | None) -> Tensor:
+    return x if kept is None else x[:, kept]
+
+
+def _compensate_grn(step: Step, mine: Step, originals: list[Tensor], inputs: list[Tensor]) -> None:
+    before = torch.cat([_mean_norm(step.module, x) for x in originals]).double()
+    after = torch.cat([_mean_norm(mine.module, x) for x in inputs]).double()
+    # GRN multiplies by 1 / mean: the factor that brings 1 / after closest to 1 / before.
+    factor = (1 / (before * after)).sum() / (1 / after).square().sum()
+    mine.module.mlp.grn.weight *= factor.float()
+
+
+def _mean_norm(block: Any, x: Tensor) -> Tensor:
+    """Return the mean over hidden channels of GRN's norms, (N,)."""
+    grn = block.mlp.grn
+    seen: list[Tensor] = []
+    with watching_inputs({"grn": grn}, lambda _, hidden: seen.append(hidden)):
+        block(x)
+    norms: Tensor = seen[0].norm(p=2, dim=grn.spatial_dim)
+    return norms.mean(1).clamp_min(1e-12)
+
+
+def _solve_fc2(block: Any, inputs: list[Tensor], targets: list[Tensor]) -> None:
+    layer = block.mlp.fc2
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        seen: list[Tensor] = []
+        with watching_inputs({"fc2": layer}, lambda _, hidden: seen.append(hidden)):
+            for x, target in zip(inputs, targets, strict=True):
+                block(x)
+                hidden = as_rows(seen.pop(), last=channels_last(layer))
+                yield hidden, as_rows(target - x, last=False)
+
+    set_linear(layer, *ridge_regression(pairs(), weight_of(layer)))
+
+
+def _solve_downsampling(module: nn.Sequential, inputs: list[Tensor], targets: list[Tensor]) -> None:
+    norm, convolution = module[0], module[1]
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for x, target in zip(inputs, targets, strict=True):
+            patches = functional.unfold(norm(x), 2, stride=2).transpose(1, 2)
+            yield patches.flatten(0, 1), as_rows(target, last=False)
+
+    set_linear(convolution, *ridge_regression(pairs(), weight_of(convolution)))
+
+
+class Regression:
+    """Ridge regression y = weight @ x + bias over rows that come in batches, solved in float64."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        self._moments = Moments.empty(channels)
+        self._cross = torch.zeros(channels, outputs, dtype=torch.float64)
+        self._total = torch.zeros(outputs, dtype=torch.float64)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add rows x (cells, channels) and y (cells, outputs), float32."""
+        self._moments.add(x)
+        self._cross += (x.T @ y).double()
+        self._total += y.sum(0).double()
+
+    def solve(self, prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weight (outputs, channels) and bias (outputs,), float32.
+
+        Args:
+            prior: (outputs, channels), towards which the weight is pulled a little.
+        """
+        moments, mean = self._moments, self._total / self._moments.count
+        ridge = _RIDGE * float(moments.energy.mean()) or 1.0
+        system = moments.covariance + ridge * torch.eye(len(moments.mean), dtype=torch.float64)
+        cross = self._cross / moments.count - torch.outer(moments.mean, mean)
+        weight = torch.linalg.solve(system, cross + ridge * prior.T.double()).T
+        return weight.float(), (mean - weight @ moments.mean).float()
+
+
+def ridge_regression(
+    pairs: Iterable[tuple[Tensor, Tensor]], prior: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Fit y = weight @ x + bias to rows x (cells, channels) and y (cells, outputs).
+
+    Args:
+        pairs: x and y, batch by batch.
+        prior: (outputs, channels), towards which the weight is pulled a little.
+    """
+    regression = Regression(prior.shape[1], prior.shape[0])
+    for x, y in pairs:
+        regression.add(x, y)
+    return regression.solve(prior)
+
+
+def set_linear(layer: Any, weight: Tensor, bias: Tensor) -> None:
+    """Set a linear layer or 1x1 convolution to a weight (outputs, inputs) and a bias."""
+    layer.weight.copy_(weight.reshape(layer.weight.shape))
+    layer.bias.copy_(bias)
