@@ -1,4 +1,4 @@
-"""A machine that only runs bundles has no torch: nothing but import and export may want it."""
+"""A machine that only runs bundles has no torch: only import, prune and export may want it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,50 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 """
 
-NEEDS_TORCH = {
-    f"eosfm_edge.ensemble.{name}"
-    for name in (
-        "checkpoint",
-        "fusion",
-        "importer",
-        "model",
-        "selection",
-        "specialist",
-        "state",
-        "store",
-    )
-} | {
-    f"eosfm_edge.export.{name}"
-    for name in ("chain", "exporter", "folding", "native", "onnx", "parity", "ranges")
-}
+NEEDS_TORCH = (
+    {"eosfm_edge.latency"}
+    | {
+        f"eosfm_edge.ensemble.{name}"
+        for name in (
+            "checkpoint",
+            "cost",
+            "fusion",
+            "importer",
+            "model",
+            "selection",
+            "specialist",
+            "state",
+            "store",
+        )
+    }
+    | {
+        f"eosfm_edge.export.{name}"
+        for name in ("chain", "exporter", "folding", "native", "onnx", "parity", "ranges")
+    }
+    | {
+        f"eosfm_edge.pruning.{name}"
+        for name in (
+            "allocation",
+            "apply",
+            "distill",
+            "elimination",
+            "encoder",
+            "fidelity",
+            "groups",
+            "labels",
+            "narrow",
+            "planner",
+            "prune",
+            "repair",
+            "sensitivity",
+            "specialists",
+            "statistics",
+            "steps",
+            "taylor",
+            "tiles",
+        )
+    }
+)
 
 
 def test_every_other_module_can_be_imported() -> None:
