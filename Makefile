@@ -8,7 +8,7 @@ RUN_VENV := .venv-run
 # The native library is built when the package is installed.
 NATIVE := $(shell find runtime/src runtime/include -type f) runtime/CMakeLists.txt
 
-.PHONY: help demo test lint runtime-only bench fuzz clean
+.PHONY: help demo test lint runtime-only bench fidelity fuzz clean
 
 help:
 	@echo 'make demo          install into .venv and run the main job on a Sentinel-2 scene'
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint          check style and types'
 	@echo 'make runtime-only  verify and run the demo bundle in an environment without torch'
 	@echo 'make bench         time the native engine against others (after make demo; ten minutes)'
+	@echo 'make fidelity      measure what pruning leaves (DATA=folder of data sets; an hour)'
 	@echo 'make fuzz          fuzz the reader of bundles for ten minutes (clang)'
 	@echo 'make clean         remove what these made'
 
@@ -49,8 +50,13 @@ bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/engines.py --scene build/demo/scene
 
+# DATA is the folder that examples/specialists/tasks.py describes. Nothing else should run meanwhile.
+fidelity: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/fidelity.py --data $(DATA)
+
 fuzz: $(VENV)/installed
-	EOSFM_FUZZ_SECONDS=600 $(BIN)/pytest tests/native/test_native.py -k fuzzing
+	EOSFM_FUZZ_SECONDS=600 EOSFM_FUZZ_CORPUS=$(CURDIR)/build/fuzz-corpus $(BIN)/pytest tests/native/test_native.py -k fuzzing
 
 clean:
 	rm -rf $(VENV) $(RUN_VENV) build
