@@ -96,7 +96,7 @@ def _prune(
         inputs_of(ensemble, owner, tiles.calibration),
         recipe,
         checkpoint=work / f"{owner}.distillation" if work else None,
-        tick_distill=tick,
+        tick=tick,
     )
     if work is not None:
         scratch = work / f"{owner}.tmp"

@@ -19,7 +19,6 @@ Four criteria, none of which needs labels:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +59,6 @@ def by_reconstruction(
     covariance: Tensor,
     weight: Tensor,
     energy: float,
-    tick: Callable[[], None] = lambda: None,
 ) -> Elimination:
     """Return the elimination by what is left of ``weight @ x`` after re-solving.
 
@@ -69,7 +67,6 @@ def by_reconstruction(
             count.
         weight: (outputs, channels).
         energy: of the output, to which costs are relative.
-        tick: called now and then.
     """
     channels = covariance.shape[0]
     ridge = _RIDGE * float(covariance.diagonal().mean()) or 1.0
@@ -94,5 +91,4 @@ def by_reconstruction(
             kept = ~gone
             inverse, weight = inverse[kept][:, kept], weight[:, kept]
             numbers, gone = numbers[kept], torch.zeros(int(kept.sum()), dtype=torch.bool)
-            tick()
     return Elimination(tuple(order), tuple(cost))

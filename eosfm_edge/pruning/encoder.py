@@ -28,16 +28,10 @@ from eosfm_edge.pruning.taylor import taylor_scores
 PIXELS_PER_BATCH = 64 * 64 * 64
 _GAIN_PIXELS = 4 * PIXELS_PER_BATCH  # that the levels' sensitivities are measured on
 
-Tick = Callable[[], None]
 
-
-def _nothing() -> None:
-    return None
-
-
-def in_batches(tiles: Sequence[Tensor], pixels: int = PIXELS_PER_BATCH) -> list[Tensor]:
-    """Stack tiles (bands, H, W) of one size to batches of about so many pixels."""
-    size = max(1, pixels // tiles[0][0].numel())
+def in_batches(tiles: Sequence[Tensor]) -> list[Tensor]:
+    """Stack tiles (bands, H, W) of one size to batches of about ``PIXELS_PER_BATCH``."""
+    size = max(1, PIXELS_PER_BATCH // tiles[0][0].numel())
     return [torch.stack(list(tiles[i : i + size])) for i in range(0, len(tiles), size)]
 
 
@@ -144,25 +138,21 @@ def _narrowed(widths: Sequence[int], ratio: float, align: int) -> tuple[int, ...
     return tuple(min(w, max(align, round(share * w / align) * align)) for w in widths)
 
 
-def study(
-    encoder: nn.Module, tiles: Sequence[Tensor], recipe: Recipe, tick: Tick = _nothing
-) -> Study:
+def study(encoder: nn.Module, tiles: Sequence[Tensor], recipe: Recipe) -> Study:
     """Run an encoder over calibration tiles and find in which order its channels go.
 
     Args:
         encoder: timm's feature encoder.
         tiles: images (bands, H, W) in physical units, all of one size.
         recipe: the criterion, the scope and the ranking.
-        tick: called now and then.
     """
     batches = in_batches(tiles)
     moments = hidden_moments(encoder, batches)
-    tick()
-    hidden, width = _eliminations(encoder, batches, moments, recipe, tick)
+    hidden, width = _eliminations(encoder, batches, moments, recipe)
     gains = {}
     if recipe.criterion == "reconstruction" and recipe.ranking != "uniform":
         some = batches[: max(1, _GAIN_PIXELS // batches[0][:, 0].numel())]
-        gains = level_gains(encoder, some, moments, hidden, tick)
+        gains = level_gains(encoder, some, moments, hidden)
     bands = encoder.get_parameter("stem_0.weight").shape[1]
     return Study(shape_of(encoder), bands, hidden, width, gains)
 
@@ -172,7 +162,6 @@ def _eliminations(
     batches: list[Tensor],
     moments: dict[str, Moments],
     recipe: Recipe,
-    tick: Tick,
 ) -> tuple[dict[str, Elimination], tuple[Elimination, ...]]:
     layers = {b.name: weight_of(b.module.mlp.fc2) for b in blocks(encoder)}
     levels = level_moments(encoder, batches) if recipe.scope == "width" else []
@@ -203,7 +192,7 @@ def _eliminations(
     hidden = {}
     for name, weight in layers.items():
         energy = _output_variance(moments[name], weight)
-        hidden[name] = by_reconstruction(moments[name].covariance, weight, energy, tick)
+        hidden[name] = by_reconstruction(moments[name].covariance, weight, energy)
     width = tuple(
         by_reconstruction(
             level.covariance, torch.eye(len(level.mean)), float(level.covariance.trace())
@@ -230,8 +219,7 @@ def carry_out(
     recipe: Recipe,
     *,
     checkpoint: Path | None = None,
-    tick: Tick = _nothing,
-    tick_distill: Tick = _nothing,
+    tick: Callable[[], None] = lambda: None,
 ) -> nn.Module:
     """Return a pruned and repaired copy of an encoder.
 
@@ -241,8 +229,7 @@ def carry_out(
         tiles: calibration tiles, as for :func:`study`.
         recipe: the repair.
         checkpoint: of distillation.
-        tick: called after each step of the repair.
-        tick_distill: called after each step of distillation.
+        tick: called after each step of distillation.
     """
     pruned = copy.deepcopy(original)
     graph = Dependencies(pruned)
@@ -260,7 +247,6 @@ def carry_out(
             grn=recipe.repair_grn,
             fc2=recipe.repair_fc2,
             kept=kept,
-            tick=tick,
         )
     if recipe.distill:
         distill(
@@ -271,7 +257,7 @@ def carry_out(
             recipe.seed,
             kept=kept,
             checkpoint=checkpoint,
-            tick=tick_distill,
+            tick=tick,
         )
     return pruned
 

@@ -50,7 +50,7 @@ class Footprint:
 
 
 # Times ensembles in turn on stored values (bands, size, size): the native engine, on this machine.
-Measure = Callable[[Sequence[Ensemble], Tensor, Precision], list[Footprint]]
+Stopwatch = Callable[[Sequence[Ensemble], Tensor, Precision], list[Footprint]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def prune_ensemble(
     scenes: Sequence[SceneName],
     output: Path | None,
     options: PruneOptions,
-    measure: Measure,
+    measure: Stopwatch,
     progress: Progress = lambda what, done, total: None,
 ) -> PruneReport:
     """Prune an ensemble.
@@ -195,7 +195,7 @@ def _make_plan(
     ensemble: Ensemble,
     tiles: Tiles,
     options: PruneOptions,
-    measure: Measure,
+    measure: Stopwatch,
     progress: Progress,
 ) -> tuple[Plan, Sequence[Tried]]:
     planner = Planner(ensemble, tiles, options.recipe, options.whole, progress)
@@ -220,7 +220,7 @@ def _gauge(
     planner: Planner,
     tiles: Tiles,
     options: PruneOptions,
-    measure: Measure,
+    measure: Stopwatch,
 ) -> Callable[[Plan], float]:
     """Return what measures a plan for the budget."""
     budget = options.budget
@@ -275,7 +275,7 @@ def _judge(
     tiles: Tiles,
     tried: Sequence[Tried],
     options: PruneOptions,
-    measure: Measure,
+    measure: Stopwatch,
 ) -> PruneReport:
     tile = _stored(ensemble, tiles.held_out[0])
     return PruneReport(

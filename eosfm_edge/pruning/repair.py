@@ -18,7 +18,7 @@ Neural Networks, ICCV 2017.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,7 +50,6 @@ def repair(
     grn: bool = True,
     fc2: bool = True,
     kept: Kept = (None,) * 4,
-    tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Repair a pruned encoder in place.
 
@@ -62,7 +61,6 @@ def repair(
         grn: whether to compensate GRN's mean.
         fc2: whether to solve the blocks' last layers, and downsampling where widths were pruned.
         kept: the channels of each stage that are left.
-        tick: called after each step.
     """
     originals, inputs = list(batches), list(batches)
     for step, mine in zip(steps(original), steps(pruned), strict=True):
@@ -77,7 +75,6 @@ def repair(
             _solve_downsampling(mine.module, inputs, wanted)
         originals = targets
         inputs = [mine.module(x) for x in inputs]
-        tick()
 
 
 def _differs(step: Step, mine: Step) -> bool:

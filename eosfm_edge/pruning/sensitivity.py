@@ -7,7 +7,7 @@ add up, which makes of these numbers a forecast for any widths.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ def level_gains(
     batches: Sequence[Tensor],
     moments: Mapping[str, Moments],
     eliminations: Mapping[str, Elimination],
-    tick: Callable[[], None] = lambda: None,
 ) -> dict[str, tuple[float, ...]]:
     """Return each level's squared error, relative to the level, for one unit of a block's cost.
 
@@ -36,7 +35,6 @@ def level_gains(
         batches: tiles (N, bands, H, W) in physical units; a few hundred cells of the last level do.
         moments: of the blocks' hidden channels.
         eliminations: of the blocks, by reconstruction.
-        tick: called after each block.
     """
     path = steps(encoder)
     inputs: list[list[Tensor]] = [[] for _ in path]
@@ -67,7 +65,6 @@ def level_gains(
         gains[step.name] = tuple(
             error / (whole or 1.0) / spent for error, whole in zip(errors, energy, strict=True)
         )
-        tick()
     return gains
 
 
