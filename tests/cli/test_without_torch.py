@@ -50,12 +50,14 @@ NEEDS_TORCH = (
             "distill",
             "elimination",
             "encoder",
+            "features",
             "fidelity",
             "groups",
             "labels",
             "narrow",
             "planner",
             "prune",
+            "ranking",
             "repair",
             "sensitivity",
             "specialists",
@@ -63,6 +65,7 @@ NEEDS_TORCH = (
             "steps",
             "taylor",
             "tiles",
+            "useless",
         )
     }
 )

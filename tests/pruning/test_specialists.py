@@ -19,17 +19,15 @@ from torch import Tensor
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.spec import EnsembleSpec, SelectionSpec
 from eosfm_edge.errors import UserError
-from eosfm_edge.pruning import specialists
-from eosfm_edge.pruning.specialists import (
-    FeatureMoments,
-    feature_moments,
-    find_dead,
-    find_duplicates,
+from eosfm_edge.pruning.features import FeatureMoments, _shrinkage, _Sums, feature_moments
+from eosfm_edge.pruning.ranking import (
+    _leave_one_out,
     rank_by_probe,
     rank_by_reconstruction,
     rank_by_selection,
-    without_specialists,
 )
+from eosfm_edge.pruning.specialists import without_specialists
+from eosfm_edge.pruning.useless import find_dead, find_duplicates
 
 Matrix = NDArray[np.float64]
 LEVELS = range(4)
@@ -151,7 +149,7 @@ def test_moments_of_what_is_not_selected_are_zero_and_it_is_not_run() -> None:
 
 def test_large_means_do_not_spoil_the_covariance() -> None:
     rows = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)) + 1e6
-    sums = specialists._Sums(rows[:10])
+    sums = _Sums(rows[:10])
     sums.add(rows[:10])
     sums.add(rows[10:])
     np.testing.assert_allclose(
@@ -180,8 +178,8 @@ def test_shrinkage_is_that_of_the_paper() -> None:
     # (0.5 * 4.5 + 16) / (9.5 * (4.5 - 4))
     correlation = torch.eye(4, dtype=torch.float64)
     correlation[0, 1] = correlation[1, 0] = 0.5
-    assert specialists._shrinkage(correlation, 9) == 1.0
-    assert specialists._shrinkage(correlation, 199) == pytest.approx(18.25 / (199.5 * 0.5))
+    assert _shrinkage(correlation, 9) == 1.0
+    assert _shrinkage(correlation, 199) == pytest.approx(18.25 / (199.5 * 0.5))
 
 
 # Ranking by reconstruction
@@ -240,7 +238,7 @@ def brute_force(ensemble: Ensemble, moments: FeatureMoments, level: int, gone: i
     """The same share by lstsq on rows whose covariance is the shrunk one."""
     covariance = moments.covariance.numpy()
     deviation = np.sqrt(np.diag(covariance))
-    shrinkage = specialists._shrinkage(
+    shrinkage = _shrinkage(
         torch.from_numpy(covariance / np.outer(deviation, deviation)), moments.cells
     )
     shrunk = (1 - shrinkage) * covariance + shrinkage * np.diag(deviation**2)
@@ -341,9 +339,7 @@ def test_leave_one_out_is_that_of_refitting_without_each_chip() -> None:
     features[:, 0] += labels
     one_hot = np.eye(3)[labels]
     kernel = features @ features.T
-    accuracy, error = specialists._leave_one_out(
-        torch.from_numpy(kernel), torch.from_numpy(one_hot), 0.1
-    )
+    accuracy, error = _leave_one_out(torch.from_numpy(kernel), torch.from_numpy(one_hot), 0.1)
     root = np.sqrt(0.1 * np.trace(kernel) / 15) * np.eye(6)
     missed = []
     for i in range(15):
