@@ -20,8 +20,8 @@ from eosfm_edge.bundle.manifest import CHAIN_NAME, SPECIALISTS_FOLDER, Precision
 from eosfm_edge.ensemble.fusion import ZeroFilled
 from eosfm_edge.ensemble.spec import LEVELS, SpecialistSpec
 from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.folding import Matrix, Network, fold
 from eosfm_edge.export.ranges import Range, Ranges
+from eosfm_edge.network.folding import Matrix, Network, fold
 
 FloatArray = NDArray[np.float32]
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from eosfm_edge.ensemble.cost import Cost, encoder_cost, hidden_price
 from eosfm_edge.ensemble.spec import Shape
 from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.network.moments import Moments, hidden_moments, level_moments
+from eosfm_edge.network.steps import STAGES, blocks, weight_of
 from eosfm_edge.pruning.allocation import Group, allocate, removals
 from eosfm_edge.pruning.distill import distill
 from eosfm_edge.pruning.elimination import Elimination, by_reconstruction, by_score
@@ -21,8 +23,6 @@ from eosfm_edge.pruning.plan import GroupPlan
 from eosfm_edge.pruning.recipe import Measure, Recipe
 from eosfm_edge.pruning.repair import repair
 from eosfm_edge.pruning.sensitivity import level_gains
-from eosfm_edge.pruning.statistics import Moments, hidden_moments, level_moments
-from eosfm_edge.pruning.steps import STAGES, blocks, weight_of
 from eosfm_edge.pruning.taylor import taylor_scores
 
 PIXELS_PER_BATCH = 64 * 64 * 64

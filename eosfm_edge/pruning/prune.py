@@ -22,10 +22,10 @@ from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import CONTENTS, load_ensemble, save_ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import cannot_write, require_replaceable
+from eosfm_edge.network.fidelity import LevelFidelity, compare
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.budget import Budget, Tried, search
 from eosfm_edge.pruning.encoder import kept_widths
-from eosfm_edge.pruning.fidelity import LevelFidelity, compare
 from eosfm_edge.pruning.measured import MeasuredTable
 from eosfm_edge.pruning.narrow import narrowed_state
 from eosfm_edge.pruning.plan import Plan, read_plan, require_plan_fits, write_plan

@@ -3,30 +3,28 @@
 Both encoders go through calibration tiles side by side. At every block that lost channels
 
 1. GRN divides by the mean over the hidden channels' norms. Over fewer channels that mean is
-   another,
-   which would scale every channel that is left: GRN's weight takes the inverse (one number a block,
-   the least squares fit over the tiles);
+   another, which would scale every channel that is left: GRN's weight takes the inverse (one number
+   a block, the least squares fit over the tiles);
 2. fc2, which is linear, is solved in closed form: ridge regression from what the pruned encoder has
    there to what the block must add to reach the original's output. The target holds the error of
    all blocks before, which is so repaired as far as the block can.
 
 Where the residual width was pruned too, the downsampling convolutions are solved the same way.
-Ridge regression towards the weights that are there: Hoerl and Kennard, Technometrics 1970. The
-idea of reconstructing layer after layer: He et al., Channel Pruning for Accelerating Very Deep
+The idea of reconstructing layer after layer: He et al., Channel Pruning for Accelerating Very Deep
 Neural Networks, ICCV 2017.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eosfm_edge.pruning.statistics import Moments
-from eosfm_edge.pruning.steps import (
+from eosfm_edge.network.regression import ridge_regression, set_linear
+from eosfm_edge.network.steps import (
     Step,
     as_rows,
     channels_last,
@@ -35,8 +33,6 @@ from eosfm_edge.pruning.steps import (
     watching_inputs,
     weight_of,
 )
-
-_RIDGE = 1e-5  # of the mean energy of the regressors
 
 Kept = Sequence[Tensor | None]  # for each stage the channels that are left, or None for all
 
@@ -127,52 +123,3 @@ def _solve_downsampling(module: nn.Sequential, inputs: list[Tensor], targets: li
             yield patches.flatten(0, 1), as_rows(target, last=False)
 
     set_linear(convolution, *ridge_regression(pairs(), weight_of(convolution)))
-
-
-class Regression:
-    """Ridge regression y = weight @ x + bias over rows that come in batches, solved in float64."""
-
-    def __init__(self, channels: int, outputs: int) -> None:
-        self._moments = Moments.empty(channels)
-        self._cross = torch.zeros(channels, outputs, dtype=torch.float64)
-        self._total = torch.zeros(outputs, dtype=torch.float64)
-
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Add rows x (cells, channels) and y (cells, outputs), float32."""
-        self._moments.add(x)
-        self._cross += (x.T @ y).double()
-        self._total += y.sum(0).double()
-
-    def solve(self, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weight (outputs, channels) and bias (outputs,), float32.
-
-        Args:
-            prior: (outputs, channels), towards which the weight is pulled a little.
-        """
-        moments, mean = self._moments, self._total / self._moments.count
-        ridge = _RIDGE * float(moments.energy.mean()) or 1.0
-        system = moments.covariance + ridge * torch.eye(len(moments.mean), dtype=torch.float64)
-        cross = self._cross / moments.count - torch.outer(moments.mean, mean)
-        weight = torch.linalg.solve(system, cross + ridge * prior.T.double()).T
-        return weight.float(), (mean - weight @ moments.mean).float()
-
-
-def ridge_regression(
-    pairs: Iterable[tuple[Tensor, Tensor]], prior: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Fit y = weight @ x + bias to rows x (cells, channels) and y (cells, outputs).
-
-    Args:
-        pairs: x and y, batch by batch.
-        prior: (outputs, channels), towards which the weight is pulled a little.
-    """
-    regression = Regression(prior.shape[1], prior.shape[0])
-    for x, y in pairs:
-        regression.add(x, y)
-    return regression.solve(prior)
-
-
-def set_linear(layer: Any, weight: Tensor, bias: Tensor) -> None:
-    """Set a linear layer or 1x1 convolution to a weight (outputs, inputs) and a bias."""
-    layer.weight.copy_(weight.reshape(layer.weight.shape))
-    layer.bias.copy_(bias)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eosfm_edge.network.moments import Moments
+from eosfm_edge.network.steps import STAGES, hidden_width, steps, weight_of
 from eosfm_edge.pruning.elimination import Elimination
-from eosfm_edge.pruning.statistics import Moments
-from eosfm_edge.pruning.steps import STAGES, hidden_width, steps, weight_of
 
 _SHARE = 0.6  # of the channels that go: about what halving the MACs takes
 _RIDGE = 1e-5

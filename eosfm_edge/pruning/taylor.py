@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from eosfm_edge.pruning.steps import as_rows, blocks, channels_last, watching_inputs
+from eosfm_edge.network.steps import as_rows, blocks, channels_last, watching_inputs
 
 _PROBES = 4  # vectors of random signs for each batch
 

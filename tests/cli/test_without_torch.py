@@ -40,7 +40,11 @@ NEEDS_TORCH = (
     }
     | {
         f"eosfm_edge.export.{name}"
-        for name in ("chain", "exporter", "folding", "native", "onnx", "parity", "ranges")
+        for name in ("chain", "exporter", "native", "onnx", "parity", "ranges")
+    }
+    | {
+        f"eosfm_edge.network.{name}"
+        for name in ("fidelity", "folding", "moments", "regression", "steps")
     }
     | {
         f"eosfm_edge.pruning.{name}"
@@ -51,7 +55,6 @@ NEEDS_TORCH = (
             "elimination",
             "encoder",
             "features",
-            "fidelity",
             "groups",
             "labels",
             "narrow",
@@ -61,8 +64,6 @@ NEEDS_TORCH = (
             "repair",
             "sensitivity",
             "specialists",
-            "statistics",
-            "steps",
             "taylor",
             "tiles",
             "useless",

@@ -17,7 +17,7 @@ from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.spec import LEVELS, SelectionSpec, Shape
 from eosfm_edge.ensemble.specialist import build_encoder, full_shape, shape_of
 from eosfm_edge.export.chain import Chain
-from eosfm_edge.pruning.steps import hidden_width
+from eosfm_edge.network.steps import hidden_width
 
 BACKBONE = f"convnextv2_{SPECK}"
 SIDE = 64

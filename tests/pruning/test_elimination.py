@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from eosfm_edge.network.moments import Moments
 from eosfm_edge.pruning.elimination import Elimination, by_reconstruction, by_score
-from eosfm_edge.pruning.statistics import Moments
 
 Matrix = NDArray[np.float64]
 CELLS = 500

@@ -1,61 +1,23 @@
-"""Repair in closed form: against numpy, and by what it brings back."""
+"""Repair in closed form: by what it brings back."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from specimens import encoder_of, every_other, same_state, signal_to_noise, tiles_of
-from torch import Tensor
 
-from eosfm_edge.pruning import repair as module
+from eosfm_edge.network.steps import blocks
 from eosfm_edge.pruning.encoder import carry_out, study
 from eosfm_edge.pruning.plan import GroupPlan
 from eosfm_edge.pruning.recipe import Recipe
-from eosfm_edge.pruning.repair import ridge_regression
-from eosfm_edge.pruning.statistics import Moments, hidden_moments, level_moments
-from eosfm_edge.pruning.steps import blocks
 
 TILES = tiles_of(32)
 NONE = Recipe(repair_grn=False, repair_fc2=False)
 GRN = Recipe(repair_fc2=False)
 BOTH = Recipe()
-
-
-def batches(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    yield from zip(x.split(70), y.split(70), strict=True)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 10), st.integers(1, 4))
-def test_a_tiny_ridge_gives_numpys_least_squares(seed: int, channels: int, outputs: int) -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(200, channels)) + rng.normal(size=channels)
-    y = x @ rng.normal(size=(channels, outputs)) + 2 + 0.5 * rng.normal(size=(200, outputs))
-    fit, *_ = np.linalg.lstsq(np.column_stack([x, np.ones(200)]), y, rcond=None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_RIDGE", 1e-10)
-        weight, bias = ridge_regression(
-            batches(torch.from_numpy(x).float(), torch.from_numpy(y).float()),
-            torch.zeros(outputs, channels),
-        )
-    np.testing.assert_allclose(weight.numpy(), fit[:-1].T, atol=1e-3)
-    np.testing.assert_allclose(bias.numpy(), fit[-1], atol=2e-3)
-
-
-def test_what_the_cells_do_not_say_stays_as_it_was() -> None:
-    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
-    x[:, 2] = 0.5  # never varies: nothing is known of its weight
-    prior = torch.tensor([[1.0, 2.0, 7.0]])
-    weight, bias = ridge_regression(iter([(x, x[:, :1] * 3 + 1)]), prior)
-    assert torch.allclose(weight, torch.tensor([[3.0, 0.0, 7.0]]), atol=1e-2)
-    assert float(bias) == pytest.approx(1 - 7 * 0.5, abs=1e-2)
 
 
 @torch.no_grad()
@@ -156,42 +118,3 @@ def test_downsampling_is_solved_where_the_width_was_pruned() -> None:
         wanted = encoder(batch)[3][:, kept]
         errors = [float((e(batch)[3] - wanted).square().mean()) for e in (none, both)]
     assert errors[1] < errors[0] / 2
-
-
-def test_moments_are_those_of_what_fc2_is_given() -> None:
-    encoder = encoder_of(0)
-    name = "stages_2.blocks.1"
-    seen: list[Tensor] = []
-    hook = encoder.get_submodule(f"{name}.mlp.fc2").register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0])
-    )
-    moments = hidden_moments(encoder, [torch.stack(TILES[:5]), torch.stack(TILES[5:12])])[name]
-    hook.remove()
-    rows = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) for x in seen]).double().numpy()
-    assert moments.count == len(rows) == 12 * 16
-    np.testing.assert_allclose(moments.mean.numpy(), rows.mean(0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        moments.covariance.numpy(), np.cov(rows.T, bias=True), rtol=1e-3, atol=1e-5
-    )
-    np.testing.assert_allclose(moments.energy.numpy(), (rows**2).mean(0), rtol=1e-4)
-
-
-@torch.no_grad()
-def test_moments_of_the_levels_are_those_of_all_cells() -> None:
-    encoder = encoder_of(0)
-    batch = torch.stack(TILES[:4])
-    moments = level_moments(encoder, batch.split(3))
-    for level, features in zip(moments, encoder(batch), strict=True):
-        rows = features.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
-        assert level.count == len(rows)
-        np.testing.assert_allclose(
-            level.covariance.numpy(), np.cov(rows.T, bias=True), rtol=1e-3, atol=1e-5
-        )
-
-
-def test_empty_moments_hold_nothing() -> None:
-    moments = Moments.empty(3)
-    assert moments.count == 0
-    moments.add(torch.ones(4, 3))
-    assert torch.equal(moments.mean, torch.ones(3, dtype=torch.float64))
-    assert torch.equal(moments.covariance, torch.zeros(3, 3, dtype=torch.float64))

@@ -9,10 +9,10 @@ import pytest
 import torch
 from specimens import encoder_of, same_state, tiles_of
 
+from eosfm_edge.network.moments import Moments, hidden_moments
+from eosfm_edge.network.steps import blocks, hidden_width
 from eosfm_edge.pruning.elimination import Elimination, by_score
 from eosfm_edge.pruning.sensitivity import level_gains
-from eosfm_edge.pruning.statistics import Moments, hidden_moments
-from eosfm_edge.pruning.steps import blocks, hidden_width
 
 BATCHES = [torch.stack(tiles_of(8, seed=seed)) for seed in range(2)]
 

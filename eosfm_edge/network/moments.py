@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from eosfm_edge.pruning.steps import as_rows, blocks, channels_last, watching_inputs
+from eosfm_edge.network.steps import as_rows, blocks, channels_last, watching_inputs
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eosfm_edge.pruning.steps import as_rows
+from eosfm_edge.network.steps import as_rows
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What several stages know of an encoder: its steps, its folded form, statistics, fidelity."""
