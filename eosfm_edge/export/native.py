@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,30 @@ from eosfm_edge.network.folding import Matrix, Network, fold
 
 FloatArray = NDArray[np.float32]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Int8Scales:
+    """How an int8 matrix and its inputs are rounded.
+
+    Attributes:
+        input_scales: (inputs,), of each input.
+        zero: the inputs' zero point, 0 ... 255: an input is (q - zero) times its scale.
+        weight_scale: (outputs,), of the weights times their inputs' scales.
+    """
+
+    input_scales: FloatArray
+    zero: int
+    weight_scale: FloatArray
+
+    @classmethod
+    def over(cls, seen: Range, matrix: Matrix) -> Int8Scales:
+        """Give all inputs the scale of what was seen of them, and weights one that none exceeds."""
+        scale, zero = seen.quantisation()
+        input_scales = np.full(len(matrix.weight), scale, np.float32)
+        largest = np.abs(matrix.weight * input_scales[:, None]).max(axis=0)
+        return cls(input_scales, int(zero), np.maximum(largest, np.float32(1e-30)) / 127)
 
 
 def write_specialists(
@@ -137,15 +161,19 @@ def _add_network(
     for s, stage in enumerate(network.stages):
         if s > 0:
             name = f"stages.{s}.downsample"
-            _add_matrix(writer, name, stage.entry, precision, ranges.by_matrix.get(name))
+            _add_matrix(writer, name, stage.entry, precision, _scales(name, stage.entry, ranges))
         for b, block in enumerate(stage.blocks):
             name = f"stages.{s}.blocks.{b}"
             _add(writer, f"{name}.conv_dw.weight", block.depthwise)
             _add(writer, f"{name}.conv_dw.bias", block.depthwise_bias)
             _add(writer, f"{name}.grn.weight", block.grn)
-            for part, matrix in (("fc1", block.fc1), ("fc2", block.fc2)):
-                seen = ranges.by_matrix.get(f"{name}.{part}")
-                _add_matrix(writer, f"{name}.{part}", matrix, precision, seen)
+            for part, matrix in ((f"{name}.fc1", block.fc1), (f"{name}.fc2", block.fc2)):
+                _add_matrix(writer, part, matrix, precision, _scales(part, matrix, ranges))
+
+
+def _scales(name: str, matrix: Matrix, ranges: Ranges) -> Int8Scales | None:
+    seen = ranges.by_matrix.get(name)
+    return None if seen is None else Int8Scales.over(seen, matrix)
 
 
 def _add_matrix(
@@ -153,7 +181,7 @@ def _add_matrix(
     name: str,
     matrix: Matrix,
     precision: Precision,
-    seen: Range | None = None,
+    scales: Int8Scales | None = None,
 ) -> None:
     _add(writer, f"{name}.bias", matrix.bias)
     match precision:
@@ -166,12 +194,12 @@ def _add_matrix(
                 raw_dtype=GGMLQuantizationType.BF16,
             )
         case "int8":
-            if seen is None:
+            if scales is None:
                 raise ValueError(f"no range was measured for {name}")
-            scale = np.maximum(np.abs(matrix.weight).max(axis=0), 1e-12) / np.float32(127)
-            _add(writer, f"{name}.weight_scale", scale.astype(np.float32))
-            _add(writer, f"{name}.input", np.array(seen.quantisation(), np.float32))
-            weight = np.clip(np.rint(matrix.weight / scale), -127, 127).astype(np.int8)
+            _add(writer, f"{name}.weight_scale", scales.weight_scale)
+            _add(writer, f"{name}.input", np.append(scales.input_scales, np.float32(scales.zero)))
+            scaled = matrix.weight * scales.input_scales[:, None] / scales.weight_scale
+            weight = np.clip(np.rint(scaled), -127, 127).astype(np.int8)
             writer.add_tensor(f"{name}.weight", weight)
 
 

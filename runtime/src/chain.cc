@@ -52,15 +52,8 @@ bool inside(const char* path) {
 eosfm_status Chain::parse(Bytes bytes, const char* file_name, ErrorText& error) {
   eosfm_status status = file.parse(bytes, file_name, error);
   if (status != EOSFM_OK) return status;
-  char architecture[32];
-  status = file.read_text("general.architecture", architecture, sizeof architecture, error);
-  if (status != EOSFM_OK) return status;
-  if (strcmp(architecture, "eosfm-chain") != 0) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s is of architecture %s, expected eosfm-chain", file_name,
-                      architecture);
-  }
   uint32_t value = 0;
-  status = file.read_uint("eosfm.version", kFormatVersion, kFormatVersion, &value, error);
+  status = file.expect("eosfm-chain", kFormatVersion, error);
   if (status == EOSFM_OK) status = file.read_text("general.name", name, sizeof name, error);
   if (status == EOSFM_OK) status = file.read_uint("eosfm.tile", 32, 1024, &value, error);
   if (status != EOSFM_OK) return status;

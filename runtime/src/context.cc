@@ -144,7 +144,7 @@ class eosfm_context::Features final : public LevelSink {
       const int rows = image.grid.rows_of(band);
       for (int y = first; y < first + rows; ++y) {
         const Rows out = {features + static_cast<size_t>(y) * image.grid.width * stride, stride,
-                          bytes, chain.storage, {}};
+                          bytes, chain.storage, 0.0F};
         if (set.projection.words == nullptr) {
           kernels.scale_rows(image.pixel(y, 0), pixel_bytes, Storage::f32, image.grid.width,
                              image.padded, scale, shift, out);
@@ -153,7 +153,7 @@ class eosfm_context::Features final : public LevelSink {
         const WorkerMemory& mine = workers[worker];
         const size_t row = row_bytes(image.padded, Storage::f32);
         kernels.scale_rows(image.pixel(y, 0), pixel_bytes, Storage::f32, image.grid.width,
-                           image.padded, scale, shift, {mine.rows, row, row, Storage::f32, {}});
+                           image.padded, scale, shift, {mine.rows, row, row, Storage::f32, 0.0F});
         const size_t projected = static_cast<size_t>(set.padded);
         kernels.linear(set.projection, mine.rows, row, image.grid.width,
                        {mine.wide, image.grid.width, 0, projected}, Store::leaky_relu, mine.tile);
@@ -465,7 +465,7 @@ void eosfm_context::write_band(int level, const Grid& grid, int band, int worker
       const size_t row = row_bytes(static_cast<int>(padded), weights.storage);
       kernels.scale_rows(mine.wide, padded * sizeof(float), Storage::f32, pixels,
                          static_cast<int>(padded), nullptr, nullptr,
-                         {mine.rows, row, row, weights.storage, {}});
+                         {mine.rows, row, row, weights.storage, 0.0F});
       float* fused = mine.wide + static_cast<size_t>(pixels) * padded;
       const size_t fused_padded = static_cast<size_t>(two.vectors) * kernels.lanes;
       kernels.linear(two, mine.rows, row, pixels, {fused, pixels, 0, fused_padded}, Store::plain,

@@ -2,9 +2,11 @@
 #ifndef EOSFM_FORMAT_H
 #define EOSFM_FORMAT_H
 
+#include <stdint.h>
+
 namespace eosfm {
 
-constexpr int kFormatVersion = 1;
+constexpr uint32_t kFormatVersion = 2;
 constexpr int kMostBands = 256;
 constexpr int kMostSpecialists = 256;
 constexpr int kMostRuns = 1024;

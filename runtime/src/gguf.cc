@@ -260,6 +260,21 @@ const Tensor* Gguf::find_tensor(const char* name) const {
   return nullptr;
 }
 
+eosfm_status Gguf::expect(const char* architecture, uint32_t version, ErrorText& error) const {
+  char text[32];
+  uint32_t found = 0;
+  eosfm_status status = read_text("general.architecture", text, sizeof text, error);
+  if (status != EOSFM_OK) return status;
+  if (strcmp(text, architecture) != 0) {
+    return error.fail(EOSFM_BAD_BUNDLE, "%s is of architecture %s, expected %s", file_name_, text,
+                      architecture);
+  }
+  status = read_uint("eosfm.version", 0, UINT32_MAX, &found, error);
+  if (status != EOSFM_OK || found == version) return status;
+  return error.fail(EOSFM_BAD_BUNDLE, "%s is of version %" PRIu32 " of its format, expected %" PRIu32
+                    ": export the bundle again", file_name_, found, version);
+}
+
 eosfm_status Gguf::read_uint(const char* key, uint32_t least, uint32_t most, uint32_t* value,
                              ErrorText& error) const {
   const Value* found = find(key);

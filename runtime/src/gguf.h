@@ -40,6 +40,9 @@ class Gguf {
 
   const char* file_name() const { return file_name_; }
 
+  // That the file is of an architecture, and of a version of its format.
+  eosfm_status expect(const char* architecture, uint32_t version, ErrorText& error) const;
+
   // Values by key. A missing key, another type or a value out of range is an error.
   eosfm_status read_uint(const char* key, uint32_t least, uint32_t most, uint32_t* value,
                          ErrorText& error) const;

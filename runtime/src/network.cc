@@ -25,7 +25,7 @@ Storage hidden_storage(const BlockWeights& block) {
 
 Rows rows_for(const Matrix& w, char* data) {
   const size_t bytes = round_up(static_cast<size_t>(w.k_words) * 4, kAlignment);
-  return {data, bytes, bytes, w.storage, w.quantisation};
+  return {data, bytes, bytes, w.storage, w.zero};
 }
 
 void zero_halo(const Image& image) {
@@ -93,7 +93,7 @@ class Pass {
         const size_t bytes = static_cast<size_t>(stage.padded) * sizeof(float);
         kernels_.norm({out.pixel(y, 0), static_cast<size_t>(stage.padded), out.grid.width,
                        stage.width, stage.padded, network_.stem_gamma, network_.stem_beta,
-                       {out.pixel(y, 0), bytes, bytes, Storage::f32, {}}});
+                       {out.pixel(y, 0), bytes, bytes, Storage::f32, 0.0F}});
       }
     });
   }
@@ -107,6 +107,7 @@ class Pass {
       const int rows = out.grid.rows_of(band);
       const Rows patches = rows_for(stage.entry, mine.rows);
       const size_t quarter = static_cast<size_t>(before.padded) * element_bytes(patches.storage);
+      const float* inverse = stage.entry.inverse;
       for (int y = 0; y < rows; ++y) {
         for (int corner = 0; corner < 4; ++corner) {
           Rows part = patches;
@@ -116,7 +117,8 @@ class Pass {
           part.bytes = corner < 3 ? quarter : patches.bytes - 3 * quarter;
           kernels_.norm({in.pixel(2 * (first + y) + corner / 2, corner % 2),
                          2 * static_cast<size_t>(before.padded), out.grid.width, before.width,
-                         before.padded, nullptr, nullptr, part});
+                         before.padded, inverse ? inverse + corner * before.padded : nullptr,
+                         nullptr, part});
         }
       }
       kernels_.linear(stage.entry, patches.data, patches.stride, rows * out.grid.width,
@@ -129,7 +131,7 @@ class Pass {
     const int hidden = block.fc1.vectors * kernels_.lanes;
     const Storage storage = hidden_storage(block);
     const size_t hidden_bytes = row_bytes(hidden, storage);
-    const Rows all_hidden = {memory_.hidden, hidden_bytes, hidden_bytes, storage, {}};
+    const Rows all_hidden = {memory_.hidden, hidden_bytes, hidden_bytes, storage, 0.0F};
 
     team_.each(grid.bands, [&](int band, int worker) {
       const WorkerMemory& mine = workers_[worker];
@@ -138,7 +140,7 @@ class Pass {
       const Rows normed = rows_for(block.fc1, mine.rows);
       kernels_.depthwise_norm({image.pixel(first - kHalo, -kHalo), image.row_stride(), grid.width,
                                rows, stage.width, stage.padded, block.depthwise,
-                               block.depthwise_bias, mine.scratch, normed});
+                               block.depthwise_bias, block.fc1.inverse, mine.scratch, normed});
       float* squares = memory_.squares + static_cast<size_t>(band) * hidden;
       memset(squares, 0, static_cast<size_t>(hidden) * sizeof(float));
       Rows out = all_hidden;
@@ -179,7 +181,8 @@ class Pass {
   }
 
  private:
-  // grn[h] = 1 + gamma[h] * norm[h] / (mean of norms + 1e-6): the bias of GRN is in fc2's.
+  // grn[h] = 1 + gamma[h] * norm[h] / (mean of norms + 1e-6): the bias of GRN is in fc2's. Where that
+  // is of integers, the hidden tensor is quantised with the same factors.
   void set_grn(const BlockWeights& block, int bands, int hidden) {
     float* grn = memory_.grn;
     double total = 0.0;
@@ -191,6 +194,8 @@ class Pass {
     }
     const float inverse = 1.0F / (static_cast<float>(total / block.hidden) + 1e-6F);
     for (int h = 0; h < hidden; ++h) grn[h] = 1.0F + block.grn[h] * (grn[h] * inverse);
+    const float* scales = block.fc2.inverse;
+    for (int h = 0; scales != nullptr && h < hidden; ++h) grn[h] *= scales[h];
     // fc2 may be padded further, with zeros, whose factor must be a number.
     for (int h = hidden; h < hidden + kGrnPadding; ++h) grn[h] = 1.0F;
   }

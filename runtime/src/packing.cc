@@ -12,6 +12,16 @@ float float_at(const uint8_t* data, int64_t i) {
   return value;
 }
 
+// What inputs are multiplied by to be quantised, as they lie in a row. The memory is zero, and so what
+// is padding becomes the zero point.
+void pack_inverse(const Tensor& input, const RowGroup* groups, int count, float* inverse) {
+  int64_t from = 0;
+  for (int g = 0; g < count; ++g) {
+    for (int i = 0; i < groups[g].rows; ++i) inverse[i] = 1.0F / float_at(input.data, from++);
+    inverse += groups[g].padded;
+  }
+}
+
 // The nearest bf16, ties to even.
 uint32_t bf16_of(uint32_t bits) { return (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16; }
 
@@ -71,17 +81,25 @@ eosfm_status Packer::read_matrix(const char* name, const char* types, int rows, 
   if (status == EOSFM_OK) status = read_vector(named("bias"), columns, &source->bias);
   if (status != EOSFM_OK || source->weight.type != TensorType::i8) return status;
   status = read_vector(named("weight_scale"), columns, &source->scale);
-  if (status == EOSFM_OK) status = read_vector(named("input"), 2, &source->input);
-  if (status != EOSFM_OK) return status;
-  const float scale = float_at(source->input.data, 0);
-  const float zero = float_at(source->input.data, 1);
-  if (!(scale > 0.0F) || !(zero >= 0.0F && zero <= 255.0F) ||
-      zero != static_cast<float>(static_cast<int>(zero))) {
-    return error_.fail(EOSFM_BAD_BUNDLE, "%s of %s is %g, %g, expected a scale above 0 and a whole "
-                       "zero point from 0 to 255", full, file_.file_name(),
-                       static_cast<double>(scale), static_cast<double>(zero));
+  if (status == EOSFM_OK) status = read_vector(named("input"), rows + 1, &source->input);
+  return status == EOSFM_OK ? check_input(full, source->input) : status;
+}
+
+// A scale above 0 for each input, and a zero point. That they are finite is known of the whole file.
+eosfm_status Packer::check_input(const char* name, const Tensor& input) {
+  const int inputs = static_cast<int>(input.shape[0]) - 1;
+  for (int i = 0; i < inputs; ++i) {
+    const float scale = float_at(input.data, i);
+    if (scale > 0.0F) continue;
+    return error_.fail(EOSFM_BAD_BUNDLE, "%s of %s has a scale of %g for input %d, expected one above 0",
+                       name, file_.file_name(), static_cast<double>(scale), i);
   }
-  return EOSFM_OK;
+  const float zero = float_at(input.data, inputs);
+  if (zero >= 0.0F && zero <= 255.0F && zero == static_cast<float>(static_cast<int>(zero))) {
+    return EOSFM_OK;
+  }
+  return error_.fail(EOSFM_BAD_BUNDLE, "%s of %s has a zero point of %g, expected a whole number from "
+                     "0 to 255", name, file_.file_name(), static_cast<double>(zero));
 }
 
 Storage Packer::storage_of(TensorType type) const {
@@ -106,9 +124,12 @@ eosfm_status Packer::pack(const MatrixSource& source, const RowGroup* groups, in
   matrix->bias = layout.take<float>(padded);
   if (is_integer(storage)) {
     matrix->scale = layout.take<float>(padded);
-    matrix->quantisation = {1.0F / float_at(source.input.data, 0), float_at(source.input.data, 1)};
+    matrix->inverse = layout.take<float>(
+        round_up(static_cast<size_t>(rows), static_cast<size_t>(kernels_.lanes)));
+    matrix->zero = float_at(source.input.data, source.weight.shape[0]);
   }
   if (matrix->words == nullptr) return EOSFM_OK;  // only the size is asked for
+  if (is_integer(storage)) pack_inverse(source.input, groups, count, matrix->inverse);
   return pack_words(source, groups, count, matrix);
 }
 
@@ -188,15 +209,15 @@ void Packer::copy_to_panels(const char* words, int k, Matrix* matrix) {
   }
 }
 
-// Stored activations are a = q - shift, and stand for (q - zero) * scale.
+// Stored activations are a = q - shift, and stand for (q - zero) times a scale that is in the weights.
 void Packer::pack_bias(const MatrixSource& source, Matrix* matrix, const int32_t* sums) {
   for (int c = 0; c < matrix->columns; ++c) {
     matrix->bias[c] = float_at(source.bias.data, c);
     if (!is_integer(matrix->storage)) continue;
     const float shift = matrix->storage == Storage::s8 ? 128.0F : 0.0F;
-    const float scale = float_at(source.input.data, 0) * float_at(source.scale.data, c);
+    const float scale = float_at(source.scale.data, c);
     matrix->scale[c] = scale;
-    matrix->bias[c] += (shift - matrix->quantisation.zero) * scale * static_cast<float>(sums[c]);
+    matrix->bias[c] += (shift - matrix->zero) * scale * static_cast<float>(sums[c]);
   }
 }
 

@@ -16,7 +16,7 @@ struct RowGroup {
 };
 
 // A matrix as a file holds it: weight [rows][columns], bias [columns]; for int8 also a scale for
-// each column, and the scale and zero point of the activations.
+// each column, and in `input` a scale for each row's activations and their zero point.
 struct MatrixSource {
   Tensor weight;
   Tensor bias;
@@ -50,6 +50,7 @@ class Packer {
   const float* pack_rows(const Tensor& tensor, int rows, int columns, int padded, Layout& layout);
 
  private:
+  eosfm_status check_input(const char* name, const Tensor& input);
   eosfm_status pack_words(const MatrixSource& source, const RowGroup* groups, int count,
                           Matrix* matrix);
   void copy_to_panels(const char* words, int k, Matrix* matrix);

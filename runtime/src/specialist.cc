@@ -16,21 +16,14 @@ eosfm_status Specialist::parse(Bytes bytes, const char* file_name, const Kernels
                                ErrorText& error) {
   eosfm_status status = file.parse(bytes, file_name, error);
   if (status != EOSFM_OK) return status;
-  char architecture[32];
-  uint32_t value = 0;
-  status = file.read_text("general.architecture", architecture, sizeof architecture, error);
-  if (status != EOSFM_OK) return status;
-  if (strcmp(architecture, "eosfm-specialist") != 0) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s is of architecture %s, expected eosfm-specialist",
-                      file_name, architecture);
-  }
-  status = file.read_uint("eosfm.version", kFormatVersion, kFormatVersion, &value, error);
+  status = file.expect("eosfm-specialist", kFormatVersion, error);
   if (status == EOSFM_OK) {
     status = file.read_text("eosfm.backbone", backbone, sizeof backbone, error);
   }
   if (status == EOSFM_OK) {
     status = file.read_optional_text("eosfm.licence", licence, sizeof licence, error);
   }
+  uint32_t value = 0;
   if (status == EOSFM_OK) status = file.read_uint("eosfm.bands", 1, kMostBands, &value, error);
   if (status != EOSFM_OK) return status;
   bands = static_cast<int>(value);

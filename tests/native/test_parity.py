@@ -7,6 +7,7 @@ weights and activations of random networks, which are harder to round than train
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,8 +207,8 @@ def test_layers_of_different_precisions(
     add_matrix = native._add_matrix
     mixed: dict[str, Precision] = {"fc1": fc1, "fc2": fc2, "downsample": fc2}
 
-    def add(writer: object, name: str, matrix: object, precision: str, seen: object = None) -> None:
-        add_matrix(writer, name, matrix, mixed.get(name.rpartition(".")[2], precision), seen)
+    def add(writer: Any, name: str, matrix: Any, precision: Precision, scales: Any = None) -> None:
+        add_matrix(writer, name, matrix, mixed.get(name.rpartition(".")[2], precision), scales)
 
     monkeypatch.setattr(native, "_add_matrix", add)
     ensemble = random_ensemble(spec_of((3,), 3, backbone=SPECK, normalisation="none"))

@@ -26,15 +26,15 @@ struct Constant {
   static constexpr Storage value = kStorage;
 };
 
+// Of integers, `value` is the quantised one, zero point and all, yet to be rounded.
 template <class V, Storage kStorage>
-inline void store_lanes(void* to, const Quantisation& q, typename V::F value) {
+inline void store_lanes(void* to, typename V::F value) {
   if constexpr (kStorage == Storage::f32) {
     V::store(static_cast<float*>(to), value);
   } else if constexpr (kStorage == Storage::bf16) {
     V::store_bf16(static_cast<uint16_t*>(to), value);
   } else {
-    typename V::F level = V::fma(value, V::set1(q.inverse_scale), V::set1(q.zero));
-    level = V::min(V::max(level, V::zero()), V::set1(255.0F));
+    const typename V::F level = V::min(V::max(value, V::zero()), V::set1(255.0F));
     if constexpr (kStorage == Storage::s16) {
       V::store_s16(static_cast<int16_t*>(to), level);
     } else if constexpr (kStorage == Storage::u8) {
@@ -143,8 +143,12 @@ void norm_to(const Norm& n) {
     const F inverse = V::set1(1.0F / __builtin_sqrtf(V::sum(squares) * share + kEpsilon));
     for (int c = 0; c <= last; c += V::lanes) {
       F y = V::mul(V::sub(V::load(x + c), mean), inverse);
-      if (n.gamma) y = V::fma(y, V::load(n.gamma + c), V::load(n.beta + c));
-      store_lanes<V, kStorage>(element(n.out, p, c), n.out.quantisation, y);
+      if constexpr (is_integer(kStorage)) {
+        y = V::fma(y, V::load(n.gamma + c), V::set1(n.out.zero));
+      } else if (n.gamma) {
+        y = V::fma(y, V::load(n.gamma + c), V::load(n.beta + c));
+      }
+      store_lanes<V, kStorage>(element(n.out, p, c), y);
     }
     zero_rest(n.out, p, n.padded_channels);
   }
@@ -230,7 +234,7 @@ void depthwise_norm(const DepthwiseNorm& d) {
     }
     Rows out = d.out;
     out.data = element(d.out, row * d.width, 0);
-    norm<V>({d.scratch, pixel_stride, d.width, d.channels, d.padded_channels, nullptr, nullptr,
+    norm<V>({d.scratch, pixel_stride, d.width, d.channels, d.padded_channels, d.gamma, nullptr,
              out});
   }
 }
@@ -511,9 +515,13 @@ void scale_rows_to(const void* in, size_t in_stride, int rows, int columns, cons
     const char* from = static_cast<const char*>(in) + static_cast<size_t>(r) * in_stride;
     for (int c = 0; c < columns; c += V::lanes) {
       typename V::F x = load_lanes<V, kIn>(from + c * element_bytes(kIn));
-      if (scales) x = V::mul(x, V::load(scales + c));
-      if (shifts) x = V::add(x, V::load(shifts + c));
-      store_lanes<V, kOut>(element(out, r, c), out.quantisation, x);
+      if constexpr (is_integer(kOut)) {
+        x = V::fma(x, V::load(scales + c), V::set1(out.zero));
+      } else {
+        if (scales) x = V::mul(x, V::load(scales + c));
+        if (shifts) x = V::add(x, V::load(shifts + c));
+      }
+      store_lanes<V, kOut>(element(out, r, c), x);
     }
     zero_rest(out, r, columns);
   }

@@ -24,7 +24,7 @@ struct Rows {
   size_t stride;  // bytes
   size_t bytes;
   Storage storage;
-  Quantisation quantisation;
+  float zero;  // of integers: what stands for 0
 };
 
 enum class Pixel : uint8_t { u8, u16, s16, f32 };
@@ -45,6 +45,7 @@ struct DepthwiseNorm {
   int padded_channels;    // a multiple of the lanes; the pixels' stride
   const float* weights;   // [49][padded_channels]
   const float* bias;      // [padded_channels]
+  const float* gamma;     // as of Norm
   float* scratch;         // [width][padded_channels]
   Rows out;
 };
@@ -55,7 +56,9 @@ struct Norm {
   int pixels;
   int channels;
   int padded_channels;
-  const float* gamma;  // null, or [padded_channels], zero beyond the channels
+  // Null, or [padded_channels], zero beyond the channels. Integers have a gamma, which is what they
+  // are quantised with, and no beta.
+  const float* gamma;
   const float* beta;
   Rows out;
 };
@@ -72,7 +75,7 @@ struct Kernels {
   // `nodata` (NaN: there is none) and all values are finite.
   bool (*read_pixels)(const void* from, Pixel type, int count, float scale, float offset,
                       float nodata, float* to);
-  // Depthwise 7x7 convolution, then layer normalisation without its affine part.
+  // Depthwise 7x7 convolution, then layer normalisation without beta.
   void (*depthwise_norm)(const DepthwiseNorm&);
   // Layer normalisation over the channels of each pixel, eps 1e-6.
   void (*norm)(const Norm&);
@@ -86,7 +89,7 @@ struct Kernels {
   void (*scale_matrix)(const Matrix& source, const float* scales, const Matrix& target,
                        int first_word, int last_word);
   // out[row][i] = in[row][i] * scales[i] + shifts[i]; `in` is f32 or bf16, no scales are ones and no
-  // shifts are zeros.
+  // shifts are zeros. Integers have scales, which quantise too, and no shifts.
   void (*scale_rows)(const void* in, size_t in_stride, Storage in_storage, int rows, int columns,
                      const float* scales, const float* shifts, const Rows& out);
 };

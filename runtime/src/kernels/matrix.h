@@ -23,26 +23,22 @@ constexpr int elements_per_word(Storage s) {
 constexpr int element_bytes(Storage s) { return 4 / elements_per_word(s); }
 constexpr bool is_integer(Storage s) { return s >= Storage::s16; }
 
-// Activations are quantised as q = clamp(round(value * inverse_scale) + zero, 0, 255).
-struct Quantisation {
-  float inverse_scale;
-  float zero;
-};
-
 // A matrix of k x n weights, applied as out[row][n] = sum over k of a[row][k] * w[k][n] + bias[n].
 //
 // Columns lie in panels of up to `panel_vectors` vectors; a panel is [k_words][panel columns] words.
-// Both k and n are padded with zeros. Integer sums are multiplied by `scale` before the bias, which
-// then holds the correction for the activations' zero point too.
+// Both k and n are padded with zeros. For integers, activations are quantised as
+// q = clamp(round(value * inverse[k]) + zero, 0, 255), which whoever writes them does; sums are
+// multiplied by `scale` before the bias, which then holds the correction for the zero point too.
 struct Matrix {
   uint32_t* words = nullptr;
   float* bias = nullptr;
-  float* scale = nullptr;  // null unless the storage is an integer
+  float* scale = nullptr;    // null unless the storage is an integer, as `inverse` is
+  float* inverse = nullptr;  // [inputs, padded as they lie in a row and to a vector's lanes]
   int k_words = 0;
   int vectors = 0;  // padded columns / lanes
   int columns = 0;  // true columns
   Storage storage = Storage::f32;
-  Quantisation quantisation = {1.0F, 0.0F};
+  float zero = 0.0F;
 };
 
 // The panels of a matrix: as few as possible, and as equal as possible, so that no panel is so
