@@ -47,10 +47,11 @@ from eosfm_edge.ensemble.spec import (
 )
 from eosfm_edge.ensemble.specialist import shape_of
 from eosfm_edge.latency import footprints
+from eosfm_edge.network.batches import in_batches
 from eosfm_edge.network.fidelity import compare
 from eosfm_edge.network.regression import ridge_regression
 from eosfm_edge.network.steps import as_rows
-from eosfm_edge.pruning.encoder import Study, carry_out, in_batches, kept_widths, study
+from eosfm_edge.pruning.encoder import Study, carry_out, kept_widths, study
 from eosfm_edge.pruning.recipe import Recipe
 from eosfm_edge.runtime.bench import machine_facts
 

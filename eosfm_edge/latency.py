@@ -9,19 +9,20 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eosfm_edge.bundle.known_answer import KnownAnswer
-from eosfm_edge.bundle.manifest import CHAIN_NAME, SPECIALISTS_FOLDER, Precision
+from eosfm_edge.bundle.manifest import SPECIALISTS_FOLDER, Precision
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.native import write_chain, write_specialists
-from eosfm_edge.export.ranges import measure_ranges
+from eosfm_edge.network.deployed import Dense, DeployedEncoder, Levels, Rounding
 from eosfm_edge.pruning.prune import Footprint
 from eosfm_edge.runtime.binding import Model
 
@@ -30,40 +31,42 @@ _ROUNDS = 9
 _RUNS = 3  # in a round, of which the fastest counts
 
 
-@torch.inference_mode()
+Encoders = Mapping[int, DeployedEncoder]
+
+
 def footprints(
     ensembles: Sequence[Ensemble], tile: Tensor, precision: Precision
 ) -> list[Footprint]:
-    """Time ensembles in turn, on one tile, in one process.
+    """Time ensembles in a precision; int8 has scales of no meaning, on which time does not depend.
 
     Args:
         ensembles: which; none is changed.
         tile: stored values (bands, size, size), float32.
         precision: of the native engine's weights; megabytes are of the specialists' files.
     """
-    image = tile.numpy()
+    return time_encoders([(one, _nominal(one, precision)) for one in ensembles], tile, precision)
+
+
+@torch.inference_mode()
+def time_encoders(
+    deployed: Sequence[tuple[Ensemble, Encoders]], tile: Tensor, precision: Precision
+) -> list[Footprint]:
+    """Time ensembles in turn, on one tile, in one process.
+
+    Args:
+        deployed: ensembles, and their encoders by place as the native engine gets them.
+        tile: stored values (bands, size, size), float32.
+        precision: of the fusions.
+    """
     with tempfile.TemporaryDirectory() as folder:
         models, sizes = [], []
-        for index, ensemble in enumerate(ensembles):
+        for index, (ensemble, encoders) in enumerate(deployed):
             place = Path(folder) / str(index)
-            _write(place, ensemble, tile, precision)
-            files = [place / CHAIN_NAME, *(place / SPECIALISTS_FOLDER).iterdir()]
-            sizes.append(sum(f.stat().st_size for f in files if f.name != CHAIN_NAME))
+            _write(place, ensemble, encoders, tile, precision)
+            sizes.append(sum(f.stat().st_size for f in (place / SPECIALISTS_FOLDER).iterdir()))
             models.append(Model(place))
-        contexts = [model.context() for model in models]
-        bands = list(image)
-        times: list[list[float]] = [[] for _ in contexts]
-        for turn in range(_WARM_UP + _ROUNDS):
-            for context, mine in zip(contexts, times, strict=True):
-                runs = []
-                for _ in range(_RUNS):
-                    started = time.perf_counter()
-                    context.run(bands)
-                    runs.append((time.perf_counter() - started) * 1e3)
-                if turn >= _WARM_UP:
-                    mine.append(min(runs))
-        for context, model in zip(contexts, models, strict=True):
-            context.close()
+        times = _times(models, list(tile.numpy()))
+        for model in models:
             model.close()
     results = []
     for mine, size in zip(times, sizes, strict=True):
@@ -72,13 +75,45 @@ def footprints(
     return results
 
 
-def _write(place: Path, ensemble: Ensemble, tile: Tensor, precision: Precision) -> None:
+def _times(models: Sequence[Model], bands: list[NDArray[np.float32]]) -> list[list[float]]:
+    """Return each model's milliseconds in every round; the models take turns."""
+    contexts = [model.context() for model in models]
+    times: list[list[float]] = [[] for _ in contexts]
+    for turn in range(_WARM_UP + _ROUNDS):
+        for context, mine in zip(contexts, times, strict=True):
+            runs = []
+            for _ in range(_RUNS):
+                started = time.perf_counter()
+                context.run(bands)
+                runs.append((time.perf_counter() - started) * 1e3)
+            if turn >= _WARM_UP:
+                mine.append(min(runs))
+    for context in contexts:
+        context.close()
+    return times
+
+
+def _nominal(ensemble: Ensemble, precision: Precision) -> Encoders:
+    encoders = {}
+    for owner, encoder in enumerate(ensemble.encoders):
+        encoders[owner] = DeployedEncoder(encoder)
+        for layer in encoders[owner].layers().values():
+            layer.precision = "fp32" if precision == "fp32" else "half"
+            if precision == "int8" and isinstance(layer, Dense):
+                layer.precision = "int8"
+                inputs = torch.ones(len(layer.weight))
+                scale = layer.weight.abs().amax(0).clamp_min(1e-12) / 127
+                layer.rounding = Rounding(inputs, Levels.over(-4, 4), scale)
+    return encoders
+
+
+def _write(
+    place: Path, ensemble: Ensemble, encoders: Encoders, tile: Tensor, precision: Precision
+) -> None:
     """Write the native part of a bundle; its known answer is not right and never asked for."""
     place.mkdir()
     chain = Chain(ensemble)
-    image = tile.numpy()
-    ranges = measure_ranges(chain, [image]) if precision == "int8" else {}
-    write_specialists(place, chain, precision, ranges)
+    write_specialists(place, chain, encoders)
     levels = tuple(level.numpy() for level in chain(tile[np.newaxis]))
-    answer = KnownAnswer(image[np.newaxis], levels)
+    answer = KnownAnswer(tile.numpy()[np.newaxis], levels)
     write_chain(place, chain, "latency", tile.shape[-1], precision, answer, 1.0)

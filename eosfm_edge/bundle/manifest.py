@@ -34,8 +34,8 @@ BUNDLE_SUFFIX = ".eosfm"
 
 
 BackendName = Literal["native", "onnxruntime"]
-# Of the native engine's weights; model.onnx is fp32.
-Precision = Literal["fp32", "bf16", "int8"]
+# What was asked for. libeosfm has bf16 for fp16, and ONNX Runtime on a CPU has fp32 for both.
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 class Tile(Strict):
@@ -101,6 +101,8 @@ class Parity(Strict):
         tiles: real tiles that were compared.
         tolerance: the known answer may be so far off, relative to a level's largest value.
         levels: the worst of all tiles.
+        agreement: where values are rounded, the same against PyTorch's simulation of the backend's
+            rounding.
     """
 
     backend: BackendName
@@ -108,6 +110,7 @@ class Parity(Strict):
     tiles: int = Field(ge=1)
     tolerance: float = Field(gt=0)
     levels: tuple[LevelDifference, ...] = Field(min_length=1)
+    agreement: tuple[LevelDifference, ...] | None = None
 
     @property
     def summary(self) -> str:

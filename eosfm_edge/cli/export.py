@@ -21,7 +21,7 @@ from eosfm_edge.cli.options import (
 @click.command()
 @click.argument("ensemble", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="The bundle to write: NAME.eosfm.")
-@click.option("--target", type=click.Choice(["cpu"]), default="cpu", show_default=True)
+@click.option("--target", type=click.Choice(["cpu", "tensorrt"]), default="cpu", show_default=True)
 @click.option(
     "--scene",
     type=SCENE,
@@ -33,11 +33,12 @@ from eosfm_edge.cli.options import (
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16", "int8"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Of the native engine's weights; the ONNX model is fp32.",
+    help="Of the matrices; int8 needs --calibration.",
 )
+@click.option("--calibration", type=PATH, help="What eosfm-edge calibrate wrote, for int8.")
 @click.option("--dynamic-batch", is_flag=True, help="Let the model take several tiles at once.")
 @scene_bands
 @radiometry
@@ -47,7 +48,7 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
 
     What is written is run on tiles of the scene, with ONNX Runtime and the native engine, and
     compared with PyTorch; no bundle is written if a level differs by more than 1e-4 of its largest
-    value, or if bf16 or int8 leave too little of it.
+    value in fp32, or if other precisions leave too little of it, or not what was calibrated.
     """
     from eosfm_edge.export.exporter import ExportOptions, export_bundle
     from eosfm_edge.scene.scene import Radiometry
@@ -59,6 +60,7 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
         ExportOptions(
             target=options["target"],
             precision=options["precision"],
+            calibration=options["calibration"],
             tile=options["tile"],
             dynamic_batch=options["dynamic_batch"],
             names=options["names"],

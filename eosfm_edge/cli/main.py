@@ -16,6 +16,7 @@ import click
 
 import eosfm_edge
 from eosfm_edge.cli.bench import bench
+from eosfm_edge.cli.calibrate import calibrate
 from eosfm_edge.cli.export import export
 from eosfm_edge.cli.import_ import import_
 from eosfm_edge.cli.inspect import inspect
@@ -63,7 +64,7 @@ def _sparing_inputs(verb: click.Command) -> click.Command:
     return verb
 
 
-for command in (import_, prune, inspect, export, run, verify, bench):
+for command in (import_, prune, calibrate, inspect, export, run, verify, bench):
     cli.add_command(_sparing_inputs(command))
 
 _TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from eosfm_edge.cli.options import PATH, SCENE, console, overwrite, radiometry, scene_bands
+from eosfm_edge.cli.progress import progress_bars
 from eosfm_edge.pruning.recipe import DEFAULT, Criterion, Measure, Ranking, Scope, shipped
 
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ _RECIPE_OPTIONS = ("scope", "criterion", "ranking", "align", "by", "distill", "t
     "scenes",
     type=SCENE,
     multiple=True,
-    help="Unlabelled scenes to choose and repair on. May be repeated.",
+    help="Unlabelled scenes, folders of bands or chips, or a manifest (.yaml), to choose and "
+    "repair on. May be repeated.",
 )
 @click.option("--ratio", type=click.FloatRange(0, 1, max_open=True), help="The share that goes.")
 @click.option("--budget", metavar="BUDGET", help="Instead of a ratio: 40ms, 5MB or fidelity=0.98.")
@@ -91,7 +91,7 @@ def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
     """
     from eosfm_edge.latency import footprints
     from eosfm_edge.pruning.budget import parse_budget
-    from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble, work_directory
+    from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
     from eosfm_edge.scene.scene import Radiometry
 
     if output is None and options["save_plan"] is None:
@@ -110,33 +110,8 @@ def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
         radiometry=Radiometry(options["scale"], options["offset"], options["nodata"]),
         overwrite=options["overwrite"],
     )
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            name = what.partition(":")[0]
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done, description=what)
-
-        try:
-            report = prune_ensemble(
-                ensemble, options["scenes"], output, chosen, footprints, progress
-            )
-        except KeyboardInterrupt:
-            if output is not None and work_directory(output).exists():
-                bar.console.print(
-                    f"what is finished is in {work_directory(output)}: "
-                    "the same command goes on from there"
-                )
-            raise
+    with progress_bars(output) as tell:
+        report = prune_ensemble(ensemble, options["scenes"], output, chosen, footprints, tell)
     _show(report, output, options)
 
 

@@ -35,19 +35,18 @@ from eosfm_edge.ensemble.spec import LEVEL_STRIDES, NAME_PATTERN
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.chain import Chain
+from eosfm_edge.export.deployment import Target, deployment, load_scales
 from eosfm_edge.export.native import write_chain, write_specialists
 from eosfm_edge.export.onnx import level_names, write_onnx
-from eosfm_edge.export.parity import TOLERANCE, check_native, check_onnx
-from eosfm_edge.export.ranges import measure_ranges
+from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_onnx
 from eosfm_edge.files import atomic_directory
+from eosfm_edge.network.deployed import NATIVE, Form
 from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import Radiometry, open_scene
 
 FloatArray = NDArray[np.float32]
 
-TARGETS = ("cpu",)
-CALIBRATION_TILES = 12
 PARITY_TILES = 4
 
 
@@ -57,8 +56,8 @@ class ExportOptions:
 
     Attributes:
         target: the device profile.
-        precision: of the native engine's weights; int8 takes its scales from tiles of the scene
-            that parity is not checked on, if it has so many.
+        precision: of the matrices; ``auto`` takes the fastest that keeps the budget.
+        calibration: for int8, what eosfm-edge calibrate wrote.
         tile: pixels of a tile's side, a multiple of 32.
         dynamic_batch: let the model take several tiles at once.
         names: what the bands of the scene are, if its files do not say so.
@@ -66,8 +65,9 @@ class ExportOptions:
         overwrite: replace a bundle that is there.
     """
 
-    target: str = "cpu"
+    target: Target = "cpu"
     precision: Precision = "fp32"
+    calibration: Path | None = None
     tile: int = 224
     dynamic_batch: bool = False
     names: Sequence[Band] | None = None
@@ -88,9 +88,9 @@ def export_bundle(
         options: how to export.
 
     Raises:
-        CheckFailedError: the ONNX model, or the native engine in fp32, differs from PyTorch by
-            more than 1e-4 of a level's largest value; or bf16 or int8 leave too little of the
-            signal. No bundle is written then.
+        CheckFailedError: what was written differs from PyTorch by more than 1e-4 of a level's
+            largest value in fp32; or leaves too little of the signal, or is not what was
+            calibrated, in other precisions. No bundle is written then.
         UserError: the ensemble or the scene cannot be used.
     """
     options = options or ExportOptions()
@@ -99,23 +99,34 @@ def export_bundle(
     contents = (MANIFEST_NAME, MODEL_NAME, CHAIN_NAME, f"{SPECIALISTS_FOLDER}/*.gguf")
     with atomic_directory(bundle, contents=contents, overwrite=options.overwrite) as scratch:
         ensemble = load_ensemble(ensemble_directory)
-        chain = Chain(ensemble)
-        tiles, others = _real_tiles(scene, ensemble, tile.size, options)
-        example = torch.from_numpy(tiles[0][np.newaxis])
-        write_onnx(chain, example, scratch / MODEL_NAME, dynamic_batch=tile.dynamic_batch)
-        expected = [_reference(ensemble, image) for image in tiles]
-        onnx = check_onnx(scratch / MODEL_NAME, tiles, expected)
-        ranges = measure_ranges(chain, others) if options.precision == "int8" else {}
-        write_specialists(scratch, chain, options.precision, ranges)
+        scales = load_scales(options.calibration, ensemble) if options.calibration else None
+        deployed = deployment(ensemble, options.target, options.precision, scales)
+        chain = deployed.chain
+        tiles = _real_tiles(scene, ensemble, tile.size, options)
+        exact = [_reference(ensemble, image) for image in tiles]
+
+        def expected(form: Form, *, rounds: bool) -> Expected:
+            simulated = [_run(deployed.simulated(form), image) for image in tiles]
+            return Expected(tiles, exact, simulated if rounds else None, options.precision)
+
+        write_onnx(
+            deployed.traceable(),
+            torch.from_numpy(tiles[0][np.newaxis]),
+            scratch / MODEL_NAME,
+            dynamic_batch=tile.dynamic_batch,
+            integer_biases=options.target == "cpu",
+        )
+        onnx = check_onnx(scratch / MODEL_NAME, expected(deployed.form, rounds=deployed.rounds))
+        write_specialists(scratch, chain, deployed.native)
 
         def write_chain_file(tolerance: float) -> None:
-            answer = KnownAnswer(tiles[0][np.newaxis], tuple(expected[0]))
+            answer = KnownAnswer(tiles[0][np.newaxis], tuple(exact[0]))
             write_chain(
                 scratch, chain, bundle.stem, tile.size, options.precision, answer, tolerance
             )
 
         write_chain_file(TOLERANCE)
-        native = check_native(scratch, options.precision, tiles, expected)
+        native = check_native(scratch, expected(NATIVE, rounds=options.precision != "fp32"))
         write_chain_file(native.tolerance)
         names = level_names(len(LEVEL_STRIDES))
         manifest = Manifest(
@@ -128,7 +139,7 @@ def export_bundle(
             input=ensemble.spec.input,
             levels=tuple(
                 Level(name=name, stride=stride, channels=features.shape[1])
-                for name, stride, features in zip(names, LEVEL_STRIDES, expected[0], strict=True)
+                for name, stride, features in zip(names, LEVEL_STRIDES, exact[0], strict=True)
             ),
             specialists=_bundled(ensemble, chain),
             left_out=_left_out(ensemble, chain),
@@ -158,14 +169,18 @@ def _tile(options: ExportOptions) -> Tile:
 
 def _real_tiles(
     scene: SceneName, ensemble: Ensemble, size: int, options: ExportOptions
-) -> tuple[list[FloatArray], list[FloatArray]]:
-    """Return tiles to check parity on, and others for int8's scales."""
-    count = PARITY_TILES + (CALIBRATION_TILES if options.precision == "int8" else 0)
+) -> list[FloatArray]:
+    """Return tiles to check parity on."""
     with open_scene(
         scene, ensemble.spec.input, names=options.names, radiometry=options.radiometry
     ) as opened:
-        tiles = sample_tiles(opened, size, count)
-    return tiles[:PARITY_TILES], tiles[PARITY_TILES:] or tiles
+        return sample_tiles(opened, size, PARITY_TILES)
+
+
+@torch.inference_mode()
+def _run(chain: Chain, image: FloatArray) -> list[FloatArray]:
+    """Return the levels (1, C, h, w) that a chain makes of stored values (bands, H, W)."""
+    return [level.numpy() for level in chain(torch.from_numpy(image[np.newaxis]))]
 
 
 @torch.inference_mode()

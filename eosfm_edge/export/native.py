@@ -7,87 +7,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from gguf.quants import quantize
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from eosfm_edge.bundle.known_answer import IMAGE_TENSOR, KnownAnswer, level_tensor
 from eosfm_edge.bundle.manifest import CHAIN_NAME, SPECIALISTS_FOLDER, Precision
 from eosfm_edge.ensemble.fusion import ZeroFilled
 from eosfm_edge.ensemble.spec import LEVELS, SpecialistSpec
 from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.ranges import Range, Ranges
-from eosfm_edge.network.folding import Matrix, Network, fold
+from eosfm_edge.network.deployed import Block, Dense, DeployedEncoder, Downsample, Stem
+from eosfm_edge.network.folding import Matrix
 
 FloatArray = NDArray[np.float32]
 
 FORMAT_VERSION = 2
 
 
-@dataclass(frozen=True)
-class Int8Scales:
-    """How an int8 matrix and its inputs are rounded.
-
-    Attributes:
-        input_scales: (inputs,), of each input.
-        zero: the inputs' zero point, 0 ... 255: an input is (q - zero) times its scale.
-        weight_scale: (outputs,), of the weights times their inputs' scales.
-    """
-
-    input_scales: FloatArray
-    zero: int
-    weight_scale: FloatArray
-
-    @classmethod
-    def over(cls, seen: Range, matrix: Matrix) -> Int8Scales:
-        """Give all inputs the scale of what was seen of them, and weights one that none exceeds."""
-        scale, zero = seen.quantisation()
-        input_scales = np.full(len(matrix.weight), scale, np.float32)
-        largest = np.abs(matrix.weight * input_scales[:, None]).max(axis=0)
-        return cls(input_scales, int(zero), np.maximum(largest, np.float32(1e-30)) / 127)
-
-
-def write_specialists(
-    bundle: Path, chain: Chain, precision: Precision, ranges: Mapping[int, Ranges]
-) -> None:
-    """Write the files of all specialists that are run; ``ranges`` by their place, for int8."""
+def write_specialists(bundle: Path, chain: Chain, encoders: Mapping[int, DeployedEncoder]) -> None:
+    """Write the files of all specialists that are run; ``encoders`` by their places."""
     (bundle / SPECIALISTS_FOLDER).mkdir()
     for owner in sorted({owner for owner, _ in chain.runs}):
-        spec, encoder = chain.ensemble.spec.specialists[owner], chain.ensemble.encoders[owner]
-        path = bundle / specialist_file(spec.name)
-        write_specialist(path, spec, encoder, precision, ranges.get(owner, Ranges()))
+        spec = chain.ensemble.spec.specialists[owner]
+        write_specialist(bundle / specialist_file(spec.name), spec, encoders[owner])
 
 
-def write_specialist(
-    path: Path, spec: SpecialistSpec, encoder: nn.Module, precision: Precision, ranges: Ranges
-) -> None:
+def write_specialist(path: Path, spec: SpecialistSpec, encoder: DeployedEncoder) -> None:
     """Write one specialist's file.
 
     Args:
         path: the file.
         spec: what the ensemble says of the specialist.
-        encoder: timm's feature encoder.
-        precision: of the matrices but the stem, which stays in fp32: it is a hundredth of the work,
-            and rounding its inputs, before any normalisation, costs bf16 15 dB at every level.
-        ranges: of the matrices' inputs, for int8.
+        encoder: with the precision of every matrix: fp32, bf16 or int8. The engine computes the
+            stem and depthwise convolutions in fp32.
     """
-    network = fold(encoder)
     with _writer(path, "eosfm-specialist") as writer:
         writer.add_string("general.name", spec.name)
         writer.add_string("eosfm.backbone", spec.backbone)
         writer.add_string("eosfm.licence", spec.provenance.licence or "")
         writer.add_string("eosfm.source", spec.provenance.source)
         writer.add_string("eosfm.weights_sha256", spec.weights_sha256)
-        writer.add_uint32("eosfm.bands", network.bands)
-        _add_uints(writer, "eosfm.depths", [len(stage.blocks) for stage in network.stages])
-        _add_uints(writer, "eosfm.widths", network.widths)
-        _add_uints(writer, "eosfm.hidden", network.hidden)
-        _add_network(writer, network, precision, ranges)
+        stages = [[s.module for s in encoder.steps() if s.stage == stage] for stage in range(4)]
+        blocks = [[m for m in modules if isinstance(m, Block)] for modules in stages]
+        writer.add_uint32("eosfm.bands", encoder.stem.weight.shape[1])
+        _add_uints(writer, "eosfm.depths", [len(stage) for stage in blocks])
+        _add_uints(writer, "eosfm.widths", [stage[0].fc2.weight.shape[1] for stage in blocks])
+        hidden = [block.fc1.weight.shape[1] for stage in blocks for block in stage]
+        _add_uints(writer, "eosfm.hidden", hidden)
+        for step in encoder.steps():
+            _add_step(writer, step.name, step.module)
 
 
 def write_chain(
@@ -152,55 +124,52 @@ def specialist_file(name: str) -> str:
     return f"{SPECIALISTS_FOLDER}/{name}.gguf"
 
 
-def _add_network(
-    writer: GGUFWriter, network: Network, precision: Precision, ranges: Ranges
-) -> None:
-    _add_matrix(writer, "stem", network.stages[0].entry, "fp32")
-    _add(writer, "stem.norm.weight", network.stem_norm[0])
-    _add(writer, "stem.norm.bias", network.stem_norm[1])
-    for s, stage in enumerate(network.stages):
-        if s > 0:
-            name = f"stages.{s}.downsample"
-            _add_matrix(writer, name, stage.entry, precision, _scales(name, stage.entry, ranges))
-        for b, block in enumerate(stage.blocks):
-            name = f"stages.{s}.blocks.{b}"
-            _add(writer, f"{name}.conv_dw.weight", block.depthwise)
-            _add(writer, f"{name}.conv_dw.bias", block.depthwise_bias)
-            _add(writer, f"{name}.grn.weight", block.grn)
-            for part, matrix in ((f"{name}.fc1", block.fc1), (f"{name}.fc2", block.fc2)):
-                _add_matrix(writer, part, matrix, precision, _scales(part, matrix, ranges))
+def _add_step(writer: GGUFWriter, name: str, module: Stem | Downsample | Block) -> None:
+    if isinstance(module, Stem):
+        _add(writer, "stem.weight", _array(module.weight.flatten(1).T))
+        _add(writer, "stem.bias", _array(module.bias))
+        _add(writer, "stem.norm.weight", _array(module.norm_weight))
+        _add(writer, "stem.norm.bias", _array(module.norm_bias))
+    elif isinstance(module, Downsample):
+        _add_layer(writer, name, module.entry)
+    else:
+        _add(writer, f"{name}.conv_dw.weight", _array(module.conv_dw.weight))
+        _add(writer, f"{name}.conv_dw.bias", _array(module.conv_dw.bias))
+        _add(writer, f"{name}.grn.weight", _array(module.grn.weight * (not module.grn.static)))
+        _add_layer(writer, f"{name}.fc1", module.fc1)
+        _add_layer(writer, f"{name}.fc2", module.fc2)
 
 
-def _scales(name: str, matrix: Matrix, ranges: Ranges) -> Int8Scales | None:
-    seen = ranges.by_matrix.get(name)
-    return None if seen is None else Int8Scales.over(seen, matrix)
+def _add_layer(writer: GGUFWriter, name: str, layer: Dense) -> None:
+    rounding = layer.rounded
+    if rounding is None:
+        precision: Precision = "fp32" if layer.precision == "fp32" else "bf16"
+        _add_matrix(writer, name, Matrix(_array(layer.weight), _array(layer.bias)), precision)
+        return
+    _add(writer, f"{name}.bias", _array(layer.bias))
+    levels, scale = rounding.levels, _array(rounding.weight_scale)
+    # The engine's integers hold the step of the inputs' levels too: only the product counts.
+    _add(writer, f"{name}.weight_scale", scale * np.float32(levels.scale))
+    scales = _array(rounding.equaliser) * np.float32(levels.scale)
+    _add(writer, f"{name}.input", np.append(scales, np.float32(levels.zero)))
+    integers = _array(layer.int8_weight(rounding)).astype(np.int8)
+    writer.add_tensor(f"{name}.weight", integers)
 
 
-def _add_matrix(
-    writer: GGUFWriter,
-    name: str,
-    matrix: Matrix,
-    precision: Precision,
-    scales: Int8Scales | None = None,
-) -> None:
+def _add_matrix(writer: GGUFWriter, name: str, matrix: Matrix, precision: Precision) -> None:
     _add(writer, f"{name}.bias", matrix.bias)
-    match precision:
-        case "fp32":
-            _add(writer, f"{name}.weight", matrix.weight)
-        case "bf16":
-            writer.add_tensor(
-                f"{name}.weight",
-                quantize(matrix.weight, GGMLQuantizationType.BF16),
-                raw_dtype=GGMLQuantizationType.BF16,
-            )
-        case "int8":
-            if scales is None:
-                raise ValueError(f"no range was measured for {name}")
-            _add(writer, f"{name}.weight_scale", scales.weight_scale)
-            _add(writer, f"{name}.input", np.append(scales.input_scales, np.float32(scales.zero)))
-            scaled = matrix.weight * scales.input_scales[:, None] / scales.weight_scale
-            weight = np.clip(np.rint(scaled), -127, 127).astype(np.int8)
-            writer.add_tensor(f"{name}.weight", weight)
+    if precision == "fp32":
+        _add(writer, f"{name}.weight", matrix.weight)
+        return
+    writer.add_tensor(
+        f"{name}.weight",
+        quantize(matrix.weight, GGMLQuantizationType.BF16),
+        raw_dtype=GGMLQuantizationType.BF16,
+    )
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    return np.ascontiguousarray(tensor.detach().numpy(), np.float32)
 
 
 def _add_normalisation(writer: GGUFWriter, chain: Chain, owners: Sequence[int]) -> None:

@@ -13,26 +13,20 @@ from torch import Tensor, nn
 from eosfm_edge.ensemble.cost import Cost, encoder_cost, hidden_price
 from eosfm_edge.ensemble.spec import Shape
 from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.network.batches import PIXELS_PER_BATCH, in_batches
+from eosfm_edge.network.distill import distill
 from eosfm_edge.network.moments import Moments, hidden_moments, level_moments
 from eosfm_edge.network.steps import STAGES, blocks, weight_of
 from eosfm_edge.pruning.allocation import Group, allocate, removals
-from eosfm_edge.pruning.distill import distill
 from eosfm_edge.pruning.elimination import Elimination, by_reconstruction, by_score
 from eosfm_edge.pruning.groups import Dependencies
 from eosfm_edge.pruning.plan import GroupPlan
 from eosfm_edge.pruning.recipe import Measure, Recipe
-from eosfm_edge.pruning.repair import repair
+from eosfm_edge.pruning.repair import Kept, repair
 from eosfm_edge.pruning.sensitivity import level_gains
 from eosfm_edge.pruning.taylor import taylor_scores
 
-PIXELS_PER_BATCH = 64 * 64 * 64
 _GAIN_PIXELS = 4 * PIXELS_PER_BATCH  # that the levels' sensitivities are measured on
-
-
-def in_batches(tiles: Sequence[Tensor]) -> list[Tensor]:
-    """Stack tiles (bands, H, W) of one size to batches of about ``PIXELS_PER_BATCH``."""
-    size = max(1, PIXELS_PER_BATCH // tiles[0][0].numel())
-    return [torch.stack(list(tiles[i : i + size])) for i in range(0, len(tiles), size)]
 
 
 @dataclass(frozen=True)
@@ -250,12 +244,11 @@ def carry_out(
         )
     if recipe.distill:
         distill(
-            original,
+            lambda batch: levels_left(original(batch), kept),
             pruned,
             tiles,
             recipe.distill,
             recipe.seed,
-            kept=kept,
             checkpoint=checkpoint,
             tick=tick,
         )
@@ -271,6 +264,11 @@ def kept_widths(shape: Shape, groups: Sequence[GroupPlan]) -> tuple[Tensor | Non
         else None
         for stage, width in enumerate(shape.widths)
     )
+
+
+def levels_left(levels: Sequence[Tensor], kept: Kept) -> list[Tensor]:
+    """Return levels (N, C, h, w) with the channels that are left of each."""
+    return [x if k is None else x[:, k] for x, k in zip(levels, kept, strict=True)]
 
 
 def pruned_shape(shape: Shape, groups: Sequence[GroupPlan]) -> Shape:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from eosfm_edge.ensemble.model import Ensemble, build_from_state
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import CONTENTS, load_ensemble, save_ensemble
 from eosfm_edge.errors import UserError
-from eosfm_edge.files import cannot_write, require_replaceable
+from eosfm_edge.files import require_replaceable
 from eosfm_edge.network.fidelity import LevelFidelity, compare
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.budget import Budget, Tried, search
@@ -33,10 +32,11 @@ from eosfm_edge.pruning.planner import Planner, Progress, WholeSpecialists
 from eosfm_edge.pruning.recipe import Recipe
 from eosfm_edge.pruning.specialists import without_specialists
 from eosfm_edge.pruning.tiles import Tiles, load_tiles
+from eosfm_edge.resume import resumable
 from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.scene import Radiometry
 
-_FINISHED = {".safetensors", ".distillation"}
+_FINISHED = frozenset({".safetensors", ".distillation"})
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def prune_ensemble(
         radiometry=options.radiometry,
     )
     tried: Sequence[Tried] = ()
-    with _work_directory(output, _request(ensemble, tiles, options)) as work:
+    with _work(output, _request(ensemble, tiles, options)) as work:
         if plan is None and work is not None and (work / "plan.yaml").exists():
             plan = read_plan(work / "plan.yaml")
         if plan is None:
@@ -348,40 +348,5 @@ def _request(ensemble: Ensemble, tiles: Tiles, options: PruneOptions) -> str:
     return digest.hexdigest()
 
 
-def work_directory(output: Path) -> Path:
-    """Return where a run keeps what is finished, until the output is there."""
-    return output.with_name(f"{output.name}.work")
-
-
-@contextmanager
-def _work_directory(output: Path | None, request: str) -> Iterator[Path | None]:
-    """Give a directory beside the output for what is finished, removed when the block succeeds.
-
-    One that an interrupted run of the same request left is gone on with; one of another request is
-    emptied.
-    """
-    if output is None:
-        yield None
-        return
-    work = work_directory(output)
-    mark = work / "request"
-    try:
-        if mark.exists() and mark.read_text() != request:
-            shutil.rmtree(work)
-        elif work.exists() and not mark.exists() and any(work.iterdir()):
-            raise UserError(
-                f"{work} is there, and eosfm-edge did not make it",
-                remedy="choose another output, or move it away",
-            )
-        work.mkdir(parents=True, exist_ok=True)
-        mark.write_text(request)
-    except OSError as error:
-        raise cannot_write(work, error) from error
-    try:
-        yield work
-    except UserError:
-        # Nothing that was finished: nothing to go on with.
-        if not any(path.suffix in _FINISHED for path in work.iterdir()):
-            shutil.rmtree(work)
-        raise
-    shutil.rmtree(work)
+def _work(output: Path | None, request: str) -> AbstractContextManager[Path | None]:
+    return nullcontext() if output is None else resumable(output, request, _FINISHED)

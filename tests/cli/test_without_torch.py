@@ -40,18 +40,33 @@ NEEDS_TORCH = (
     }
     | {
         f"eosfm_edge.export.{name}"
-        for name in ("chain", "exporter", "native", "onnx", "parity", "ranges")
+        for name in (
+            "chain",
+            "deployment",
+            "exporter",
+            "native",
+            "onnx",
+            "parity",
+        )
     }
     | {
         f"eosfm_edge.network.{name}"
-        for name in ("fidelity", "folding", "moments", "regression", "steps")
+        for name in (
+            "calibration",
+            "deployed",
+            "distill",
+            "fidelity",
+            "folding",
+            "moments",
+            "regression",
+            "steps",
+        )
     }
     | {
         f"eosfm_edge.pruning.{name}"
         for name in (
             "allocation",
             "apply",
-            "distill",
             "elimination",
             "encoder",
             "features",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import nn
 
 from eosfm_edge.bundle.known_answer import KnownAnswer
 from eosfm_edge.bundle.manifest import Precision
+from eosfm_edge.calibration.ranges import set_scales
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.ensemble.spec import (
@@ -25,7 +26,7 @@ from eosfm_edge.ensemble.spec import (
 )
 from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.native import write_chain, write_specialists
-from eosfm_edge.export.ranges import measure_ranges
+from eosfm_edge.network.deployed import DeployedEncoder, Depthwise
 
 Array = NDArray[np.float32]
 
@@ -117,14 +118,49 @@ def expected_of(ensemble: Ensemble, image: Array) -> list[Array]:
     return [level[0].numpy() for level in levels]
 
 
-def write(folder: Path, ensemble: Ensemble, tile: int, precision: Precision = "fp32") -> Path:
-    """Write the native part of a bundle."""
+def deployed_encoders(
+    ensemble: Ensemble, image: Array, precision: Precision
+) -> dict[int, DeployedEncoder]:
+    """Return encoders with all matrices in a precision, with scales of one image."""
+    physical = physical_units(ensemble.spec, torch.from_numpy(image[np.newaxis]))
+    encoders = {}
+    for owner, runs in enumerate(ensemble.sets):
+        encoder = DeployedEncoder(ensemble.encoders[owner])
+        if precision == "int8":
+            set_scales(encoder, [physical[:, list(bands)] for bands in runs], "minmax", 0)
+        for layer in encoder.layers().values():
+            half = precision == "bf16" or isinstance(layer, Depthwise)
+            layer.precision = "fp32" if precision == "fp32" else "half" if half else "int8"
+        encoders[owner] = encoder
+    return encoders
+
+
+def write(
+    folder: Path,
+    ensemble: Ensemble,
+    tile: int,
+    precision: Precision = "fp32",
+    change: Callable[[DeployedEncoder], None] = lambda encoder: None,
+    seen: Array | None = None,
+) -> Path:
+    """Write the native part of a bundle.
+
+    Args:
+        folder: where to.
+        ensemble: what.
+        tile: pixels of the known answer's side.
+        precision: of all matrices.
+        change: to be made to each encoder before it is written.
+        seen: the image that int8 has its scales from, instead of the known answer.
+    """
     folder.mkdir()
     chain = Chain(ensemble)
     image = image_of(len(ensemble.spec.input), tile, tile)
     levels = tuple(level[np.newaxis] for level in expected_of(ensemble, image))
-    ranges = measure_ranges(chain, [image]) if precision == "int8" else {}
-    write_specialists(folder, chain, precision, ranges)
+    encoders = deployed_encoders(ensemble, image if seen is None else seen, precision)
+    for encoder in encoders.values():
+        change(encoder)
+    write_specialists(folder, chain, encoders)
     answer = KnownAnswer(image[np.newaxis], levels)
     tolerance = 1e-4 if precision == "fp32" else 0.5
     write_chain(folder, chain, "test", tile, precision, answer, tolerance)

@@ -7,7 +7,6 @@ weights and activations of random networks, which are harder to round than train
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.bundle.manifest import Precision
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.spec import FusionMode, NormalisationMode, SelectionSpec
-from eosfm_edge.export import native
+from eosfm_edge.network.deployed import DeployedEncoder
 from eosfm_edge.runtime.binding import BF16, Context, EosfmError, Model
 
 LEAST_SQNR = {"fp32": 100.0, "bf16": 30.0, "int8": 18.0}
@@ -137,8 +136,8 @@ def test_random_shapes_on_every_path(
     spec = spec_of((bands,), bands, normalisation="none", backbone=backbone)
     ensemble = random_ensemble(spec, seed)
     narrow(ensemble, seed)
-    bundle = write(tmp_path_factory.mktemp("b") / "b", ensemble, 64, precision)
     image = image_of(bands, 32 * height, 32 * width, seed)
+    bundle = write(tmp_path_factory.mktemp("b") / "b", ensemble, 64, precision, seen=image)
     size = {"height": 32 * height, "width": 32 * width}
     with open_on(path, bundle) as model, model.context(**size, threads=2) as context:
         assert least_sqnr(context, ensemble, image) >= LEAST_SQNR[precision]
@@ -200,20 +199,15 @@ def test_types_and_strides_of_images(
 
 @pytest.mark.parametrize("fc2", LEAST_SQNR)
 @pytest.mark.parametrize("fc1", LEAST_SQNR)
-def test_layers_of_different_precisions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fc1: Precision, fc2: Precision
-) -> None:
-    """The format lets each matrix have a type of its own, though no export writes such."""
-    add_matrix = native._add_matrix
-    mixed: dict[str, Precision] = {"fc1": fc1, "fc2": fc2, "downsample": fc2}
+def test_layers_of_different_precisions(tmp_path: Path, fc1: Precision, fc2: Precision) -> None:
+    def change(encoder: DeployedEncoder) -> None:
+        for name, layer in encoder.layers().items():
+            precision = fc1 if name.endswith("fc1") else fc2
+            layer.precision = "half" if precision == "bf16" else precision
 
-    def add(writer: Any, name: str, matrix: Any, precision: Precision, scales: Any = None) -> None:
-        add_matrix(writer, name, matrix, mixed.get(name.rpartition(".")[2], precision), scales)
-
-    monkeypatch.setattr(native, "_add_matrix", add)
     ensemble = random_ensemble(spec_of((3,), 3, backbone=SPECK, normalisation="none"))
     narrow(ensemble, seed=1)
-    bundle = write(tmp_path / "b", ensemble, 64, "int8")  # so that ranges are measured
+    bundle = write(tmp_path / "b", ensemble, 64, "int8", change)
     image = image_of(3, 64, 96, seed=1)
     expected = expected_of(ensemble, image)
     for path in PATHS:

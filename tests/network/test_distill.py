@@ -13,9 +13,9 @@ from specimens import encoder_of, every_other, same_state, tiles_of
 from torch import Tensor
 
 from eosfm_edge.ensemble.specialist import shape_of
-from eosfm_edge.pruning import distill as module
-from eosfm_edge.pruning.distill import distill
-from eosfm_edge.pruning.encoder import carry_out, kept_widths
+from eosfm_edge.network import distill as module
+from eosfm_edge.network.distill import distill
+from eosfm_edge.pruning.encoder import carry_out, kept_widths, levels_left
 from eosfm_edge.pruning.plan import GroupPlan
 from eosfm_edge.pruning.recipe import Recipe
 
@@ -129,12 +129,15 @@ def test_a_narrower_encoder_learns_the_channels_that_it_has_left(original: Any) 
     assert [None if k is None else k.tolist() for k in kept] == [None, [*range(8, 16)], None, None]
     narrow = carry_out(original, groups, TILES, CUT)
 
+    def teacher(batch: Tensor) -> list[Tensor]:
+        return levels_left(original(batch), kept)
+
     def missed(encoder: Any) -> float:
         with torch.no_grad():
             batch = torch.stack(TILES)
             return float((encoder(batch)[1] - original(batch)[1][:, 8:]).square().mean())
 
-    assert missed(distilled(original, narrow, kept=kept, count=50)) < missed(narrow)
+    assert missed(distilled(teacher, narrow, count=50)) < missed(narrow)
 
 
 def test_tiles_are_turned_and_mirrored_but_not_changed() -> None:

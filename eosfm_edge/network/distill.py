@@ -1,4 +1,4 @@
-"""Self-distillation: a pruned encoder learns to say what its original says, on unlabelled tiles.
+"""Self-distillation: a compressed encoder learns to say what its original says, without labels.
 
 Hinton et al., Distilling the Knowledge in a Neural Network, 2015, with features instead of
 classes (Romero et al., FitNets, ICLR 2015). The loss is the sum over levels of the squared
@@ -20,8 +20,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eosfm_edge.pruning.repair import Kept
-
 PIXELS_PER_STEP = 32 * 64 * 64
 # The weights are as far from where they shall be as the error is large, so that small errors take
 # small steps: the learning rate is the loss's root times this, and never more than the other.
@@ -31,47 +29,52 @@ _WARM_UP = 50  # steps
 _SAVE_EVERY = 100  # steps
 
 
+Teacher = Callable[[Tensor], Sequence[Tensor]]
+
+
 def distill(
-    original: nn.Module,
-    pruned: nn.Module,
+    teacher: Teacher,
+    student: nn.Module,
     tiles: Sequence[Tensor],
     count: int,
     seed: int,
     *,
-    kept: Kept = (None,) * 4,
+    parameters: Sequence[nn.Parameter] | None = None,
     checkpoint: Path | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train a pruned encoder in place.
+    """Train a compressed encoder in place.
 
     Args:
-        original: the teacher.
-        pruned: the student.
+        teacher: gives the levels that are wanted of a batch (N, bands, H, W).
+        student: gives as many, of as many channels.
         tiles: images (bands, H, W) in physical units, all of one size.
         count: steps.
         seed: of tiles and symmetries.
-        kept: the channels of each stage that are left.
+        parameters: of the student, that are trained; None: all.
         checkpoint: where the state is kept meanwhile, and gone on from if it is there; removed by
             nobody.
         tick: called after each step.
     """
     size = max(1, round(PIXELS_PER_STEP / tiles[0][0].numel()))
     judge = torch.stack(list(tiles[: 2 * size]))
-    before = copy.deepcopy(pruned.state_dict())
+    before = copy.deepcopy(student.state_dict())
     with torch.no_grad():
-        loss_before = float(_loss(original, pruned, judge, kept))
+        loss_before = float(_loss(teacher, student, judge))
     rate = min(_MOST_RATE, _RATE * math.sqrt(loss_before))
 
-    parameters = [p.requires_grad_(True) for p in pruned.parameters()]
-    decayed = [p for p in parameters if p.ndim > 1]
-    plain = [p for p in parameters if p.ndim <= 1]
+    trained = list(student.parameters()) if parameters is None else list(parameters)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    decayed = [p for p in trained if p.ndim > 1]
+    plain = [p for p in trained if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 1e-4}, {"params": plain, "weight_decay": 0.0}]
     )
     done = _load(checkpoint, optimiser) if checkpoint else 0
     for step in range(count):
         if step >= done:
-            loss = _loss(original, pruned, _draw(tiles, size, seed, step), kept)
+            loss = _loss(teacher, student, _draw(tiles, size, seed, step))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             for group in optimiser.param_groups:
@@ -80,23 +83,19 @@ def distill(
             if checkpoint and (step + 1) % _SAVE_EVERY == 0:
                 _save(checkpoint, optimiser, step + 1)
         tick()
-    pruned.requires_grad_(False)
-    if not float(_loss(original, pruned, judge, kept)) < loss_before:
-        pruned.load_state_dict(before)
+    student.requires_grad_(False)
+    if not float(_loss(teacher, student, judge)) < loss_before:
+        student.load_state_dict(before)
 
 
-def _loss(original: nn.Module, pruned: nn.Module, batch: Tensor, kept: Kept) -> Tensor:
+def _loss(teacher: Teacher, student: nn.Module, batch: Tensor) -> Tensor:
     """Return the sum over levels of the squared distance over the level's variance."""
     with torch.no_grad():
-        targets = [_channels(x, k) for x, k in zip(original(batch), kept, strict=True)]
+        targets = teacher(batch)
     loss = torch.zeros(())
-    for mine, target in zip(pruned(batch), targets, strict=True):
+    for mine, target in zip(student(batch), targets, strict=True):
         loss = loss + (mine - target).square().mean() / target.var(unbiased=False)
     return loss
-
-
-def _channels(x: Tensor, kept: Tensor | None) -> Tensor:
-    return x if kept is None else x[:, kept]
 
 
 def _schedule(step: int, count: int) -> float:

@@ -1,0 +1,273 @@
+"""``eosfm-edge calibrate``: from an ensemble and unlabelled imagery to the scales of int8."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import eosfm_edge
+from eosfm_edge.calibration.encoder import CalibratedEncoder, Recipe, calibrate_encoder
+from eosfm_edge.calibration.judge import Judge, Levels
+from eosfm_edge.calibration.mixed import Fidelity
+from eosfm_edge.calibration.observers import BandObserver
+from eosfm_edge.calibration.plot import sensitivity_plot
+from eosfm_edge.ensemble.bands import Band
+from eosfm_edge.ensemble.model import Ensemble, physical_units
+from eosfm_edge.ensemble.spec import LEVELS
+from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.files import require_replaceable
+from eosfm_edge.network.calibration import (
+    CONTENTS,
+    BandRange,
+    Calibration,
+    CalibrationData,
+    LevelFidelity,
+    SpecialistScales,
+    Tensors,
+    deploy,
+    save_calibration,
+    tensors_of,
+    with_encoders,
+)
+from eosfm_edge.network.deployed import NATIVE
+from eosfm_edge.resume import resumable
+from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.scene import Radiometry
+from eosfm_edge.scene.tiles import Tiles, load_tiles
+
+Progress = Callable[[str, int, int], None]
+_FINISHED = frozenset({".json", ".distillation"})
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """What to calibrate on, and how.
+
+    Attributes:
+        recipe: how.
+        tiles: for calibration, at most; one for every eight of them is held out.
+        tile: pixels of a tile's side, a multiple of 32: that of the export, since the norms of GRN
+            depend on it.
+        names, radiometry: of the data, as in export.
+        overwrite: replace a calibration that is there.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    tiles: int = 64
+    tile: int = 224
+    names: Sequence[Band] | None = None
+    radiometry: Radiometry | None = None
+    overwrite: bool = False
+
+
+def calibrate_ensemble(
+    directory: Path,
+    data: Sequence[SceneName],
+    output: Path,
+    options: CalibrateOptions | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Calibration:
+    """Calibrate every specialist of an ensemble, one after the other.
+
+    Args:
+        directory: the ensemble.
+        data: unlabelled imagery: scenes, folders of bands or chips, manifests.
+        output: the calibration directory to write.
+        options: how.
+        progress: called with what is done, how much of it, and of how much.
+
+    Raises:
+        CheckFailedError: the budget cannot be kept; nothing is written then.
+        UserError: the ensemble or the data cannot be used.
+    """
+    options = options or CalibrateOptions()
+    if options.tile % 32 or not 32 <= options.tile <= 1024:
+        raise UserError(
+            f"tiles of {options.tile} pixels a side", expected="a multiple of 32 from 32 to 1024"
+        )
+    if os.path.lexists(output):
+        require_replaceable(output.absolute(), CONTENTS, options.overwrite)
+    ensemble = load_ensemble(directory)
+    tiles = load_tiles(
+        data,
+        ensemble.spec.input,
+        options.tile,
+        options.tiles,
+        options.recipe.seed,
+        names=options.names,
+        radiometry=options.radiometry,
+    )
+    with resumable(output, _request(ensemble, tiles, options), _FINISHED) as work:
+        specialists, tensors = _calibrate_all(ensemble, tiles, options.recipe, work, progress)
+        calibration = Calibration(
+            ensemble=ensemble.spec.name,
+            created_with=f"eosfm-edge {eosfm_edge.__version__}",
+            grn=options.recipe.grn,
+            min_cosine=options.recipe.budget.min_cosine,
+            max_drop=options.recipe.budget.max_drop,
+            data=CalibrationData(
+                tiles=len(tiles.calibration),
+                held_out=len(tiles.held_out),
+                size=options.tile,
+                seed=options.recipe.seed,
+                sha256=tiles.sha256,
+                source=tiles.source,
+            ),
+            specialists=specialists,
+            fused=_fused(ensemble, specialists, tensors, tiles, options.recipe),
+            tensors_sha256="0" * 64,
+        )
+        _require_budget(calibration, options.recipe)
+        return save_calibration(
+            output,
+            calibration,
+            tensors,
+            overwrite=options.overwrite,
+            plot=sensitivity_plot(calibration),
+        )
+
+
+def _calibrate_all(
+    ensemble: Ensemble, tiles: Tiles, recipe: Recipe, work: Path, progress: Progress
+) -> tuple[tuple[SpecialistScales, ...], dict[str, Tensor]]:
+    physical = [_physical(ensemble, tile) for tile in tiles.calibration]
+    held_out = [_physical(ensemble, tile) for tile in tiles.held_out]
+    owners = [owner for owner, sets in enumerate(ensemble.sets) if sets]
+    specialists: list[SpecialistScales] = []
+    tensors: dict[str, Tensor] = {}
+    for done, owner in enumerate(owners):
+        name = ensemble.spec.specialists[owner].name
+        record, arrays = work / f"{owner}.json", work / f"{owner}.safetensors"
+        if not record.exists():
+
+            def tick(what: str, name: str = name, done: int = done) -> None:
+                progress(f"calibrate: {name}, {what}", done, len(owners))
+
+            mine = _inputs(ensemble, owner, physical)
+            found = calibrate_encoder(
+                ensemble.encoders[owner],
+                mine,
+                _inputs(ensemble, owner, held_out),
+                recipe,
+                normalise=_normaliser(ensemble, owner),
+                checkpoint=work / f"{owner}.distillation",
+                tick=tick,
+            )
+            save_file(tensors_of(name, found.encoder, weights=found.changed), arrays)
+            _write(record, _scales(ensemble, owner, found, mine))
+        specialists.append(SpecialistScales.model_validate_json(record.read_bytes()))
+        tensors |= load_file(arrays)
+        progress(f"calibrate: {name}", done + 1, len(owners))
+    return tuple(specialists), tensors
+
+
+def _write(path: Path, content: BaseModel) -> None:
+    """Write whole or not at all: what is there is finished."""
+    scratch = path.with_suffix(".part")
+    scratch.write_text(content.model_dump_json())
+    scratch.replace(path)
+
+
+def _scales(
+    ensemble: Ensemble, owner: int, found: CalibratedEncoder, images: Sequence[Tensor]
+) -> SpecialistScales:
+    specialist = ensemble.spec.specialists[owner]
+    bands = BandObserver(len(specialist.bands))
+    for image in images:
+        bands.add(image[None])
+    return SpecialistScales(
+        name=specialist.name,
+        weights_sha256=specialist.weights_sha256,
+        bands=tuple(
+            BandRange(low=band.low, high=band.high, percentiles=(clip.low, clip.high))
+            for band, clip in zip(bands.bands, bands.clips("percentile"), strict=True)
+        ),
+        layers=found.layers,
+        static_grn=found.static_grn,
+        native=found.native,
+        tensorrt=found.tensorrt,
+    )
+
+
+def _physical(ensemble: Ensemble, stored: NDArray[np.float32]) -> Tensor:
+    return physical_units(ensemble.spec, torch.from_numpy(stored[None]))[0]
+
+
+def _inputs(ensemble: Ensemble, owner: int, tiles: Sequence[Tensor]) -> list[Tensor]:
+    """Return what a specialist sees of tiles: the bands of its runs, in turn if it has several."""
+    runs = ensemble.sets[owner]
+    return [tile[list(runs[i % len(runs)])] for i, tile in enumerate(tiles)]
+
+
+def _normaliser(ensemble: Ensemble, owner: int) -> Callable[[Levels], Levels]:
+    layers = ensemble.feature_normalizers[owner]
+    return lambda levels: [layers[level](levels[level]) for level in LEVELS]  # type: ignore[index]
+
+
+@torch.inference_mode()
+def _fused(
+    ensemble: Ensemble,
+    specialists: Sequence[SpecialistScales],
+    tensors: Tensors,
+    tiles: Tiles,
+    recipe: Recipe,
+) -> Fidelity:
+    """Return the fidelity of the ensemble's own levels, in libeosfm's form."""
+    images = [_physical(ensemble, tile)[None] for tile in tiles.held_out]
+    judge = Judge([ensemble(image) for image in images])
+    encoders = {}
+    for one in specialists:
+        owner = [s.name for s in ensemble.spec.specialists].index(one.name)
+        encoders[owner] = deploy(ensemble.encoders[owner], one, tensors, recipe.grn)
+        encoders[owner].form = NATIVE
+    rounded = with_encoders(ensemble, encoders)
+    return judge.compare([rounded(image) for image in images])
+
+
+def _require_budget(calibration: Calibration, recipe: Recipe) -> None:
+    """Complain of every level, of specialists and of the ensemble, that is below the budget."""
+    budget = recipe.budget
+    wrong = []
+    every = [(one.name, one.native) for one in calibration.specialists]
+    for name, levels in [*every, ("the fused levels", calibration.fused)]:
+        for index in budget.failing(levels):
+            wrong.append(f"level{index + 1} of {name} has {_figures(levels[index])}")
+    if wrong:
+        asked = f"a cosine of {budget.min_cosine:g}"
+        if budget.max_drop is not None:
+            asked += f" and a drop of at most {budget.max_drop:g} %"
+        raise CheckFailedError(
+            f"the calibration does not keep its budget: {'; '.join(wrong)}",
+            expected=f"at every level {asked}",
+            remedy="static GRN costs fidelity that no precision gives back: use --grn exact"
+            if calibration.grn == "static"
+            else "ask for less with --min-cosine or --max-drop",
+        )
+
+
+def _figures(level: LevelFidelity) -> str:
+    return f"a cosine of {level.cosine:.5f} and a drop of {level.drop:.2f} %"
+
+
+def _request(ensemble: Ensemble, tiles: Tiles, options: CalibrateOptions) -> str:
+    """Return a digest of all that the result depends on."""
+    held_out = hashlib.sha256(b"".join(tile.tobytes() for tile in tiles.held_out)).hexdigest()
+    parts = (
+        eosfm_edge.__version__,
+        ensemble.spec.model_dump_json(),
+        tiles.sha256,
+        held_out,
+        options.recipe,
+    )
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()

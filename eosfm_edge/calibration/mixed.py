@@ -1,0 +1,114 @@
+"""Mixed precision: what costs too much fidelity is not int8, the costliest layer first.
+
+The greedy search of Wu et al., Integer Quantization for Deep Learning Inference, arXiv:2004.09602,
+section 6.1, from sensitivities measured layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eosfm_edge.calibration.judge import Judge
+from eosfm_edge.calibration.sensitivity import Sensitivity
+from eosfm_edge.network.calibration import LevelFidelity
+from eosfm_edge.network.deployed import TENSORRT, DeployedEncoder, Depthwise, Layer
+from eosfm_edge.network.precision import LayerPrecision
+
+_DOWN: dict[LayerPrecision, LayerPrecision] = {"int8": "half", "half": "fp32"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every level must keep.
+
+    Attributes:
+        min_cosine: the mean cosine.
+        max_drop: the largest share of cells, in percent, that a probe may label otherwise.
+    """
+
+    min_cosine: float = 0.995
+    max_drop: float | None = None
+
+    def failing(self, levels: Sequence[LevelFidelity]) -> list[int]:
+        """Return the levels that do not keep it."""
+        return [
+            index
+            for index, level in enumerate(levels)
+            if not level.cosine >= self.min_cosine
+            or (self.max_drop is not None and not level.drop <= self.max_drop)
+        ]
+
+
+Fidelity = tuple[LevelFidelity, ...]
+
+
+@torch.inference_mode()
+def fit_matrices(
+    encoder: DeployedEncoder,
+    batches: Sequence[Tensor],
+    judge: Judge,
+    sensitivity: Sensitivity,
+    budget: Budget,
+) -> Fidelity:
+    """Set the precision of every matrix, in place; returns the fidelity.
+
+    Matrices start as int8 and become half, and when all are, fp32. Depthwise convolutions are
+    half, which is what they are computed in where they are not int8. If no precisions keep the
+    budget, all matrices are fp32 and the fidelity returned does not keep it.
+    """
+    layers = encoder.layers()
+    for layer in layers.values():
+        layer.precision = "half" if isinstance(layer, Depthwise) else "int8"
+    matrices = {n: layer for n, layer in layers.items() if not isinstance(layer, Depthwise)}
+    return _fit(encoder, matrices, batches, judge, sensitivity, budget, ("int8", "half"))
+
+
+@torch.inference_mode()
+def fit_depthwise(
+    encoder: DeployedEncoder,
+    batches: Sequence[Tensor],
+    judge: Judge,
+    sensitivity: Sensitivity,
+    budget: Budget,
+) -> Fidelity:
+    """Make depthwise convolutions int8 while TensorRT's form keeps the budget.
+
+    Returns that form's fidelity. The encoder's form is as before afterwards.
+    """
+    layers = {n: layer for n, layer in encoder.layers().items() if isinstance(layer, Depthwise)}
+    for layer in layers.values():
+        layer.precision = "int8"
+    form, encoder.form = encoder.form, TENSORRT
+    try:
+        return _fit(encoder, layers, batches, judge, sensitivity, budget, ("int8",))
+    finally:
+        encoder.form = form
+
+
+def _fit(
+    encoder: DeployedEncoder,
+    layers: Mapping[str, Layer],
+    batches: Sequence[Tensor],
+    judge: Judge,
+    sensitivity: Sensitivity,
+    budget: Budget,
+    ladder: Sequence[LayerPrecision],
+) -> Fidelity:
+    while True:
+        found = judge.compare([encoder(batch) for batch in batches])
+        failing = budget.failing(found)
+        left = [(rung, n) for rung in ladder for n, la in layers.items() if la.precision == rung]
+        if not failing or not left:
+            return found
+        lowest = [name for rung, name in left if rung == left[0][0]]
+        costliest = max(lowest, key=lambda name: _noise(sensitivity[name], failing))
+        layers[costliest].precision = _DOWN[layers[costliest].precision]
+
+
+def _noise(decibels: Sequence[float], levels: Sequence[int]) -> float:
+    """Return the noise over signal that a layer leaves in some levels together."""
+    return float(sum(10 ** (-decibels[level] / 10) for level in levels))
