@@ -44,23 +44,24 @@ def footprints(
         tile: stored values (bands, size, size), float32.
         precision: of the native engine's weights; megabytes are of the specialists' files.
     """
-    return time_encoders([(one, _nominal(one, precision)) for one in ensembles], tile, precision)
+    subjects = [(one, _nominal(one, precision), precision) for one in ensembles]
+    return time_encoders(subjects, tile)
 
 
 @torch.inference_mode()
 def time_encoders(
-    deployed: Sequence[tuple[Ensemble, Encoders]], tile: Tensor, precision: Precision
+    subjects: Sequence[tuple[Ensemble, Encoders, Precision]], tile: Tensor
 ) -> list[Footprint]:
     """Time ensembles in turn, on one tile, in one process.
 
     Args:
-        deployed: ensembles, and their encoders by place as the native engine gets them.
+        subjects: ensembles, their encoders by place as the native engine gets them, and the
+            precision of their fusions.
         tile: stored values (bands, size, size), float32.
-        precision: of the fusions.
     """
     with tempfile.TemporaryDirectory() as folder:
         models, sizes = [], []
-        for index, (ensemble, encoders) in enumerate(deployed):
+        for index, (ensemble, encoders, precision) in enumerate(subjects):
             place = Path(folder) / str(index)
             _write(place, ensemble, encoders, tile, precision)
             sizes.append(sum(f.stat().st_size for f in (place / SPECIALISTS_FOLDER).iterdir()))
@@ -73,6 +74,23 @@ def time_encoders(
         low, median, high = statistics.quantiles(mine, n=4, method="inclusive")
         results.append(Footprint(median, low, high, size / 1e6))
     return results
+
+
+def time_precisions(
+    ensemble: Ensemble,
+    encoders: Mapping[Precision, Encoders],
+    tile: NDArray[np.float32],
+) -> dict[Precision, float]:
+    """Time an ensemble with several sets of encoders in turn; returns milliseconds.
+
+    Args:
+        ensemble: what lies around the encoders.
+        encoders: by their places, for each precision.
+        tile: stored values (bands, size, size).
+    """
+    subjects = [(ensemble, one, precision) for precision, one in encoders.items()]
+    found = time_encoders(subjects, torch.from_numpy(tile))
+    return {p: footprint.ms for p, footprint in zip(encoders, found, strict=True)}
 
 
 def _times(models: Sequence[Model], bands: list[NDArray[np.float32]]) -> list[list[float]]:

@@ -124,6 +124,36 @@ class Parity(Strict):
         )
 
 
+class Candidate(Strict):
+    """A precision that ``--precision auto`` measured on the machine that exported.
+
+    Attributes:
+        precision: which.
+        milliseconds: of libeosfm for a tile.
+        min_cosine: the smallest of the levels' mean cosines with fp32.
+        asked: what it must be.
+    """
+
+    precision: Precision
+    milliseconds: float = Field(gt=0)
+    min_cosine: float
+    asked: float
+
+    @property
+    def keeps_budget(self) -> bool:
+        """Whether it is as faithful as was asked."""
+        return self.precision == "fp32" or self.min_cosine >= self.asked
+
+    @property
+    def summary(self) -> str:
+        """What was found, in a line."""
+        verdict = "keeps" if self.keeps_budget else "misses"
+        return (
+            f"{self.precision}: {self.milliseconds:.1f} ms, cosine {self.min_cosine:.5f}, "
+            f"{verdict} {self.asked:g}"
+        )
+
+
 class FileEntry(Strict):
     """Size in bytes and digest of a file of the bundle."""
 
@@ -132,7 +162,11 @@ class FileEntry(Strict):
 
 
 class Manifest(Strict):
-    """The content of ``manifest.json``. ``macs`` are multiply-accumulates of one tile."""
+    """The content of ``manifest.json``.
+
+    ``macs`` are multiply-accumulates of one tile; ``candidates`` are what ``--precision auto``
+    chose from, the chosen one first.
+    """
 
     format: Literal["eosfm-bundle"] = "eosfm-bundle"
     schema_version: Literal[1] = 1
@@ -140,6 +174,7 @@ class Manifest(Strict):
     created_with: str
     target: str
     precision: Precision
+    candidates: tuple[Candidate, ...] = ()
     tile: Tile
     macs: int | None = Field(default=None, ge=1)
     input: tuple[InputBand, ...] = Field(min_length=1)

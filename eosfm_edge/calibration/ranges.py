@@ -133,9 +133,10 @@ def _set_dense(
     equalised = layer.weight * equaliser[:, None]
     energy = inputs.energy / equaliser.square()
     best: tuple[float, Rounding, Method, Clip] | None = None
+    weights = weight_scales(equalised, "minmax"), weight_scales(equalised, "mse", energy)
     for candidate in METHODS if method is None else (method,):
         clip = seen.clip(candidate)
-        for scales in (weight_scales(equalised, "minmax"), weight_scales(equalised, "mse", energy)):
+        for scales in weights:
             rounding = Rounding(equaliser, Levels.over(clip.low, clip.high), scales)
             error = _output_error(layer, rounding, inputs)
             if best is None or error < best[0]:
@@ -157,8 +158,8 @@ def _output_error(layer: Layer, rounding: Rounding, inputs: Inputs) -> float:
 def _set_depthwise(
     layer: Depthwise, equaliser: Tensor, seen: Observer, given: Observer, method: Method | None
 ) -> Choice:
-    # Its inputs are divided by each channel's peak: nothing is there to be clipped. Of its outputs,
-    # mse is by definition the range of the smallest error.
+    # Its inputs are divided by each channel's peak: nothing is there to be clipped. Its outputs
+    # are rounded by themselves, and no error of a product is there to choose by but their own.
     clip, output = seen.clip(method or "minmax"), given.clip(method or "mse")
     layer.rounding = Rounding(
         equaliser,

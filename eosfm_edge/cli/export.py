@@ -33,10 +33,10 @@ from eosfm_edge.cli.options import (
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    type=click.Choice(["auto", "fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Of the matrices; int8 needs --calibration.",
+    help="Of the matrices; int8 needs --calibration; 'auto' takes the fastest that is faithful.",
 )
 @click.option("--calibration", type=PATH, help="What eosfm-edge calibrate wrote, for int8.")
 @click.option("--dynamic-batch", is_flag=True, help="Let the model take several tiles at once.")
@@ -51,6 +51,7 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
     value in fp32, or if other precisions leave too little of it, or not what was calibrated.
     """
     from eosfm_edge.export.exporter import ExportOptions, export_bundle
+    from eosfm_edge.latency import time_precisions
     from eosfm_edge.scene.scene import Radiometry
 
     manifest = export_bundle(
@@ -61,6 +62,7 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
             target=options["target"],
             precision=options["precision"],
             calibration=options["calibration"],
+            timer=time_precisions,
             tile=options["tile"],
             dynamic_batch=options["dynamic_batch"],
             names=options["names"],
@@ -73,5 +75,9 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
         f"{output}: {megabytes(sum(entry.size for entry in manifest.files.values()))}, "
         f"{len(manifest.specialists)} specialists in, {len(manifest.left_out)} left out"
     )
+    for candidate in manifest.candidates:
+        out.print(candidate.summary)
+    if manifest.candidates:
+        out.print(f"the fastest that is faithful: {manifest.precision}")
     for parity in manifest.parity:
         out.print(parity.summary)

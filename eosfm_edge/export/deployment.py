@@ -108,7 +108,7 @@ def deployment(
         ensemble: it is not changed.
         target: the device profile.
         precision: that of every layer; int8 is what the calibration says.
-        scales: for int8.
+        scales: for int8, which other precisions do not look at.
 
     Raises:
         UserError: the target has no such precision, or int8 is asked for without a calibration.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from eosfm_edge.bundle.manifest import (
     MODEL_NAME,
     SPECIALISTS_FOLDER,
     BundledSpecialist,
+    Candidate,
     LeftOut,
     Level,
     Manifest,
@@ -35,7 +37,8 @@ from eosfm_edge.ensemble.spec import LEVEL_STRIDES, NAME_PATTERN
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.deployment import Target, deployment, load_scales
+from eosfm_edge.export.choice import Timer, choose_precision
+from eosfm_edge.export.deployment import Scales, Target, deployment, load_scales
 from eosfm_edge.export.native import write_chain, write_specialists
 from eosfm_edge.export.onnx import level_names, write_onnx
 from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_onnx
@@ -58,6 +61,7 @@ class ExportOptions:
         target: the device profile.
         precision: of the matrices; ``auto`` takes the fastest that keeps the budget.
         calibration: for int8, what eosfm-edge calibrate wrote.
+        timer: for ``auto``, what times precisions.
         tile: pixels of a tile's side, a multiple of 32.
         dynamic_batch: let the model take several tiles at once.
         names: what the bands of the scene are, if its files do not say so.
@@ -66,8 +70,9 @@ class ExportOptions:
     """
 
     target: Target = "cpu"
-    precision: Precision = "fp32"
+    precision: Precision | Literal["auto"] = "fp32"
     calibration: Path | None = None
+    timer: Timer | None = None
     tile: int = 224
     dynamic_batch: bool = False
     names: Sequence[Band] | None = None
@@ -100,14 +105,15 @@ def export_bundle(
     with atomic_directory(bundle, contents=contents, overwrite=options.overwrite) as scratch:
         ensemble = load_ensemble(ensemble_directory)
         scales = load_scales(options.calibration, ensemble) if options.calibration else None
-        deployed = deployment(ensemble, options.target, options.precision, scales)
-        chain = deployed.chain
         tiles = _real_tiles(scene, ensemble, tile.size, options)
+        precision, candidates = _precision(options, ensemble, scales, tiles)
+        deployed = deployment(ensemble, options.target, precision, scales)
+        chain = deployed.chain
         exact = [_reference(ensemble, image) for image in tiles]
 
         def expected(form: Form, *, rounds: bool) -> Expected:
             simulated = [_run(deployed.simulated(form), image) for image in tiles]
-            return Expected(tiles, exact, simulated if rounds else None, options.precision)
+            return Expected(tiles, exact, simulated if rounds else None, precision)
 
         write_onnx(
             deployed.traceable(),
@@ -121,19 +127,18 @@ def export_bundle(
 
         def write_chain_file(tolerance: float) -> None:
             answer = KnownAnswer(tiles[0][np.newaxis], tuple(exact[0]))
-            write_chain(
-                scratch, chain, bundle.stem, tile.size, options.precision, answer, tolerance
-            )
+            write_chain(scratch, chain, bundle.stem, tile.size, precision, answer, tolerance)
 
         write_chain_file(TOLERANCE)
-        native = check_native(scratch, expected(NATIVE, rounds=options.precision != "fp32"))
+        native = check_native(scratch, expected(NATIVE, rounds=precision != "fp32"))
         write_chain_file(native.tolerance)
         names = level_names(len(LEVEL_STRIDES))
         manifest = Manifest(
             name=bundle.stem,
             created_with=f"eosfm-edge {eosfm_edge.__version__}",
             target=options.target,
-            precision=options.precision,
+            precision=precision,
+            candidates=candidates,
             tile=tile,
             macs=round(ensemble_cost(ensemble).macs * tile.size**2),
             input=ensemble.spec.input,
@@ -156,6 +161,17 @@ def _require_bundle_name(bundle: Path) -> None:
             f"{bundle} is no name for a bundle",
             expected=f"NAME{BUNDLE_SUFFIX}, NAME of letters, digits, '.', '_' and '-'",
         )
+
+
+def _precision(
+    options: ExportOptions, ensemble: Ensemble, scales: Scales | None, tiles: list[FloatArray]
+) -> tuple[Precision, tuple[Candidate, ...]]:
+    """Return the precision to export in, and what it was chosen from."""
+    if options.precision != "auto":
+        return options.precision, ()
+    assert options.timer is not None
+    found = choose_precision(ensemble, options.target, scales, tiles, options.timer)
+    return found[0].precision, found
 
 
 def _tile(options: ExportOptions) -> Tile:

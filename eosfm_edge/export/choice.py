@@ -1,0 +1,90 @@
+"""``--precision auto``: the fastest precision that keeps the fidelity budget, by measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eosfm_edge.bundle.manifest import Candidate, Precision
+from eosfm_edge.ensemble.model import Ensemble
+from eosfm_edge.errors import UserError
+from eosfm_edge.export.deployment import Deployment, Scales, Target, deployment
+from eosfm_edge.network.deployed import NATIVE, DeployedEncoder
+from eosfm_edge.network.steps import as_rows
+
+FloatArray = NDArray[np.float32]
+# What is asked of every level where no calibration says it.
+MIN_COSINE = 0.995
+
+# Times an ensemble with several sets of encoders, by their places, in turn: milliseconds of
+# libeosfm on this machine for a tile of stored values (bands, size, size).
+Timer = Callable[[Ensemble, Mapping[Precision, Mapping[int, DeployedEncoder]], FloatArray],
+                 dict[Precision, float]]  # fmt: skip
+
+
+def choose_precision(
+    ensemble: Ensemble,
+    target: Target,
+    scales: Scales | None,
+    tiles: Sequence[FloatArray],
+    timer: Timer,
+) -> tuple[Candidate, ...]:
+    """Measure the precisions of a target; returns them with the chosen one first.
+
+    Args:
+        ensemble: it is not changed.
+        target: the device profile; only this machine's can be timed.
+        scales: with which int8 is tried too.
+        tiles: stored values, each (bands, H, W), on which fidelity is measured.
+        timer: times them.
+
+    Raises:
+        UserError: the target is not this machine.
+    """
+    if target != "cpu":
+        raise UserError(
+            f"--precision auto measures on this machine, which is no {target}",
+            expected="the target cpu",
+            remedy="say the precision, or export on the device",
+        )
+    precisions: list[Precision] = ["fp32", "bf16"]
+    if scales:
+        precisions.append("int8")
+    deployed = {p: deployment(ensemble, target, p, scales) for p in precisions}
+    times = timer(ensemble, {p: one.native for p, one in deployed.items()}, tiles[0])
+    asked = scales.calibration.min_cosine if scales else MIN_COSINE
+    found = [
+        Candidate(
+            precision=p,
+            milliseconds=times[p],
+            min_cosine=_least_cosine(deployed[p], tiles),
+            asked=asked,
+        )
+        for p in precisions
+    ]
+    # fp32 keeps any budget.
+    return tuple(sorted(found, key=lambda one: (not one.keeps_budget, one.milliseconds)))
+
+
+@torch.inference_mode()
+def _least_cosine(deployed: Deployment, tiles: Sequence[FloatArray]) -> float:
+    """Return the smallest of the levels' mean cosines with fp32."""
+    cosines: list[list[float]] = []
+    rounded = deployed.simulated(NATIVE)
+    for tile in tiles:
+        image = torch.from_numpy(tile[np.newaxis])
+        pairs = zip(deployed.chain(image), rounded(image), strict=True)
+        cosines.append(
+            [
+                float(
+                    torch.nn.functional.cosine_similarity(
+                        as_rows(a, last=False), as_rows(b, last=False), dim=1
+                    ).mean()
+                )
+                for a, b in pairs
+            ]
+        )
+    return float(np.mean(cosines, axis=0).min())
