@@ -1,4 +1,8 @@
-"""The JSON schemas of the file formats; ``python -m eosfm_edge.schemas export`` writes them."""
+"""The JSON schemas of the file formats, beside the pages that explain them.
+
+``python -m eosfm_edge.schemas export`` writes those of the folder ``export``, and with
+``calibration`` those of that.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,28 @@ from pydantic import BaseModel
 
 from eosfm_edge.bundle.manifest import Manifest
 from eosfm_edge.ensemble.spec import EnsembleSpec
+from eosfm_edge.scene.sources import CalibrationManifest
 
-MODELS: dict[str, type[BaseModel]] = {
-    "ensemble.schema.json": EnsembleSpec,
-    "manifest.schema.json": Manifest,
+# By the folder that they are kept in.
+MODELS: dict[str, dict[str, type[BaseModel]]] = {
+    "export": {
+        "ensemble.schema.json": EnsembleSpec,
+        "manifest.schema.json": Manifest,
+    },
+    "calibration": {"manifest.schema.json": CalibrationManifest},
 }
 
 
 def schema_text(model: type[BaseModel]) -> str:
-    """Return a format's JSON schema as it is kept in ``export/``."""
+    """Return a format's JSON schema as it is kept."""
     return json.dumps(model.model_json_schema(), indent=1) + "\n"
 
 
 def write_schemas(folder: Path) -> None:
-    """Write every format's schema into a folder."""
-    for name, model in MODELS.items():
+    """Write the schemas that are kept in a folder of that name."""
+    for name, model in MODELS[folder.name].items():
         (folder / name).write_text(schema_text(model))
 
 
 if __name__ == "__main__":
-    write_schemas(Path(sys.argv[1]))
+    write_schemas(Path(sys.argv[1]).absolute())

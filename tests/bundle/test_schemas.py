@@ -8,10 +8,12 @@ import pytest
 
 from eosfm_edge.schemas import MODELS, schema_text
 
-EXPORT = Path(__file__).parents[2] / "export"
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_schema_is_up_to_date(name: str) -> None:
-    # To mend: python -m eosfm_edge.schemas export
-    assert (EXPORT / name).read_text() == schema_text(MODELS[name])
+@pytest.mark.parametrize(
+    ("folder", "name"), [(folder, name) for folder, models in MODELS.items() for name in models]
+)
+def test_the_schema_is_up_to_date(folder: str, name: str) -> None:
+    # To mend: python -m eosfm_edge.schemas FOLDER
+    assert (ROOT / folder / name).read_text() == schema_text(MODELS[folder][name])

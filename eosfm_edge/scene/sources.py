@@ -1,0 +1,218 @@
+"""What ``--data`` names: scenes, folders of bands or of chips, and manifests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from eosfm_edge.ensemble.bands import Band, parse_bands
+from eosfm_edge.ensemble.spec import RelativePath, Sha256, Strict, explain
+from eosfm_edge.errors import UserError
+from eosfm_edge.files import sha256_file
+from eosfm_edge.scene.bands import SceneName, _band_files
+from eosfm_edge.scene.scene import Radiometry
+
+CHIPS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
+MANIFESTS = (".yaml", ".yml")
+_MANIFEST = "a manifest of calibration data"
+
+
+def _known(bands: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        parse_bands(",".join(bands))
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return bands
+
+
+class ManifestFile(Strict):
+    """A file, or a folder of single-band files, of a manifest, and how to read it.
+
+    Attributes:
+        path: relative to the manifest's folder.
+        sha256: of the file; of a folder, by the names of its files.
+        bands: what the bands of a file are, if it does not say so.
+        scale, offset: physical = stored * scale + offset, whatever the file says.
+        nodata: stored value of pixels without data.
+    """
+
+    path: RelativePath
+    sha256: Sha256 | Annotated[dict[RelativePath, Sha256], Field(min_length=1)]
+    bands: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)] | None = None
+    scale: float | None = Field(default=None, allow_inf_nan=False)
+    offset: float | None = Field(default=None, allow_inf_nan=False)
+    nodata: float | None = Field(default=None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ManifestFile:
+        if self.scale == 0:
+            raise ValueError("the scale must not be 0")
+        if self.bands and isinstance(self.sha256, dict):
+            raise ValueError("the names of a folder's files say what the bands are")
+        return self
+
+
+class CalibrationManifest(Strict):
+    """Imagery to calibrate on: which files, whose, and how they are read."""
+
+    format: Literal["eosfm-calibration-data"]
+    name: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    source: str | None = None
+    files: tuple[ManifestFile, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A raster, or a folder of bands, and how it is read."""
+
+    path: SceneName
+    names: Sequence[Band] | None
+    radiometry: Radiometry
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one ``--data`` names.
+
+    Attributes:
+        title: as messages and records name it.
+        parts: at least one.
+        chips: whether the parts are chips of one folder.
+    """
+
+    title: str
+    parts: tuple[Part, ...]
+    chips: bool = False
+
+
+def find_sources(
+    data: Sequence[SceneName],
+    names: Sequence[Band] | None = None,
+    radiometry: Radiometry | None = None,
+) -> list[Source]:
+    """Find out what is to be read.
+
+    Args:
+        data: each a raster scene (a path, or GDAL's name for it), a folder of single-band files, a
+            folder of chips, which are rasters that hold all bands, or a manifest (``.yaml``).
+        names: what the bands of raster files are, if neither they nor a manifest say so.
+        radiometry: scale, offset and nodata, whatever files and manifests say.
+
+    Raises:
+        UserError: a folder holds nothing that can be read, a manifest is not valid, a file is not
+            what its manifest says, or something is given twice.
+    """
+    sources = [_source(name, names, radiometry or Radiometry()) for name in data]
+    seen = set()
+    for part in (part for source in sources for part in source.parts):
+        place = os.path.realpath(part.path) if isinstance(part.path, Path) else part.path
+        if place in seen:
+            raise UserError(
+                f"a scene is given twice: {part.path}",
+                remedy="give each --data once, and nothing that a manifest or folder has in it",
+            )
+        seen.add(place)
+    return sources
+
+
+def _source(name: SceneName, names: Sequence[Band] | None, radiometry: Radiometry) -> Source:
+    if isinstance(name, Path) and name.suffix.lower() in MANIFESTS:
+        manifest = read_manifest(name)
+        parts = tuple(_listed(name, file, names, radiometry) for file in manifest.files)
+        return Source(f"{manifest.name} ({name}, {manifest.licence})", parts)
+    if isinstance(name, Path) and name.is_dir() and not _band_files(name):
+        chips = [Part(path, names, radiometry) for path in _chips(name)]
+        return Source(f"{name} ({len(chips)} chips)", tuple(chips), chips=True)
+    return Source(str(name), (Part(name, names, radiometry),))
+
+
+def _chips(folder: Path) -> list[Path]:
+    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    chips = [path for path in files if path.suffix.lower() in CHIPS and path.is_file()]
+    if not chips:
+        raise UserError(
+            f"{folder} holds neither band files nor chips",
+            expected="files like ..._B04.jp2 or ..._VV.tif, or rasters that hold all bands "
+            f"({' '.join(CHIPS)})",
+        )
+    return chips
+
+
+def read_manifest(path: Path) -> CalibrationManifest:
+    """Read a manifest; the files that it names are not looked at.
+
+    Raises:
+        UserError: there is none, or it is not valid; names the field.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist", expected=_MANIFEST) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {error}", expected=_MANIFEST) from error
+    try:
+        return CalibrationManifest.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path} is not {_MANIFEST}: {explain(error)}") from error
+
+
+def _listed(
+    manifest: Path, file: ManifestFile, names: Sequence[Band] | None, radiometry: Radiometry
+) -> Part:
+    """Check the digests of what a manifest lists; what the caller says of values counts more."""
+    path = manifest.parent / file.path
+    for place, expected in _digests(manifest, path, file):
+        try:
+            found = sha256_file(place)
+        except OSError as error:
+            raise UserError(f"cannot read {place}: {error.strerror}") from error
+        if found != expected:
+            raise UserError(
+                f"{place} is not the file that {manifest} lists: its SHA-256 is {found}",
+                expected=expected,
+                remedy="get the file again, or mend the manifest if the file was meant to change",
+            )
+    if file.bands:
+        names = parse_bands(",".join(file.bands))
+    said = {k: v for k, v in vars(radiometry).items() if v is not None}
+    return Part(
+        path,
+        None if path.is_dir() else names,
+        replace(Radiometry(file.scale, file.offset, file.nodata), **said),
+    )
+
+
+def _digests(manifest: Path, path: Path, file: ManifestFile) -> Iterator[tuple[Path, str]]:
+    """Give every file of an entry with the digest that it should have."""
+    if isinstance(file.sha256, str):
+        _require(path.is_file(), path, "is no file", manifest)
+        yield path, file.sha256
+        return
+    _require(path.is_dir(), path, "is no folder", manifest)
+    for name, digest in file.sha256.items():
+        _require((path / name).is_file(), path / name, "is no file", manifest)
+        yield path / name, digest
+    for place, _ in _band_files(path):
+        if place.relative_to(path).as_posix() not in file.sha256:
+            raise UserError(
+                f"{place} is in a folder that {manifest} lists, but is not listed there",
+                remedy="move it elsewhere, or add its SHA-256 to the manifest",
+            )
+
+
+def _require(there: bool, path: Path, what: str, manifest: Path) -> None:
+    if not there:
+        raise UserError(
+            f"{path} {what if path.exists() else 'does not exist'}",
+            expected=f"what {manifest} lists: a file with its SHA-256, or a folder of bands with "
+            "those of its files",
+        )
