@@ -29,6 +29,13 @@ from eosfm_edge.cli.options import (
 @click.option("--backend", type=click.Choice(BACKENDS), default=BACKENDS[0], show_default=True)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores.")
 @click.option(
+    "--grn",
+    type=click.Choice(["tile", "scene"]),
+    default="tile",
+    show_default=True,
+    help="What global response normalisation is over. scene: two passes, native backend only.",
+)
+@click.option(
     "--overlap",
     type=int,
     help="Pixels that tiles share, a multiple of 32.  [default: a quarter of a tile]",
@@ -51,6 +58,7 @@ def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
         rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         rows.add_row("scene", f"{report.megapixels:.2f} megapixels")
         rows.add_row("tiles", f"{report.tiles}, of which {report.skipped_tiles} without data")
+        rows.add_row("GRN", f"over {'the scene' if report.grn == 'scene' else 'each tile'}")
         rows.add_row(
             "time",
             f"{report.seconds:.1f} s, {report.seconds_per_megapixel:.2f} s per megapixel "
@@ -83,6 +91,7 @@ def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
             RunOptions(
                 backend=options["backend"],
                 threads=options["threads"],
+                grn=options["grn"],
                 overlap=options["overlap"],
                 quicklook=options["quicklook"],
                 overwrite=options["overwrite"],

@@ -23,6 +23,7 @@ from eosfm_edge.errors import UserError
 
 LEVELS = 4
 AS_STORED, BF16 = 0, 1
+GRN_TILE, GRN_GATHER, GRN_SCENE = 0, 1, 2
 
 _OK, _WRONG_ANSWER = 0, 8
 _DTYPES = {np.dtype(t): i for i, t in enumerate((np.uint8, np.uint16, np.int16, np.float32))}
@@ -173,6 +174,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "eosfm_context_destroy": (None, (c_void_p,)),
     "eosfm_context_error": (c_char_p, (c_void_p,)),
     "eosfm_set_active": (c_int32, (c_void_p, c_char_p, c_size_t)),
+    "eosfm_context_set_grn": (c_int32, (c_void_p, c_int32)),
     "eosfm_run": (
         c_int32,
         (c_void_p, POINTER(_Image), POINTER(_Level), POINTER(_RunOptions)),
@@ -344,6 +346,10 @@ class Context:
         """Choose which specialists run; one flag for each."""
         flags = bytes(bool(flag) for flag in active)
         self._checked(self._library.eosfm_set_active(self._handle, flags, len(flags)))
+
+    def set_grn(self, mode: int) -> None:
+        """Choose over what GRN takes its norms: GRN_TILE, GRN_GATHER or GRN_SCENE."""
+        self._checked(self._library.eosfm_context_set_grn(self._handle, mode))
 
     def run(
         self,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,8 @@ from eosfm_edge.bundle.manifest import Manifest, read_manifest
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside
-from eosfm_edge.runtime.backends import Backend, open_backend, require_intact
+from eosfm_edge.runtime.backends import Backend, Native, open_backend, require_intact
+from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
 from eosfm_edge.runtime.quicklook import write_quicklook
 from eosfm_edge.runtime.tiles import COARSEST, TileAxis
@@ -30,6 +33,8 @@ QUICKLOOK_NAME = "quicklook.png"
 
 Progress = Callable[[str, int, int], None]
 
+Grn = Literal["tile", "scene"]
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -38,6 +43,8 @@ class RunOptions:
     Attributes:
         backend: who computes.
         threads: of the backend; 0 for all cores.
+        grn: over what global response normalisation takes its norms. ``scene`` runs all tiles
+            twice, and only the native backend can.
         overlap: pixels that neighbouring tiles share, a multiple of 32; None: a quarter of a
             tile, rounded up to that.
         quicklook: write ``quicklook.png`` too.
@@ -48,6 +55,7 @@ class RunOptions:
 
     backend: str = "native"
     threads: int = 0
+    grn: Grn = "tile"
     overlap: int | None = None
     quicklook: bool = False
     overwrite: bool = False
@@ -63,6 +71,7 @@ class RunReport:
     """
 
     backend: str
+    grn: Grn
     megapixels: float
     tiles: int
     skipped_tiles: int
@@ -101,6 +110,12 @@ def run_scene(
             be written. Nothing is left under the output's name then.
     """
     options = options or RunOptions()
+    if options.grn == "scene" and options.backend != Native.name:
+        raise UserError(
+            f"the {options.backend} backend normalises every tile by itself",
+            expected="the native backend, for GRN over the scene",
+            remedy="run without --grn scene, or with --backend native",
+        )
     started = time.monotonic()
     inputs = (bundle, scene_path)
     require_outside(output, [path for path in inputs if isinstance(path, Path)])
@@ -132,7 +147,22 @@ def run_scene(
             )
             for level in manifest.levels
         ]
-        skipped, compute = _run_tiles(scene, backend, columns, rows, rasters, progress)
+
+        def tiles(stage: str) -> Iterator[_Tile]:
+            strides = [level.stride for level in manifest.levels]
+            return _read_tiles(scene, columns, rows, strides, partial(progress, stage))
+
+        gathering = 0.0
+        if options.grn == "scene":
+            assert isinstance(backend, Native)
+            gathering = _gather(backend, tiles("gathering"))
+        skipped, compute = _run_tiles(backend, tiles("tiles"), columns, rows, rasters)
+        total = len(columns.starts) * len(rows.starts)
+        if skipped == total:
+            raise UserError(
+                f"{scene.path} has no valid pixel: every one is nodata or not a number",
+                remedy="check the file, or its nodata value (--nodata)",
+            )
         sizes = {}
         for done, raster in enumerate(rasters):
             progress("writing", done, len(rasters))
@@ -144,11 +174,12 @@ def run_scene(
             sizes[path.name] = path.stat().st_size
         return RunReport(
             backend=backend.name,
+            grn=options.grn,
             megapixels=scene.width * scene.height / 1e6,
-            tiles=len(columns.starts) * len(rows.starts),
+            tiles=total,
             skipped_tiles=skipped,
             seconds=time.monotonic() - started,
-            compute_seconds=compute,
+            compute_seconds=gathering + compute,
             bytes=sizes,
         )
 
@@ -186,47 +217,93 @@ def _require_space(
         raise cannot_write(output, "the disk is too full", needed)
 
 
-def _run_tiles(
+@dataclass(frozen=True)
+class _Tile:
+    """A tile of the scene: its place, its pixels, and each level's cells that are valid."""
+
+    column: int
+    row: int
+    left: int
+    top: int
+    image: FloatImage
+    masks: Sequence[Mask]
+
+    @property
+    def valid(self) -> bool:
+        """Whether any cell is."""
+        return any(mask.any() for mask in self.masks)
+
+    def features(self, backend: Backend) -> list[FloatImage]:
+        """Compute the levels, each (C, h, w)."""
+        levels = [level[0] for level in backend.run(self.image[np.newaxis])]
+        _require_finite(levels, self.left, self.top)
+        return levels
+
+
+def _read_tiles(
     scene: Scene,
+    columns: TileAxis,
+    rows: TileAxis,
+    strides: Sequence[int],
+    progress: Callable[[int, int], None],
+) -> Iterator[_Tile]:
+    total = len(columns.starts) * len(rows.starts)
+    for row, top in enumerate(rows.starts):
+        for column, left in enumerate(columns.starts):
+            progress(row * len(columns.starts) + column, total)
+            image, valid, inside = _read_tile(scene, left, top, columns.size)
+            masks = [_valid_cells(valid, inside, stride) for stride in strides]
+            yield _Tile(column, row, left, top, image, masks)
+    progress(total, total)
+
+
+def _gather(backend: Native, tiles: Iterator[_Tile]) -> float:
+    """Have GRN normalise over all tiles with something valid in them; returns compute seconds.
+
+    Pixels that tiles share count as often as they are shared.
+    """
+    compute, gathered = 0.0, False
+    backend.context.set_grn(GRN_GATHER)
+    for tile in tiles:
+        if tile.valid:
+            before = time.monotonic()
+            tile.features(backend)
+            compute += time.monotonic() - before
+            gathered = True
+    if gathered:
+        backend.context.set_grn(GRN_SCENE)
+    return compute
+
+
+def _run_tiles(
     backend: Backend,
+    tiles: Iterator[_Tile],
     columns: TileAxis,
     rows: TileAxis,
     rasters: Sequence[LevelRaster],
-    progress: Progress,
 ) -> tuple[int, float]:
     """Run every tile with something valid in it; returns tiles skipped and compute seconds."""
-    total, skipped, compute = len(columns.starts) * len(rows.starts), 0, 0.0
-    for row, top in enumerate(rows.starts):
-        for column, left in enumerate(columns.starts):
-            progress("tiles", row * len(columns.starts) + column, total)
-            image, valid, inside = _read_tile(scene, left, top, columns.size)
-            masks = [_valid_cells(valid, inside, raster.level.stride) for raster in rasters]
-            if any(mask.any() for mask in masks):
-                before = time.monotonic()
-                levels = [level[0] for level in backend.run(image[np.newaxis])]
-                compute += time.monotonic() - before
-                _require_finite(levels, left, top)
-            else:
-                skipped += 1
-                levels = [np.zeros((r.level.channels, *m.shape), np.float32)
-                          for r, m in zip(rasters, masks, strict=True)]  # fmt: skip
-            for raster, features, mask in zip(rasters, levels, masks, strict=True):
-                stride = raster.level.stride
-                weights = np.outer(rows.weights(row, stride), columns.weights(column, stride))
-                height, width = weights.shape
-                raster.add(
-                    features[:, :height, :width],
-                    weights,
-                    mask[:height, :width],
-                    left // stride,
-                    top // stride,
-                )
-    progress("tiles", total, total)
-    if skipped == total:
-        raise UserError(
-            f"{scene.path} has no valid pixel: every one is nodata or not a number",
-            remedy="check the file, or its nodata value (--nodata)",
-        )
+    skipped, compute = 0, 0.0
+    for tile in tiles:
+        if tile.valid:
+            before = time.monotonic()
+            levels = tile.features(backend)
+            compute += time.monotonic() - before
+        else:
+            skipped += 1
+            levels = [np.zeros((r.level.channels, *m.shape), np.float32)
+                      for r, m in zip(rasters, tile.masks, strict=True)]  # fmt: skip
+        for raster, features, mask in zip(rasters, levels, tile.masks, strict=True):
+            stride = raster.level.stride
+            weights = np.outer(rows.weights(tile.row, stride), columns.weights(tile.column, stride))
+            height, width = weights.shape
+            raster.add(
+                features[:, :height, :width],
+                weights,
+                mask[:height, :width],
+                tile.left // stride,
+                tile.top // stride,
+            )
     return skipped, compute
 
 

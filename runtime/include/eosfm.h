@@ -26,7 +26,7 @@
  * Memory: a model keeps its files mapped (or uses the caller's memory) and the weights as the
  * processor's kernels want them; the first context of a precision makes those. A context allocates all
  * that it needs when it is created; eosfm_run allocates nothing. eosfm_verify does, for the known
- * answer, and gives it back.
+ * answer, and gives it back. What EOSFM_GRN_GATHER adds up has its place from the start.
  *
  * Files that are mapped must not be truncated or written to while the model is open: what reads a page
  * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does.
@@ -211,6 +211,26 @@ EOSFM_API const char *eosfm_context_error(const eosfm_context *context);
 EOSFM_API eosfm_status eosfm_set_active(eosfm_context *context, const uint8_t *active,
                                         size_t count);
 
+/* Over what global response normalisation (GRN) takes the norms of a specialist's hidden channels. */
+typedef enum eosfm_grn {
+  EOSFM_GRN_TILE = 0,   /* over the image of each run, as the network was trained: the default */
+  EOSFM_GRN_GATHER = 1, /* the same, and the sums of squares are added up over the images */
+  EOSFM_GRN_SCENE = 2   /* over all images that were gathered */
+} eosfm_grn;
+
+/* Chooses GRN's mode for the runs that follow. With EOSFM_GRN_TILE, a cell's features depend on all of
+ * its tile. To make those of a scene's tiles agree, run every tile with EOSFM_GRN_GATHER, and then every
+ * tile with EOSFM_GRN_SCENE: a specialist's network looks no farther than its convolutions then. Layer
+ * normalisation of the chain, where the bundle has it, stays the tile's.
+ *
+ * The sums are of each run of each specialist and each block, in double, and belong to the context. Each
+ * call with EOSFM_GRN_GATHER forgets them; EOSFM_GRN_TILE keeps them. A run that is cancelled, too late
+ * or refused adds nothing to them, nor does eosfm_verify, which takes each image's own norms in any mode;
+ * specialists that are not active add nothing to theirs. EOSFM_GRN_SCENE is refused, and the mode stays
+ * as it was, if nothing was gathered of a specialist that is active; as long as it is the mode,
+ * eosfm_set_active refuses such a specialist too. */
+EOSFM_API eosfm_status eosfm_context_set_grn(eosfm_context *context, eosfm_grn mode);
+
 /* ---- Running --------------------------------------------------------------------------------- */
 
 typedef enum eosfm_dtype {
@@ -285,7 +305,7 @@ EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *imag
  * processors. Does nothing if there is no run, or if its levels are already being fused and written. */
 EOSFM_API void eosfm_cancel(eosfm_context *context);
 
-/* Runs the bundle's known answer and compares: `worst` gets each level's largest difference over its
+/* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` gets each level's largest difference over its
  * largest value, also when it is too large. The context must be of the bundle's tile size, with every
  * specialist active. Allocates an image and its levels until it returns. */
 EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);

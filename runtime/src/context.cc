@@ -97,6 +97,13 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
     if (passes != nullptr) passes[i] = pass;
     if (sets != nullptr) sets[i] = set;
   }
+  sums = layout.take<GatheredSums>(runs);
+  for (size_t r = 0; r < runs; ++r) {
+    const int specialist = chain.runs[static_cast<int>(r)].specialist;
+    const size_t count = hidden_channels(packed.networks[specialist]);
+    const GatheredSums one = {layout.take<double>(count), layout.take<double>(count), count, false};
+    if (sums != nullptr) sums[r] = one;
+  }
   for (size_t i = 0; i < workers_count; ++i) {
     const WorkerMemory worker = take_worker(layout, extent);
     if (workers != nullptr) workers[i] = worker;
@@ -248,9 +255,59 @@ eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
     return error.fail(EOSFM_UNSUPPORTED, "the fusion is a product: it is zero everywhere as soon as a "
                       "specialist is not active");
   }
+  if (grn_ == EOSFM_GRN_SCENE) {
+    const eosfm_status status = check_gathered(active);
+    if (status != EOSFM_OK) return status;
+  }
   for (size_t i = 0; i < count; ++i) active_[static_cast<int>(i)] = active[i] != 0 ? 1 : 0;
   active_count_ = wanted;
   return EOSFM_OK;
+}
+
+eosfm_status eosfm_context::set_grn(eosfm_grn mode) {
+  eosfm_status status = EOSFM_OK;
+  switch (mode) {
+    case EOSFM_GRN_TILE: break;
+    case EOSFM_GRN_GATHER: forget_gathered(); break;
+    case EOSFM_GRN_SCENE: status = check_gathered(active_.begin()); break;
+    default:
+      status = error.fail(EOSFM_BAD_ARGUMENT, "the mode of GRN is %d, which is not known",
+                          static_cast<int>(mode));
+  }
+  if (status == EOSFM_OK) grn_ = mode;
+  return status;
+}
+
+// That there are sums of every specialist that is to run.
+eosfm_status eosfm_context::check_gathered(const uint8_t* active) {
+  const Chain& chain = model_->chain;
+  for (int r = 0; r < chain.runs.size(); ++r) {
+    const int specialist = chain.runs[r].specialist;
+    if (active[specialist] == 0 || memory_.sums[r].any) continue;
+    return error.fail(EOSFM_BAD_ARGUMENT, "no norms of %s were gathered: run the images of the scene "
+                      "with EOSFM_GRN_GATHER and the specialist active before EOSFM_GRN_SCENE",
+                      chain.specialists[specialist].name);
+  }
+  return EOSFM_OK;
+}
+
+void eosfm_context::forget_gathered() {
+  for (int r = 0; r < model_->chain.runs.size(); ++r) {
+    GatheredSums& sums = memory_.sums[r];
+    memset(sums.all, 0, sums.count * sizeof(double));
+    sums.any = false;
+  }
+}
+
+// Adds what an image's run has left to what was gathered.
+void eosfm_context::keep_gathered() {
+  const Chain& chain = model_->chain;
+  for (int r = 0; r < chain.runs.size(); ++r) {
+    if (active_[chain.runs[r].specialist] == 0) continue;
+    GatheredSums& sums = memory_.sums[r];
+    for (size_t i = 0; i < sums.count; ++i) sums.all[i] += sums.fresh[i];
+    sums.any = true;
+  }
 }
 
 namespace {
@@ -315,6 +372,7 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
                         static_cast<long long>(options->deadline_ms));
     case Stop::kNone: break;
   }
+  if (grn_ == EOSFM_GRN_GATHER) keep_gathered();
   for (int level = 0; level < kLevels; ++level) {
     if (levels[level].data != nullptr) write_level(level, levels[level]);
   }
@@ -358,9 +416,11 @@ void eosfm_context::run_all(const eosfm_run_options* options) {
 void eosfm_context::run_one(int run, int pass, Team& team) {
   const Run& what = model_->chain.runs[run];
   Features features(*this, run, memory_.sets[pass]);
+  const GatheredSums& sums = memory_.sums[run];
   run_network(packed_->networks[what.specialist], *model_->kernels,
               memory_.run_planes + what.first_band, settings_.width, settings_.height,
-              memory_.passes[pass], memory_.workers, team, features);
+              {grn_, grn_ == EOSFM_GRN_SCENE ? sums.all : sums.fresh}, memory_.passes[pass],
+              memory_.workers, team, features);
 }
 
 void eosfm_context::write_level(int level, const eosfm_level& to) {
@@ -515,7 +575,10 @@ eosfm_status eosfm_context::verify(double* worst) {
                      static_cast<ptrdiff_t>(planes[level]), cells(chain.tile, level)};
   }
   const eosfm_image image = {sizeof(eosfm_image), bands.begin(), static_cast<size_t>(bands.size())};
+  const eosfm_grn mode = grn_;
+  grn_ = EOSFM_GRN_TILE;
   const eosfm_status status = run(&image, levels, nullptr);
+  grn_ = mode;
   if (status != EOSFM_OK) return status;
 
   int wrong = -1;

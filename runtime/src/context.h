@@ -26,6 +26,14 @@ struct SetMemory {
   float* shift;
 };
 
+// GRN's sums of squares of one run of a specialist, over all its hidden channels.
+struct GatheredSums {
+  double* all;    // of the images that were gathered
+  double* fresh;  // of the image that is being run
+  size_t count;
+  bool any;  // whether there was an image
+};
+
 // All memory of a context, laid out in one block.
 struct ContextMemory {
   float* planes;             // [bands][height][width]
@@ -33,6 +41,7 @@ struct ContextMemory {
   const float** run_planes;  // the planes of each run's bands
   PassMemory* passes;        // as many as specialists may run at once
   SetMemory* sets;
+  GatheredSums* sums;  // [runs]
   WorkerMemory* workers;
 
   // Finds the place of everything; called once without memory, for the size.
@@ -56,6 +65,7 @@ struct eosfm_context {
   eosfm_status create(eosfm_model* model, const eosfm::Settings& settings,
                       eosfm::ErrorText& text);
   eosfm_status set_active(const uint8_t* active, size_t count);
+  eosfm_status set_grn(eosfm_grn mode);
   eosfm_status run(const eosfm_image* image, const eosfm_level* levels,
                    const eosfm_run_options* options);
   eosfm_status verify(double* worst);
@@ -65,6 +75,9 @@ struct eosfm_context {
  private:
   class Features;
 
+  eosfm_status check_gathered(const uint8_t* active);
+  void forget_gathered();
+  void keep_gathered();
   eosfm_status check_levels(const eosfm_level* levels);
   void run_all(const eosfm_run_options* options);
   void run_one(int run, int pass, eosfm::Team& team);
@@ -79,6 +92,7 @@ struct eosfm_context {
   eosfm::Array<uint8_t> active_;  // [specialists]
   eosfm::Array<int> active_runs_;
   int active_count_ = 0;
+  eosfm_grn grn_ = EOSFM_GRN_TILE;
   eosfm::ImageReader reader_;
   eosfm::Stop stop_;
   eosfm::Pool pool_;

@@ -259,6 +259,10 @@ eosfm_status eosfm_set_active(eosfm_context* context, const uint8_t* active, siz
   return context != nullptr ? context->set_active(active, count) : EOSFM_BAD_ARGUMENT;
 }
 
+eosfm_status eosfm_context_set_grn(eosfm_context* context, eosfm_grn mode) {
+  return context != nullptr ? context->set_grn(mode) : EOSFM_BAD_ARGUMENT;
+}
+
 eosfm_status eosfm_run(eosfm_context* context, const eosfm_image* image,
                        const eosfm_level levels[EOSFM_LEVELS], const eosfm_run_options* options) {
   return context != nullptr ? context->run(image, levels, options) : EOSFM_BAD_ARGUMENT;

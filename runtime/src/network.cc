@@ -57,9 +57,14 @@ void gather_patches(const float* const* planes, int bands, int width, int patch_
 
 class Pass {
  public:
-  Pass(const NetworkWeights& network, const Kernels& kernels, const PassMemory& memory,
-       const WorkerMemory* workers, Team& team)
-      : network_(network), kernels_(kernels), memory_(memory), workers_(workers), team_(team) {}
+  Pass(const NetworkWeights& network, const Kernels& kernels, GrnSums sums,
+       const PassMemory& memory, const WorkerMemory* workers, Team& team)
+      : network_(network),
+        kernels_(kernels),
+        sums_(sums),
+        memory_(memory),
+        workers_(workers),
+        team_(team) {}
 
   void stem(const float* const* planes, int width, const Image& out) {
     const StageWeights& stage = network_.stages[0];
@@ -185,13 +190,15 @@ class Pass {
   // is of integers, the hidden tensor is quantised with the same factors.
   void set_grn(const BlockWeights& block, int bands, int hidden) {
     float* grn = memory_.grn;
-    double total = 0.0;
-    for (int h = 0; h < hidden; ++h) {
-      float sum = 0.0F;
-      for (int b = 0; b < bands; ++b) sum += memory_.squares[static_cast<size_t>(b) * hidden + h];
-      grn[h] = sqrtf(sum);
-      total += static_cast<double>(grn[h]);
+    if (sums_.mode == EOSFM_GRN_SCENE) {
+      take_norms(block, hidden);
+    } else {
+      set_norms(bands, hidden);
     }
+    if (sums_.mode == EOSFM_GRN_GATHER) give_squares(block, bands, hidden);
+    if (sums_.mode != EOSFM_GRN_TILE) sums_.squares += block.hidden;
+    double total = 0.0;
+    for (int h = 0; h < hidden; ++h) total += static_cast<double>(grn[h]);
     const float inverse = 1.0F / (static_cast<float>(total / block.hidden) + 1e-6F);
     for (int h = 0; h < hidden; ++h) grn[h] = 1.0F + block.grn[h] * (grn[h] * inverse);
     const float* scales = block.fc2.inverse;
@@ -200,8 +207,35 @@ class Pass {
     for (int h = hidden; h < hidden + kGrnPadding; ++h) grn[h] = 1.0F;
   }
 
+  // The norms of the image's hidden channels.
+  void set_norms(int bands, int hidden) {
+    for (int h = 0; h < hidden; ++h) {
+      float sum = 0.0F;
+      for (int b = 0; b < bands; ++b) sum += memory_.squares[static_cast<size_t>(b) * hidden + h];
+      memory_.grn[h] = sqrtf(sum);
+    }
+  }
+
+  // Those of the images that were gathered.
+  void take_norms(const BlockWeights& block, int hidden) {
+    for (int h = 0; h < hidden; ++h) {
+      memory_.grn[h] = h < block.hidden ? static_cast<float>(sqrt(sums_.squares[h])) : 0.0F;
+    }
+  }
+
+  void give_squares(const BlockWeights& block, int bands, int hidden) {
+    for (int h = 0; h < block.hidden; ++h) {
+      double sum = 0.0;
+      for (int b = 0; b < bands; ++b) {
+        sum += static_cast<double>(memory_.squares[static_cast<size_t>(b) * hidden + h]);
+      }
+      sums_.squares[h] = sum;
+    }
+  }
+
   const NetworkWeights& network_;
   const Kernels& kernels_;
+  GrnSums sums_;  // from the block on that is next
   const PassMemory& memory_;
   const WorkerMemory* workers_;
   Team& team_;
@@ -249,6 +283,14 @@ void Extent::include(const NetworkWeights& network, const Kernels& kernels, int 
   }
 }
 
+size_t hidden_channels(const NetworkWeights& network) {
+  size_t count = 0;
+  for (const StageWeights& stage : network.stages) {
+    for (const BlockWeights& block : stage.blocks) count += static_cast<size_t>(block.hidden);
+  }
+  return count;
+}
+
 PassMemory take_pass(Layout& layout, const Extent& extent) {
   PassMemory pass;
   pass.images[0] = layout.take<float>(extent.image);
@@ -270,9 +312,9 @@ WorkerMemory take_worker(Layout& layout, const Extent& extent) {
 }
 
 void run_network(const NetworkWeights& network, const Kernels& kernels, const float* const* planes,
-                 int width, int height, const PassMemory& memory, const WorkerMemory* workers,
-                 Team& team, LevelSink& sink) {
-  Pass pass(network, kernels, memory, workers, team);
+                 int width, int height, GrnSums sums, const PassMemory& memory,
+                 const WorkerMemory* workers, Team& team, LevelSink& sink) {
+  Pass pass(network, kernels, sums, memory, workers, team);
   Image before = {nullptr, Grid(width, height), 0};
   for (int s = 0; s < kStages; ++s) {
     const StageWeights& stage = network.stages[s];

@@ -6,10 +6,11 @@
 // GRN needs the sum of squares of every hidden channel over the whole image, so a block is two loops
 // over bands of rows with a barrier between: up to the hidden tensor, adding up its squares, and
 // from it. GRN's factor then goes into fc2's weights, or where there are fewer pixels than channels,
-// over the hidden tensor.
+// over the hidden tensor. The sums can also be handed out, and those of many images be used instead.
 #ifndef EOSFM_NETWORK_H
 #define EOSFM_NETWORK_H
 
+#include "eosfm.h"
 #include "kernels/kernels.h"
 #include "memory.h"
 #include "team.h"
@@ -111,6 +112,16 @@ WorkerMemory take_worker(Layout& layout, const Extent& extent);
 // Bytes of a row of activations of `columns` elements: what the kernels read and write of it.
 size_t row_bytes(int columns, Storage storage);
 
+// Where GRN's sums of squares come from or go to, beside the image's own: those of every block's hidden
+// channels in turn, written by EOSFM_GRN_GATHER and read by EOSFM_GRN_SCENE.
+struct GrnSums {
+  eosfm_grn mode = EOSFM_GRN_TILE;
+  double* squares = nullptr;
+};
+
+// Hidden channels of all blocks together.
+size_t hidden_channels(const NetworkWeights& network);
+
 // Receives each level as it is finished; its own loops are the team's.
 class LevelSink {
  public:
@@ -123,8 +134,8 @@ class LevelSink {
 
 // One pass: planes are [bands][height][width] of physical values, one pointer for each band.
 void run_network(const NetworkWeights& network, const Kernels& kernels, const float* const* planes,
-                 int width, int height, const PassMemory& pass, const WorkerMemory* workers,
-                 Team& team, LevelSink& sink);
+                 int width, int height, GrnSums sums, const PassMemory& pass,
+                 const WorkerMemory* workers, Team& team, LevelSink& sink);
 
 }  // namespace eosfm
 

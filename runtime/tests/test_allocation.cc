@@ -179,6 +179,10 @@ void running_allocates_nothing(const char* path) {
     CHECK(eosfm_run(context, &view, out.levels, nullptr) == EOSFM_OK);
     CHECK(eosfm_set_active(context, active.data(), active.size()) == EOSFM_OK);
   }
+  for (eosfm_grn mode : {EOSFM_GRN_GATHER, EOSFM_GRN_SCENE, EOSFM_GRN_TILE}) {
+    CHECK(eosfm_context_set_grn(context, mode) == EOSFM_OK);
+    CHECK(eosfm_run(context, &view, out.levels, nullptr) == EOSFM_OK);
+  }
   CHECK(g_calls == 0);
   reset();
   eosfm_context_destroy(context);

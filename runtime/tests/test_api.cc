@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -72,6 +73,7 @@ void null_is_harmless() {
   CHECK(eosfm_run(nullptr, nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_verify(nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_set_active(nullptr, nullptr, 0) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_set_grn(nullptr, EOSFM_GRN_TILE) == EOSFM_BAD_ARGUMENT);
   CHECK(model == nullptr && context == nullptr);
   for (int status = -1; status < 12; ++status) {
     CHECK(std::strlen(eosfm_status_text(status)) > 0);
@@ -373,6 +375,113 @@ void active_specialists() {
   CHECK(o.run(image) == all);
 }
 
+// The largest difference of any level from another, over the level's largest value.
+double apart(const TestLevels& a, const TestLevels& b) {
+  double worst = 0.0;
+  for (int l = 0; l < EOSFM_LEVELS; ++l) {
+    double peak = 0.0;
+    double difference = 0.0;
+    for (int c = 0; c < a.channels[l]; ++c) {
+      for (int y = 0; y < a.heights[l]; ++y) {
+        for (int x = 0; x < a.widths[l]; ++x) {
+          const double one = static_cast<double>(a.at(l, c, y, x));
+          peak = std::fmax(peak, std::fabs(one));
+          difference = std::fmax(difference, std::fabs(one - static_cast<double>(b.at(l, c, y, x))));
+        }
+      }
+    }
+    worst = std::fmax(worst, difference / peak);
+  }
+  return worst;
+}
+
+void grn_over_many_images() {
+  const auto set = [](const Opened& o, eosfm_grn mode) {
+    return eosfm_context_set_grn(o.context, mode);
+  };
+  Opened o;
+  const TestImage one = o.image();
+  TestImage two = o.image();
+  for (float& pixel : two.pixels) pixel = 300.0F - pixel / 3.0F;
+  const TestLevels first = o.run(one);
+  const TestLevels second = o.run(two);
+
+  // What is refused leaves the mode as it was.
+  CHECK(set(o, EOSFM_GRN_SCENE) == EOSFM_BAD_ARGUMENT);
+  CHECK(std::strstr(eosfm_context_error(o.context), "EOSFM_GRN_GATHER") != nullptr);
+  CHECK(set(o, static_cast<eosfm_grn>(3)) == EOSFM_BAD_ARGUMENT);
+  CHECK(o.run(one) == first);
+
+  // Over one image alone it is that image's, but for the last bits of the sums.
+  CHECK(set(o, EOSFM_GRN_GATHER) == EOSFM_OK);
+  CHECK(o.run(one) == first);
+  CHECK(set(o, EOSFM_GRN_SCENE) == EOSFM_OK);
+  const double rounding = 0.05;  // int8 may round another way
+  CHECK(apart(first, o.run(one)) < rounding);
+
+  // Over both it is neither's, and the same for any number of threads and order of modes.
+  CHECK(set(o, EOSFM_GRN_GATHER) == EOSFM_OK);
+  CHECK(o.run(one) == first && o.run(two) == second);
+  CHECK(set(o, EOSFM_GRN_TILE) == EOSFM_OK);
+  CHECK(o.run(one) == first);
+  CHECK(set(o, EOSFM_GRN_SCENE) == EOSFM_OK);
+  const TestLevels both = o.run(one);
+  CHECK(!(both == first) && o.run(one) == both);
+  for (int threads : {2, 3, 5}) {
+    Opened more(threads);
+    CHECK(set(more, EOSFM_GRN_GATHER) == EOSFM_OK);
+    CHECK(more.run(one) == first && more.run(two) == second);
+    CHECK(set(more, EOSFM_GRN_SCENE) == EOSFM_OK);
+    CHECK(more.run(one) == both);
+  }
+
+  // The known answer is one image's.
+  double worst[EOSFM_LEVELS];
+  CHECK(eosfm_verify(o.context, worst) == EOSFM_OK);
+  CHECK(o.run(one) == both);
+
+  // Runs that end early, and the known answer, add nothing.
+  CHECK(set(o, EOSFM_GRN_GATHER) == EOSFM_OK);
+  CHECK(o.run(one) == first);
+  eosfm_run_options options = EOSFM_RUN_OPTIONS_INIT;
+  options.progress = [](void*, int32_t done, int32_t total) { return done == total ? 1 : 0; };
+  const eosfm_image view = two.view();
+  TestLevels untouched = o.levels();
+  CHECK(eosfm_run(o.context, &view, untouched.levels, &options) == EOSFM_CANCELLED);
+  CHECK(eosfm_verify(o.context, worst) == EOSFM_OK);
+  CHECK(o.run(two) == second);
+  CHECK(set(o, EOSFM_GRN_SCENE) == EOSFM_OK);
+  CHECK(o.run(one) == both);
+}
+
+// Sums are each specialist's: what was not active has none.
+void grn_of_active_specialists() {
+  Opened o;
+  if (o.info.specialists < 2) return;
+  const TestImage image = o.image();
+  std::vector<uint8_t> all(o.info.specialists, 1);
+  std::vector<uint8_t> first(o.info.specialists, 0);
+  first[0] = 1;
+  const auto activate = [&](const std::vector<uint8_t>& flags) {
+    return eosfm_set_active(o.context, flags.data(), flags.size());
+  };
+  CHECK(activate(first) == EOSFM_OK);
+  const TestLevels expected = o.run(image);
+  CHECK(eosfm_context_set_grn(o.context, EOSFM_GRN_GATHER) == EOSFM_OK);
+  CHECK(o.run(image) == expected);
+  CHECK(eosfm_context_set_grn(o.context, EOSFM_GRN_SCENE) == EOSFM_OK);
+  const TestLevels scene = o.run(image);
+  CHECK(activate(all) == EOSFM_BAD_ARGUMENT);
+  CHECK(std::strstr(eosfm_context_error(o.context), "gathered") != nullptr);
+  CHECK(o.run(image) == scene);
+  CHECK(eosfm_context_set_grn(o.context, EOSFM_GRN_TILE) == EOSFM_OK);
+  CHECK(activate(all) == EOSFM_OK);
+  CHECK(eosfm_context_set_grn(o.context, EOSFM_GRN_SCENE) == EOSFM_BAD_ARGUMENT);
+  CHECK(activate(first) == EOSFM_OK);
+  CHECK(eosfm_context_set_grn(o.context, EOSFM_GRN_SCENE) == EOSFM_OK);
+  CHECK(o.run(image) == scene);
+}
+
 struct Progress {
   int calls = 0;
   int last = 0;
@@ -522,6 +631,8 @@ int main(int argc, char** argv) {
   bad_images_and_levels_are_refused();
   levels_can_be_left_out();
   active_specialists();
+  grn_over_many_images();
+  grn_of_active_specialists();
   progress_and_ways_to_stop();
   deadlines();
   another_thread_cancels();

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,7 +15,9 @@ from support import scene_pixels, write_scene
 
 from eosfm_edge.bundle.manifest import read_manifest
 from eosfm_edge.ensemble.bands import S2_L1C, parse_bands
+from eosfm_edge.errors import UserError
 from eosfm_edge.runtime.backends import BACKENDS, open_backend
+from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Model
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.scene.scene import Radiometry
 
@@ -229,3 +232,60 @@ def test_memory_does_not_grow_with_the_scene(bundle: Path, tmp_path: Path) -> No
         peaks.append(int(out.stdout))
     # The larger scene is 234 MB, its levels are 390 MB; GDAL's cache, which fills up, is 128 MB.
     assert peaks[1] - peaks[0] < 300
+
+
+def test_grn_over_the_scene_makes_tiles_agree(bundle: Path, tmp_path: Path) -> None:
+    """They share 64 pixels, and cells of level 1 see 24 beyond their own: some see the same."""
+    pixels = scene_pixels(13, TILE, TILE + 32, seed=10)
+    pixels[:, :, 112:] *= 4
+    path = write_scene(tmp_path / "s.tif", pixels, S2_L1C)
+    with Model(bundle) as model, model.context(threads=1) as context:
+        tiles = [list(pixels[:, :, start : start + TILE]) for start in (0, 32)]
+        alone = [context.run(tile)[0] for tile in tiles]
+        context.set_grn(GRN_GATHER)
+        for tile in tiles:
+            context.run(tile)
+        context.set_grn(GRN_SCENE)
+        together = [context.run(tile)[0] for tile in tiles]
+    stages = []
+    report = run_scene(
+        bundle,
+        path,
+        tmp_path / "out",
+        RunOptions(grn="scene", overlap=64),
+        progress=lambda stage, done, total: stages.append((stage, done, total)),
+    )
+    assert report.grn == "scene"
+    assert [s for s in stages if s[0] != "writing"] == [
+        (stage, done, 2) for stage in ("gathering", "tiles") for done in range(3)
+    ]
+    got = read_levels(tmp_path / "out")[0][..., 15:17]
+    peak = np.abs(got).max()
+    for shift, tile, other in zip((0, 8), together, alone, strict=True):
+        middle = slice(15 - shift, 17 - shift)
+        np.testing.assert_allclose(got, tile[..., middle], rtol=0, atol=1e-5 * peak)
+        assert np.abs(got - other[..., middle]).max() > 1e-4 * peak
+
+
+def test_tiles_without_data_are_not_gathered(bundle: Path, tmp_path: Path) -> None:
+    pixels = scene_pixels(13, TILE, 2 * TILE, seed=11)
+    pixels[:, :, TILE:] = 0
+    options = RunOptions(grn="scene", overlap=0)
+    wide = write_scene(tmp_path / "wide.tif", pixels, S2_L1C)
+    report = run_scene(bundle, wide, tmp_path / "wide", options)
+    assert (report.tiles, report.skipped_tiles) == (2, 1)
+    narrow = write_scene(tmp_path / "narrow.tif", pixels[:, :, :TILE], S2_L1C)
+    run_scene(bundle, narrow, tmp_path / "narrow", options)
+    for a, b in zip(read_levels(tmp_path / "wide"), read_levels(tmp_path / "narrow"), strict=True):
+        np.testing.assert_array_equal(a[..., : b.shape[-1]], b)
+    empty = write_scene(tmp_path / "empty.tif", 0 * pixels, S2_L1C)
+    with pytest.raises(UserError, match="no valid pixel"):
+        run_scene(bundle, empty, tmp_path / "empty", options)
+
+
+def test_other_backends_refuse_grn_over_the_scene(tmp_path: Path) -> None:
+    options = RunOptions(grn="scene", backend="onnxruntime")
+    nothing = tmp_path / "nothing"
+    with pytest.raises(UserError, match="the onnxruntime backend normalises every tile by itself"):
+        run_scene(nothing, nothing, tmp_path / "out", options)
+    assert not list(tmp_path.iterdir())
