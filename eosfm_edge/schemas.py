@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from eosfm_edge.bundle.manifest import Manifest
 from eosfm_edge.ensemble.spec import EnsembleSpec
+from eosfm_edge.network.scales import Calibration
 from eosfm_edge.scene.sources import CalibrationManifest
 
 # By the folder that they are kept in.
@@ -22,7 +23,10 @@ MODELS: dict[str, dict[str, type[BaseModel]]] = {
         "ensemble.schema.json": EnsembleSpec,
         "manifest.schema.json": Manifest,
     },
-    "calibration": {"manifest.schema.json": CalibrationManifest},
+    "calibration": {
+        "calibration.schema.json": Calibration,
+        "manifest.schema.json": CalibrationManifest,
+    },
 }
 
 

@@ -28,12 +28,6 @@ from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import require_replaceable
 from eosfm_edge.network.calibration import (
-    CONTENTS,
-    BandRange,
-    Calibration,
-    CalibrationData,
-    LevelFidelity,
-    SpecialistScales,
     Tensors,
     deploy,
     save_calibration,
@@ -41,6 +35,14 @@ from eosfm_edge.network.calibration import (
     with_encoders,
 )
 from eosfm_edge.network.deployed import NATIVE
+from eosfm_edge.network.scales import (
+    CONTENTS,
+    BandRange,
+    Calibration,
+    CalibrationData,
+    LevelFidelity,
+    SpecialistScales,
+)
 from eosfm_edge.resume import resumable
 from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.scene import Radiometry

@@ -17,9 +17,9 @@ from eosfm_edge.calibration.ranges import Choice, set_scales
 from eosfm_edge.calibration.sensitivity import Sensitivity, sensitivities
 from eosfm_edge.calibration.static_grn import make_static
 from eosfm_edge.network.batches import in_batches
-from eosfm_edge.network.calibration import Grn, LayerScales
 from eosfm_edge.network.deployed import NATIVE, DeployedEncoder, Depthwise
 from eosfm_edge.network.distill import distill
+from eosfm_edge.network.scales import Grn, LayerScales
 
 
 @dataclass(frozen=True)

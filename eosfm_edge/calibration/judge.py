@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eosfm_edge.network.calibration import LevelFidelity
+from eosfm_edge.network.scales import LevelFidelity
 from eosfm_edge.network.steps import as_rows
 
 CENTROIDS = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from eosfm_edge.ensemble.spec import LEVEL_STRIDES
-from eosfm_edge.network.calibration import Calibration
+from eosfm_edge.network.scales import Calibration
 
 _SILENT_DB = 100.0  # above this a layer does not reach a level, or costs it nothing
 

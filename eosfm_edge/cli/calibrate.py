@@ -12,7 +12,7 @@ from eosfm_edge.cli.options import PATH, SCENE, console, overwrite, radiometry, 
 from eosfm_edge.cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from eosfm_edge.network.calibration import Calibration, LevelFidelity
+    from eosfm_edge.network.scales import Calibration, LevelFidelity
 
 _METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 

@@ -54,8 +54,20 @@ class Chain(nn.Module):
         """Return four levels (N, C, H/s, W/s) of stored values (N, bands, H, W), fp32."""
         physical = image * self.scale + self.offset
         per_level: list[list[Tensor]] = [[] for _ in LEVELS]
-        for owner, bands in self.runs:
+        for owner in dict.fromkeys(owner for owner, _ in self.runs):
             factor = self.factors[owner]
-            for level, features in enumerate(self.ensemble.set_features(physical, owner, bands)):
-                per_level[level].append(features if factor == 1.0 else features * factor)
+            for level, sets in enumerate(self._sets(physical, owner)):
+                per_level[level] += sets if factor == 1.0 else [one * factor for one in sets]
         return tuple(fuse(sets) for fuse, sets in zip(self.fusions, per_level, strict=True))
+
+    def _sets(self, physical: Tensor, owner: int) -> list[list[Tensor]]:
+        """Return a specialist's feature sets, by level; it is run once, on a batch of its bands."""
+        runs = [list(bands) for mine, bands in self.runs if mine == owner]
+        if len(runs) == 1:
+            return [[one] for one in self.ensemble.set_features(physical, owner, tuple(runs[0]))]
+        # So its weights are in the graph once, and used once: ONNX Runtime fails to convert the
+        # int8 weights that two products share.
+        batch = torch.cat([physical[:, bands] for bands in runs])
+        levels = self.ensemble.set_features(batch, owner, tuple(range(len(runs[0]))))
+        split = [level.reshape(len(runs), -1, *level.shape[1:]) for level in levels]
+        return [list(level.unbind(0)) for level in split]

@@ -12,7 +12,6 @@ from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.chain import Chain
 from eosfm_edge.network.calibration import (
-    Calibration,
     deploy,
     read_calibration,
     require_fits,
@@ -20,6 +19,7 @@ from eosfm_edge.network.calibration import (
     with_encoders,
 )
 from eosfm_edge.network.deployed import CPU, TENSORRT, DeployedEncoder, Form
+from eosfm_edge.network.scales import Calibration
 
 Target = Literal["cpu", "tensorrt"]
 TARGETS: tuple[Target, ...] = get_args(Target)

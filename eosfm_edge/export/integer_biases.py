@@ -20,11 +20,13 @@ def make_biases_integer(model: onnx.ModelProto) -> int:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     nodes: list[onnx.NodeProto] = []
+    added = 0
     for node in graph.node:
         bias = _bias_of_int8_product(node, makers, constants)
         if bias is not None:
             place, scale = bias
             name = node.input[place]
+            added += 1
             integers = np.rint(_value(constants, name).astype(np.float64) / scale)
             for part, values in (
                 ("int", integers.clip(-(2**31), 2**31 - 1).astype(np.int32)),
@@ -37,7 +39,6 @@ def make_biases_integer(model: onnx.ModelProto) -> int:
             nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}_real"], axis=0))
             node.input[place] = f"{name}_real"
         nodes.append(node)
-    added = len(nodes) - len(graph.node)
     set_nodes(graph, nodes, constants)
     return added
 

@@ -1,9 +1,8 @@
-"""A calibration on disk: how every layer of an ensemble's specialists is rounded to int8.
+"""A calibration on disk, and the encoders that it says.
 
 A directory of ``calibration.json``, to be read by people and schema-checked, and
 ``calibration.safetensors`` with what is a vector: equalisers, scales of weights, corrected biases.
-One set of scales serves the native engine, ONNX Runtime and TensorRT. ``docs/calibration.md`` is
-the format's page.
+One set of scales serves the native engine, ONNX Runtime and TensorRT.
 """
 
 from __future__ import annotations
@@ -11,129 +10,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import (
-    EnsembleSpec,
-    Name,
-    Sha256,
-    SpecialistSpec,
-    Strict,
-    read_json_model,
-)
+from eosfm_edge.ensemble.spec import EnsembleSpec, SpecialistSpec, read_json_model
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, sha256_file
 from eosfm_edge.network.deployed import DeployedEncoder, Depthwise, Layer, Levels, Rounding
-from eosfm_edge.network.precision import LayerPrecision
-
-CALIBRATION_NAME = "calibration.json"
-TENSORS_NAME = "calibration.safetensors"
-PLOT_NAME = "sensitivity.png"
-CONTENTS = (CALIBRATION_NAME, TENSORS_NAME, PLOT_NAME)
-
-Grn = Literal["exact", "static"]
-Range = tuple[float, float]
-
-
-class LayerScales(Strict):
-    """How one layer is computed.
-
-    Attributes:
-        name: as in the native engine's files: ``stages.2.blocks.4.fc1``.
-        precision: what it is computed in; depthwise convolutions in int8 only by TensorRT.
-        method: what chose the range.
-        range: of the inputs, divided by the equaliser, that the levels are spread over.
-        equalisation: the exponent of the equaliser: 0 is none.
-        output: of a depthwise convolution, the range of its outputs.
-        sensitivity_db: signal to noise of every level when this layer alone is int8.
-    """
-
-    name: str
-    precision: LayerPrecision
-    method: str
-    range: Range
-    equalisation: float
-    output: Range | None = None
-    sensitivity_db: tuple[float, ...]
-
-
-class LevelFidelity(Strict):
-    """One level against fp32, on tiles that no scale was made from.
-
-    Attributes:
-        cosine: mean over cells of the cosine between the channel vectors.
-        sqnr_db: energy of the signal over that of the difference; None where there is none.
-        drop: percentage of cells that a nearest-centroid probe of the fp32 features, of 16
-            centroids, gives another label.
-    """
-
-    cosine: float
-    sqnr_db: float | None
-    drop: float
-
-
-class BandRange(Strict):
-    """What was seen of one band of the input, in physical units."""
-
-    low: float
-    high: float
-    percentiles: Range
-
-
-class SpecialistScales(Strict):
-    """The scales of one specialist.
-
-    Attributes:
-        name, weights_sha256: of the specialist that they were made for.
-        bands: ranges of its input's bands.
-        layers: in order.
-        static_grn: what static GRN alone leaves of the levels, if it is static.
-        native: the levels in libeosfm's int8, after normalisation.
-        tensorrt: the same in TensorRT's.
-    """
-
-    name: Name
-    weights_sha256: Sha256
-    bands: tuple[BandRange, ...]
-    layers: tuple[LayerScales, ...]
-    static_grn: tuple[LevelFidelity, ...] | None = None
-    native: tuple[LevelFidelity, ...]
-    tensorrt: tuple[LevelFidelity, ...]
-
-
-class CalibrationData(Strict):
-    """Which tiles the scales were made from. ``sha256`` is of their stored values."""
-
-    tiles: int = Field(ge=1)
-    held_out: int = Field(ge=1)
-    size: int = Field(ge=32, multiple_of=32)
-    seed: int
-    sha256: Sha256
-    source: str
-
-
-class Calibration(Strict):
-    """The content of ``calibration.json``. ``fused`` is the fidelity of the ensemble's levels."""
-
-    format: Literal["eosfm-calibration"] = "eosfm-calibration"
-    schema_version: Literal[1] = 1
-    ensemble: Name
-    created_with: str
-    grn: Grn
-    min_cosine: float
-    max_drop: float | None
-    data: CalibrationData
-    specialists: tuple[SpecialistScales, ...] = Field(min_length=1)
-    fused: tuple[LevelFidelity, ...]
-    tensors_sha256: Sha256
-
+from eosfm_edge.network.scales import (
+    CALIBRATION_NAME,
+    CONTENTS,
+    PLOT_NAME,
+    TENSORS_NAME,
+    Calibration,
+    Grn,
+    LayerScales,
+    SpecialistScales,
+)
 
 Tensors = Mapping[str, Tensor]
 
@@ -256,6 +153,12 @@ def with_encoders(ensemble: Ensemble, encoders: Mapping[int, nn.Module]) -> Ense
 
 
 def _set(layer: Layer, scales: LayerScales, specialist: str, tensors: Tensors) -> None:
+    if (scales.output is None) == isinstance(layer, Depthwise):
+        some = "no range" if scales.output is None else "a range"
+        raise UserError(
+            f"{CALIBRATION_NAME} has {some} of the outputs of {specialist}, {scales.name}",
+            expected="one for each depthwise convolution, and for nothing else",
+        )
     part: dict[str, Tensor] = {}
     inputs, outputs = layer.weight.shape
     equalised = outputs if isinstance(layer, Depthwise) else inputs

@@ -39,8 +39,8 @@ def to_type(x: Tensor, dtype: torch.dtype) -> Tensor:
 class Form:
     """How a deployed network is computed.
 
-    Layer norms, GRN (global response normalisation, whose squares overflow fp16), the stem and the
-    sums of blocks and their inputs are fp32 in every form.
+    Layer norms, GELU, GRN (global response normalisation, whose squares overflow fp16), the stem
+    and the sums of blocks and their inputs are fp32 in every form.
 
     Attributes:
         products: what half is: the precision of half matrices, and of all hidden tensors.
@@ -159,7 +159,7 @@ class Layer(nn.Module):
 
 
 class Dense(Layer):
-    """A matrix: rows (..., inputs) to rows (..., outputs).
+    """A matrix: rows (..., inputs) to rows (..., outputs), fp32 at both ends.
 
     The norm that lies before it applies ``gain`` and ``offset`` for it.
     """
@@ -182,12 +182,11 @@ class Dense(Layer):
         rounding = self.rounded
         if rounding is None:
             precision: FloatPrecision = "fp32" if self.precision == "fp32" else form.products
-            weight, bias = form.cast(self.weight, precision), form.cast(self.bias, precision)
-            return form.cast(rows, precision), weight, bias
+            return form.cast(rows, precision), form.cast(self.weight, precision), self.bias
         equalised = self.weight * rounding.equaliser[:, None]
         limit = 127 * rounding.weight_scale
         weight = _per_channel(equalised.clamp(-limit, limit), rounding.weight_scale, 1)
-        bias = self.bias
+        bias: Tensor = self.bias
         if form.symmetric:
             integers = self.int8_weight(rounding).sum(0)
             bias = bias + rounding.levels.shift * rounding.weight_scale * integers
@@ -198,7 +197,7 @@ class Dense(Layer):
         if self.watch:
             self.watch(rows)
         rows, weight, bias = self.operands(rows, form)
-        return rows @ weight + bias
+        return to_type(rows @ weight, torch.float32) + bias
 
 
 class Depthwise(Layer):
@@ -283,12 +282,12 @@ class Block(nn.Module):
         if offset:
             hidden = hidden + offset
         out: Tensor = self.fc2(hidden, form)
-        return to_type(out, torch.float32)
+        return out
 
     def hidden(self, rows: Tensor, form: Form) -> Tensor:
         """Return the hidden tensor (N, H, W, hidden) that GRN gets."""
         rows = self.fc1(normed(rows, self.fc1, form), form)
-        return form.cast(functional.gelu(form.cast(rows, form.products)), form.products)
+        return form.cast(functional.gelu(rows), form.products)
 
 
 class Downsample(nn.Module):
@@ -302,7 +301,7 @@ class Downsample(nn.Module):
         """Normalise and convolve, fp32 at both ends."""
         rows = patches(normed(x.permute(0, 2, 3, 1), self.entry, form))
         out: Tensor = self.entry(rows, form)
-        return to_type(out, torch.float32).permute(0, 3, 1, 2)
+        return out.permute(0, 3, 1, 2)
 
 
 class Stem(nn.Module):

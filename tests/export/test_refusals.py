@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from precise import calibrated
 from torch import Tensor
 
 from eosfm_edge.bundle.manifest import Manifest, Precision, read_manifest
@@ -24,9 +25,17 @@ Change = Callable[[Any], Any]
 
 
 @pytest.fixture(scope="module")
-def export(tiny_ensemble: Path, tiny_scene: Path) -> Callable[..., Manifest]:
+def scales(tiny_ensemble: Path, tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scales")
+    return calibrated(folder, tiny_ensemble, tiny_scene, tile=32)
+
+
+@pytest.fixture(scope="module")
+def export(tiny_ensemble: Path, tiny_scene: Path, scales: Path) -> Callable[..., Manifest]:
     def export(bundle: Path, precision: Precision = "fp32", overwrite: bool = False) -> Manifest:
-        options = ExportOptions(tile=32, precision=precision, overwrite=overwrite)
+        options = ExportOptions(
+            tile=32, precision=precision, calibration=scales, overwrite=overwrite
+        )
         return export_bundle(tiny_ensemble, tiny_scene, bundle, options)
 
     return export

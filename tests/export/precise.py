@@ -1,0 +1,41 @@
+"""Bundles in any precision, with the calibrations that they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eosfm_edge.bundle.manifest import Precision
+from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
+from eosfm_edge.calibration.encoder import Recipe
+from eosfm_edge.calibration.mixed import Budget
+from eosfm_edge.export.deployment import Target
+from eosfm_edge.export.exporter import ExportOptions, export_bundle
+
+TILE = 64
+
+
+def calibrated(
+    folder: Path, ensemble: Path, imagery: Path, tile: int = TILE, **recipe: Any
+) -> Path:
+    """Calibrate an ensemble whatever it costs."""
+    recipe = {"budget": Budget(0.0), **recipe}
+    options = CalibrateOptions(recipe=Recipe(**recipe), tiles=16, tile=tile)
+    calibrate_ensemble(ensemble, [imagery], folder / "calibration", options)
+    return folder / "calibration"
+
+
+def exported(
+    folder: Path,
+    ensemble: Path,
+    imagery: Path,
+    target: Target,
+    precision: Precision,
+    **recipe: Any,
+) -> Path:
+    """Export an ensemble in a precision as ``b.eosfm``."""
+    scales = calibrated(folder, ensemble, imagery, **recipe) if precision == "int8" else None
+    bundle = folder / "b.eosfm"
+    options = ExportOptions(target=target, precision=precision, calibration=scales, tile=TILE)
+    export_bundle(ensemble, imagery, bundle, options)
+    return bundle
