@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+from matplotlib.figure import Figure
+
 from eosfm_edge.ensemble.spec import LEVEL_STRIDES
 from eosfm_edge.network.scales import Calibration
 
@@ -15,8 +17,6 @@ def sensitivity_plot(calibration: Calibration) -> bytes:
 
     Layers that are int8 in the end are filled, others hollow.
     """
-    from matplotlib.figure import Figure
-
     count = len(calibration.specialists)
     figure = Figure(figsize=(12, 3 * count), layout="constrained")
     axes = figure.subplots(count, 1, squeeze=False)[:, 0]

@@ -34,7 +34,8 @@ def cli() -> None:
 
     \b
     trained weights --import--> ensemble/ --export--> NAME.eosfm/ --run--> feature rasters
-                              └─prune─┘
+                              ├─prune─┤
+                              └─calibrate─> int8 scales
 
     Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a bug in eosfm-edge;
     130 interrupted; 143 terminated.
@@ -73,6 +74,7 @@ _TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it
 # What an environment may lack, and the extra that brings it.
 _EXTRAS = {
     **dict.fromkeys(("onnx", "timm", "torch", "torchvision"), "export"),
+    "matplotlib": "calibrate",
     "torch_pruning": "prune",
     **dict.fromkeys(("PIL", "gguf", "onnxruntime", "rasterio"), "run"),
 }

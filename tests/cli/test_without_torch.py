@@ -42,16 +42,36 @@ NEEDS_TORCH = (
         f"eosfm_edge.export.{name}"
         for name in (
             "chain",
+            "choice",
+            "constants",
             "deployment",
             "exporter",
+            "integer_biases",
             "native",
             "onnx",
             "parity",
+            "widened",
+        )
+    }
+    | {
+        f"eosfm_edge.calibration.{name}"
+        for name in (
+            "activations",
+            "bias",
+            "calibrate",
+            "encoder",
+            "judge",
+            "mixed",
+            "observers",
+            "ranges",
+            "sensitivity",
+            "static_grn",
         )
     }
     | {
         f"eosfm_edge.network.{name}"
         for name in (
+            "batches",
             "calibration",
             "deployed",
             "distill",
