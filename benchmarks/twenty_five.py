@@ -1,6 +1,7 @@
-"""Twenty-five specialists pruned and repaired in one run: time and peak memory.
+"""Twenty-five specialists pruned and repaired, or calibrated, in one run: time and peak memory.
 
-    python benchmarks/twenty_five.py --scene SCENE [--ratio 0.5] [--tiles 32]
+    python benchmarks/twenty_five.py prune --scene SCENE [--ratio 0.5] [--tiles 32]
+    python benchmarks/twenty_five.py calibrate --scene SCENE [--tiles 32]
 
 The five of the demo's specialists that run on thirteen Sentinel-2 bands, each five times over
 with noise of a hundredth of its weights, as an ensemble with fusion `none`. SCENE is a Sentinel-2
@@ -66,6 +67,7 @@ def _noisy(tensor: Tensor, random: torch.Generator) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("verb", choices=("prune", "calibrate"))
     parser.add_argument("--scene", type=Path, required=True)
     parser.add_argument("--ratio", type=float, default=0.5)
     parser.add_argument("--tiles", type=int, default=32)
@@ -73,10 +75,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         many = make(Path(scratch))
         command = [
-            str(Path(sys.executable).with_name("eosfm-edge")), "prune", str(many),
-            "--data", str(options.scene), "--ratio", str(options.ratio),
-            "--tiles", str(options.tiles), "-o", str(Path(scratch) / "pruned"),
+            str(Path(sys.executable).with_name("eosfm-edge")), options.verb, str(many),
+            "--data", str(options.scene), "--tiles", str(options.tiles),
+            "-o", str(Path(scratch) / "output"),
         ]  # fmt: skip
+        if options.verb == "prune":
+            command += ["--ratio", str(options.ratio)]
         started = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True)
         seconds = time.monotonic() - started
@@ -86,13 +90,13 @@ def main() -> None:
     result = {
         "machine": machine_facts(),
         "specialists": len(NAMES) * COPIES,
-        "ratio": options.ratio,
+        **({"ratio": options.ratio} if options.verb == "prune" else {}),
         "tiles": options.tiles,
         "seconds": seconds,
         "peak_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9,
         "printed": done.stdout.splitlines(),
     }
-    path = HERE / "results" / "twenty-five.json"
+    path = HERE / "results" / f"twenty-five-{options.verb}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{seconds:.0f} s, {result['peak_gb']:.1f} GB at most; all of it is in {path}")
 

@@ -154,6 +154,24 @@ class Candidate(Strict):
         )
 
 
+class CalibrationRecord(Strict):
+    """What the scales of an int8 bundle were made from.
+
+    Attributes:
+        tensors_sha256: of the calibration's tensors.
+        data_sha256: of the stored values of the tiles that it saw.
+        tiles: how many there were.
+        source: what they are of.
+        grn: ``static`` if constants stand for the norms of global response normalisation.
+    """
+
+    tensors_sha256: Sha256
+    data_sha256: Sha256
+    tiles: int = Field(ge=1)
+    source: str
+    grn: Literal["exact", "static"]
+
+
 class FileEntry(Strict):
     """Size in bytes and digest of a file of the bundle."""
 
@@ -175,6 +193,7 @@ class Manifest(Strict):
     target: str
     precision: Precision
     candidates: tuple[Candidate, ...] = ()
+    calibration: CalibrationRecord | None = None
     tile: Tile
     macs: int | None = Field(default=None, ge=1)
     input: tuple[InputBand, ...] = Field(min_length=1)

@@ -20,7 +20,7 @@ from eosfm_edge.calibration.encoder import CalibratedEncoder, Recipe, calibrate_
 from eosfm_edge.calibration.judge import Judge, Levels
 from eosfm_edge.calibration.mixed import Fidelity
 from eosfm_edge.calibration.observers import BandObserver
-from eosfm_edge.calibration.plot import sensitivity_plot
+from eosfm_edge.calibration.report import sensitivity_plot, sensitivity_table
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.ensemble.spec import LEVELS
@@ -136,6 +136,7 @@ def calibrate_ensemble(
             calibration,
             tensors,
             overwrite=options.overwrite,
+            table=sensitivity_table(calibration),
             plot=sensitivity_plot(calibration),
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from eosfm_edge.bundle.manifest import Precision
+from eosfm_edge.bundle.manifest import CalibrationRecord, Precision
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.chain import Chain
@@ -43,6 +43,18 @@ class Scales:
 
     calibration: Calibration
     encoders: Mapping[int, DeployedEncoder]
+
+    @property
+    def record(self) -> CalibrationRecord:
+        """What a bundle says of it."""
+        data = self.calibration.data
+        return CalibrationRecord(
+            tensors_sha256=self.calibration.tensors_sha256,
+            data_sha256=data.sha256,
+            tiles=data.tiles,
+            source=data.source,
+            grn=self.calibration.grn,
+        )
 
 
 def load_scales(directory: Path, ensemble: Ensemble) -> Scales:

@@ -139,6 +139,7 @@ def export_bundle(
             target=options.target,
             precision=precision,
             candidates=candidates,
+            calibration=scales.record if scales and precision == "int8" else None,
             tile=tile,
             macs=round(ensemble_cost(ensemble).macs * tile.size**2),
             input=ensemble.spec.input,

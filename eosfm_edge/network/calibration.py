@@ -25,6 +25,7 @@ from eosfm_edge.network.scales import (
     CALIBRATION_NAME,
     CONTENTS,
     PLOT_NAME,
+    TABLE_NAME,
     TENSORS_NAME,
     Calibration,
     Grn,
@@ -64,7 +65,8 @@ def save_calibration(
     tensors: Tensors,
     *,
     overwrite: bool,
-    plot: bytes | None = None,
+    table: str = "",
+    plot: bytes = b"",
 ) -> Calibration:
     """Write a calibration, whole or not at all; returns it with the digest of its tensors."""
     with atomic_directory(directory, contents=CONTENTS, overwrite=overwrite) as scratch:
@@ -73,7 +75,9 @@ def save_calibration(
         calibration = calibration.model_copy(update={"tensors_sha256": digest})
         text = calibration.model_dump_json(indent=1)
         (scratch / CALIBRATION_NAME).write_text(text + "\n")
-        if plot is not None:
+        if table:
+            (scratch / TABLE_NAME).write_text(table)
+        if plot:
             (scratch / PLOT_NAME).write_bytes(plot)
     return calibration
 

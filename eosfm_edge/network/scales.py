@@ -16,8 +16,9 @@ from eosfm_edge.network.precision import LayerPrecision
 
 CALIBRATION_NAME = "calibration.json"
 TENSORS_NAME = "calibration.safetensors"
+TABLE_NAME = "sensitivity.csv"
 PLOT_NAME = "sensitivity.png"
-CONTENTS = (CALIBRATION_NAME, TENSORS_NAME, PLOT_NAME)
+CONTENTS = (CALIBRATION_NAME, TENSORS_NAME, TABLE_NAME, PLOT_NAME)
 
 Grn = Literal["exact", "static"]
 

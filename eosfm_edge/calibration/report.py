@@ -1,7 +1,8 @@
-"""Sensitivities as a picture."""
+"""Sensitivities as a table and as a picture."""
 
 from __future__ import annotations
 
+import csv
 import io
 
 from matplotlib.figure import Figure
@@ -10,6 +11,19 @@ from eosfm_edge.ensemble.spec import LEVEL_STRIDES
 from eosfm_edge.network.scales import Calibration
 
 _SILENT_DB = 100.0  # above this a layer does not reach a level, or costs it nothing
+
+
+def sensitivity_table(calibration: Calibration) -> str:
+    """Return CSV: for each specialist and layer, what it alone in int8 leaves of each level."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    levels = [f"level{index + 1}_db" for index in range(len(LEVEL_STRIDES))]
+    writer.writerow(["specialist", "layer", "precision", "method", *levels])
+    for one in calibration.specialists:
+        for layer in one.layers:
+            figures = [f"{value:.2f}" for value in layer.sensitivity_db]
+            writer.writerow([one.name, layer.name, layer.precision, layer.method, *figures])
+    return text.getvalue()
 
 
 def sensitivity_plot(calibration: Calibration) -> bytes:
