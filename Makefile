@@ -8,7 +8,7 @@ RUN_VENV := .venv-run
 # The native library is built when the package is installed.
 NATIVE := $(shell find runtime/src runtime/include -type f) runtime/CMakeLists.txt
 
-.PHONY: help demo test lint runtime-only bench fidelity fuzz clean
+.PHONY: help demo test lint runtime-only bench fidelity int8 fuzz clean
 
 help:
 	@echo 'make demo          install into .venv and run the main job on a Sentinel-2 scene'
@@ -17,6 +17,7 @@ help:
 	@echo 'make runtime-only  verify and run the demo bundle in an environment without torch'
 	@echo 'make bench         time the native engine against others (after make demo; ten minutes)'
 	@echo 'make fidelity      measure what pruning leaves (DATA=folder of data sets; an hour)'
+	@echo 'make int8          measure what int8 leaves, and its speed (DATA=the same; 40 minutes)'
 	@echo 'make fuzz          fuzz the reader of bundles for ten minutes (clang)'
 	@echo 'make clean         remove what these made'
 
@@ -54,6 +55,10 @@ bench: $(VENV)/installed
 fidelity: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/fidelity.py --data $(DATA)
+
+int8: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/int8.py --data $(DATA)
 
 fuzz: $(VENV)/installed
 	EOSFM_FUZZ_SECONDS=600 EOSFM_FUZZ_CORPUS=$(CURDIR)/build/fuzz-corpus $(BIN)/pytest tests/native/test_native.py -k fuzzing

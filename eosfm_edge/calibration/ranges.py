@@ -53,7 +53,7 @@ class Choice:
     output: Clip | None = None
 
 
-@torch.inference_mode()
+@torch.no_grad()  # distillation differentiates through what is made here
 def set_scales(
     encoder: DeployedEncoder, batches: Sequence[Tensor], method: Method | None, seed: int
 ) -> dict[str, Choice]:
