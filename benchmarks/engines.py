@@ -37,13 +37,14 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from eosfm_edge.bundle.known_answer import sqnr_db
+from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
 from eosfm_edge.ensemble.bands import PRESETS
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import physical_units
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.exporter import CALIBRATION_TILES, ExportOptions, export_bundle
+from eosfm_edge.export.exporter import ExportOptions, export_bundle
 from eosfm_edge.export.onnx import INPUT_NAME, write_onnx
 from eosfm_edge.runtime.bench import Contender, Timing, alternate, machine_facts
 from eosfm_edge.runtime.binding import Model
@@ -58,6 +59,7 @@ S2_L2A_INPUT = ImportOptions(
     input=tuple(InputBand(name=name, scale=1e-4) for name in PRESETS["S2L2A"])
 )
 PRECISIONS = ("fp32", "bf16", "int8")
+CALIBRATION_TILES = 12
 
 FloatArray = NDArray[np.float32]
 
@@ -102,12 +104,15 @@ class Case:
             tiles = sample_tiles(opened, TILE, 4 + CALIBRATION_TILES)
         self.tile, self.others = tiles[0], tiles[4:]
         np.save(folder / "image.npy", self.tile[np.newaxis])
+        scales = folder / "calibration"
+        wanted = CalibrateOptions(tiles=CALIBRATION_TILES, tile=TILE)
+        calibrate_ensemble(ensemble_directory, [scene], scales, wanted)
         for precision in PRECISIONS:
             export_bundle(
                 ensemble_directory,
                 scene,
                 folder / f"{precision}.eosfm",
-                ExportOptions(precision=precision, tile=TILE),
+                ExportOptions(precision=precision, calibration=scales, tile=TILE),
             )
         with torch.inference_mode():
             image = torch.from_numpy(self.tile[np.newaxis])

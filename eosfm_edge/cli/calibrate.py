@@ -113,10 +113,12 @@ def calibrate(ensemble: Path, output: Path, **options: Any) -> None:
     )
     with progress_bars(output) as tell:
         calibration = calibrate_ensemble(ensemble, options["data"], output, chosen, tell)
-    _show(calibration, output)
+    show_calibration(calibration)
+    console().print(f"{output}: scales of {len(calibration.specialists)} specialists")
 
 
-def _show(calibration: Calibration, output: Path) -> None:
+def show_calibration(calibration: Calibration) -> None:
+    """Print what a calibration says, but for its layers."""
     out = console()
     out.print(f"calibration: {calibration.data.tiles} tiles, {calibration.data.source}")
     table = Table("specialist", "int8", "not int8, or costliest", "level1 … level4, dB", box=None)
@@ -141,7 +143,6 @@ def _show(calibration: Calibration, output: Path) -> None:
             f"{level.cosine:.5f}, signal to noise {_db(level)} dB, "
             f"{level.drop:.2f} % of cells labelled otherwise"
         )
-    out.print(f"{output}: scales of {len(calibration.specialists)} specialists")
 
 
 def _decibels(levels: tuple[LevelFidelity, ...]) -> str:

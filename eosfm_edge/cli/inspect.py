@@ -14,6 +14,7 @@ from eosfm_edge.bundle.manifest import (
     Manifest,
     read_manifest,
 )
+from eosfm_edge.cli.calibrate import show_calibration
 from eosfm_edge.cli.options import PATH, console, megabytes
 from eosfm_edge.ensemble.adaptation import Indices
 from eosfm_edge.ensemble.bands import Band
@@ -25,30 +26,35 @@ from eosfm_edge.ensemble.spec import (
     read_spec,
 )
 from eosfm_edge.errors import UserError
+from eosfm_edge.network.scales import CALIBRATION_NAME, Calibration, read_scales
 
 
 @click.command()
 @click.argument("directory", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the description as it is on disk.")
 def inspect(directory: Path, as_json: bool) -> None:
-    """Show what an ensemble or a bundle DIRECTORY holds, takes and gives."""
+    """Show what an ensemble, a bundle or a calibration DIRECTORY holds, takes and gives."""
     description = _read(directory)
     if as_json:
         click.echo(description.model_dump_json(indent=1))
     elif isinstance(description, Manifest):
         _show_bundle(description)
+    elif isinstance(description, Calibration):
+        show_calibration(description)
     else:
         _show_ensemble(description)
 
 
-def _read(directory: Path) -> EnsembleSpec | Manifest:
+def _read(directory: Path) -> EnsembleSpec | Manifest | Calibration:
     if (directory / MANIFEST_NAME).exists():
         return read_manifest(directory)
     if (directory / SPEC_NAME).exists():
         return read_spec(directory)
+    if (directory / CALIBRATION_NAME).exists():
+        return read_scales(directory)
     raise UserError(
-        f"{directory} is neither an ensemble nor a bundle",
-        expected=f"a directory with {SPEC_NAME} or {MANIFEST_NAME}",
+        f"{directory} is neither an ensemble nor a bundle nor a calibration",
+        expected=f"a directory with {SPEC_NAME}, {MANIFEST_NAME} or {CALIBRATION_NAME}",
     )
 
 

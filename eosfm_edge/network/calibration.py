@@ -17,7 +17,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import EnsembleSpec, SpecialistSpec, read_json_model
+from eosfm_edge.ensemble.spec import EnsembleSpec, SpecialistSpec
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, sha256_file
 from eosfm_edge.network.deployed import DeployedEncoder, Depthwise, Layer, Levels, Rounding
@@ -31,6 +31,7 @@ from eosfm_edge.network.scales import (
     Grn,
     LayerScales,
     SpecialistScales,
+    read_scales,
 )
 
 Tensors = Mapping[str, Tensor]
@@ -42,8 +43,7 @@ def read_calibration(directory: Path) -> tuple[Calibration, Tensors]:
     Raises:
         UserError: it is missing, breaks the schema, or its tensors are not those written with it.
     """
-    what = f"a calibration, which has {CALIBRATION_NAME}; eosfm-edge calibrate makes one"
-    calibration = read_json_model(Calibration, directory / CALIBRATION_NAME, what=what)
+    calibration = read_scales(directory)
     path = directory / TENSORS_NAME
     try:
         if sha256_file(path) != calibration.tensors_sha256:

@@ -7,11 +7,12 @@ JSON schema, ``docs/calibration.md`` the format's page.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer, WithJsonSchema
 
-from eosfm_edge.ensemble.spec import Name, Sha256, Strict
+from eosfm_edge.ensemble.spec import Name, Sha256, Strict, read_json_model
 from eosfm_edge.network.precision import LayerPrecision
 
 CALIBRATION_NAME = "calibration.json"
@@ -134,3 +135,13 @@ class Calibration(Strict):
     specialists: tuple[SpecialistScales, ...] = Field(min_length=1)
     fused: tuple[LevelFidelity, ...]
     tensors_sha256: Sha256
+
+
+def read_scales(directory: Path) -> Calibration:
+    """Read and check ``calibration.json``.
+
+    Raises:
+        UserError: it is missing, or breaks the schema.
+    """
+    what = f"a calibration, which has {CALIBRATION_NAME}; eosfm-edge calibrate makes one"
+    return read_json_model(Calibration, directory / CALIBRATION_NAME, what=what)
