@@ -136,7 +136,7 @@ def test_a_name_that_is_no_bundle_s(ensemble: Path, scene: Path, out: Path, name
 def test_a_bundle_that_is_none(scene: Path, tmp_path: Path, out: Path) -> None:
     assert "manifest.json does not exist" in refused(out, "run", tmp_path, scene, "-o", out / "f")
     assert "expected: a bundle, which has manifest.json" in refused(out, "verify", tmp_path)
-    assert "neither an ensemble nor a bundle" in refused(out, "inspect", tmp_path)
+    assert "neither an ensemble nor a bundle nor a calibration" in refused(out, "inspect", tmp_path)
 
 
 def test_an_ensemble_where_a_bundle_is_wanted(ensemble: Path, scene: Path, out: Path) -> None:
