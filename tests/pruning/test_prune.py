@@ -27,7 +27,7 @@ from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.files import sha256_file
 from eosfm_edge.latency import footprints
-from eosfm_edge.pruning import distill
+from eosfm_edge.network import distill
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.budget import Budget
 from eosfm_edge.pruning.plan import plan_text, read_plan

@@ -21,7 +21,7 @@ from eosfm_edge.cli.main import cli, main
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.files import sha256_file
-from eosfm_edge.pruning import distill
+from eosfm_edge.network import distill
 from eosfm_edge.pruning.plan import read_plan
 
 HERE = Path(__file__).parent
