@@ -103,7 +103,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
 ) -> None:
     slow = f"""{KNOWN}
 import time
-import eosfm_edge.pruning.distill as d
+import eosfm_edge.network.distill as d
 d.PIXELS_PER_STEP, d._SAVE_EVERY, draw = 2 * 64 * 64, 5, d._draw
 d._draw = lambda *a: (time.sleep(0.1), draw(*a))[1]
 """
