@@ -112,8 +112,10 @@ def export_bundle(
         exact = [_reference(ensemble, image) for image in tiles]
 
         def expected(form: Form, *, rounds: bool) -> Expected:
-            simulated = [_run(deployed.simulated(form), image) for image in tiles]
-            return Expected(tiles, exact, simulated if rounds else None, precision)
+            if not rounds:
+                return Expected(tiles, exact, None, precision)
+            simulated = deployed.simulated(form)
+            return Expected(tiles, exact, [_run(simulated, image) for image in tiles], precision)
 
         write_onnx(
             deployed.traceable(),
