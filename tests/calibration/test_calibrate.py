@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from specimens import SCALE, encoder_of, ensemble_of, tiles_of, write_ensemble
 
-from eosfm_edge.calibration import calibrate
+from eosfm_edge.calibration import calibrate, encoder
 from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
 from eosfm_edge.calibration.encoder import Recipe, calibrate_encoder
 from eosfm_edge.calibration.judge import Judge
@@ -66,6 +66,12 @@ def made(specks: Path, imagery: Path, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("made") / "made"
     run(specks, imagery, folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quick_plot(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no plots but that of ``made``: they take half of the time."""
+    monkeypatch.setattr(calibrate, "sensitivity_plot", lambda calibration: b"a plot")
 
 
 # What is written
@@ -200,6 +206,21 @@ def test_distillation_gives_weights_of_its_own(
     name = "stages.2.blocks.0.fc1"
     assert not torch.equal(original.layers()[name].weight, tensors[f"s0:{name}:weight"])
     assert min(level.cosine for level in calibration.fused) >= 0.995
+
+
+def test_biases_are_corrected_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On calibration tiles, the means of levels are those of the exact ones."""
+    tiles, exact = tiles_of(10, 32), encoder_of(0)
+    shifts = []
+    for correct in (True, False):
+        if not correct:
+            monkeypatch.setattr(encoder, "correct_biases", lambda *arguments: None)
+        found = calibrate_encoder(exact, tiles[:8], tiles[8:], QUICK).encoder
+        images = torch.stack(tiles[:8])
+        with torch.inference_mode():
+            pairs = zip(exact(images), found(images), strict=True)
+            shifts.append([float((a - b).mean((0, 2, 3)).norm()) for a, b in pairs])
+    assert all(5 * a <= b for a, b in zip(*shifts, strict=True)), shifts
 
 
 @pytest.mark.parametrize("grn", ["exact", "static"])

@@ -89,6 +89,9 @@ def test_levels_are_normalised_before_they_are_compared() -> None:
     centred = Judge([exact], lambda levels: [x - 50 for x in levels]).compare([other])
     assert min(level.cosine for level in plain) > 0.99
     assert max(abs(level.cosine) for level in centred) < 0.3
+    # Both are: the same levels are the same.
+    for level in Judge([exact], lambda levels: [x - 50 for x in levels]).compare([exact]):
+        assert (level.sqnr_db, level.drop) == (None, 0)
     # And the drop is that of the normalised ones.
     shifted = Judge([exact], lambda levels: [0 * x for x in levels]).compare([other])
     assert {level.drop for level in shifted} == {0}
