@@ -22,7 +22,8 @@ from eosfm_edge.bundle.manifest import SPECIALISTS_FOLDER, Precision
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.native import write_chain, write_specialists
-from eosfm_edge.network.deployed import Dense, DeployedEncoder, Levels, Rounding
+from eosfm_edge.network.deployed import Dense, DeployedEncoder
+from eosfm_edge.network.rounding import Quantisation, Rounding
 from eosfm_edge.pruning.prune import Footprint
 from eosfm_edge.runtime.binding import Model
 
@@ -121,7 +122,7 @@ def _nominal(ensemble: Ensemble, precision: Precision) -> Encoders:
                 layer.precision = "int8"
                 inputs = torch.ones(len(layer.weight))
                 scale = layer.weight.abs().amax(0).clamp_min(1e-12) / 127
-                layer.rounding = Rounding(inputs, Levels.over(-4, 4), scale)
+                layer.rounding = Rounding(inputs, Quantisation.over(-4, 4), scale)
     return encoders
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eosfm_edge.errors import UserError
+from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import cannot_write
 
 
@@ -21,7 +21,7 @@ def resumable(output: Path, request: str, finished: frozenset[str]) -> Iterator[
     """Give the work directory of an output, removed when the block succeeds.
 
     One that an interrupted run of the same request left is gone on with; one of another request is
-    emptied.
+    emptied. Where a check failed it is removed too: the same request would fail again.
 
     Args:
         output: what the block writes.
@@ -47,6 +47,9 @@ def resumable(output: Path, request: str, finished: frozenset[str]) -> Iterator[
         raise cannot_write(work, error) from error
     try:
         yield work
+    except CheckFailedError:
+        shutil.rmtree(work)
+        raise
     except UserError:
         # Nothing that was finished: nothing to go on with.
         if not any(path.suffix in finished for path in work.iterdir()):

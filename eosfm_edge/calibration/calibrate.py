@@ -8,33 +8,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import eosfm_edge
 from eosfm_edge.calibration.encoder import CalibratedEncoder, Recipe, calibrate_encoder
-from eosfm_edge.calibration.judge import Judge, Levels
-from eosfm_edge.calibration.mixed import Fidelity
+from eosfm_edge.calibration.fused import fit_fused
+from eosfm_edge.calibration.judge import normaliser_of
 from eosfm_edge.calibration.observers import BandObserver
 from eosfm_edge.calibration.report import sensitivity_plot, sensitivity_table
 from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.model import Ensemble, physical_units
-from eosfm_edge.ensemble.spec import LEVELS
+from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import require_replaceable
 from eosfm_edge.network.calibration import (
-    Tensors,
-    deploy,
     save_calibration,
     tensors_of,
-    with_encoders,
 )
-from eosfm_edge.network.deployed import NATIVE
 from eosfm_edge.network.scales import (
     CONTENTS,
     BandRange,
@@ -43,10 +35,10 @@ from eosfm_edge.network.scales import (
     LevelFidelity,
     SpecialistScales,
 )
+from eosfm_edge.network.tiles import Tiles, inputs_of, load_tiles
 from eosfm_edge.resume import resumable
 from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.scene import Radiometry
-from eosfm_edge.scene.tiles import Tiles, load_tiles
 
 Progress = Callable[[str, int, int], None]
 _FINISHED = frozenset({".json", ".distillation"})
@@ -103,7 +95,7 @@ def calibrate_ensemble(
     ensemble = load_ensemble(directory)
     tiles = load_tiles(
         data,
-        ensemble.spec.input,
+        ensemble.spec,
         options.tile,
         options.tiles,
         options.recipe.seed,
@@ -112,6 +104,7 @@ def calibrate_ensemble(
     )
     with resumable(output, _request(ensemble, tiles, options), _FINISHED) as work:
         specialists, tensors = _calibrate_all(ensemble, tiles, options.recipe, work, progress)
+        specialists, fused = fit_fused(ensemble, specialists, tensors, tiles, options.recipe)
         calibration = Calibration(
             ensemble=ensemble.spec.name,
             created_with=f"eosfm-edge {eosfm_edge.__version__}",
@@ -127,7 +120,7 @@ def calibrate_ensemble(
                 source=tiles.source,
             ),
             specialists=specialists,
-            fused=_fused(ensemble, specialists, tensors, tiles, options.recipe),
+            fused=fused,
             tensors_sha256="0" * 64,
         )
         _require_budget(calibration, options.recipe)
@@ -144,8 +137,6 @@ def calibrate_ensemble(
 def _calibrate_all(
     ensemble: Ensemble, tiles: Tiles, recipe: Recipe, work: Path, progress: Progress
 ) -> tuple[tuple[SpecialistScales, ...], dict[str, Tensor]]:
-    physical = [_physical(ensemble, tile) for tile in tiles.calibration]
-    held_out = [_physical(ensemble, tile) for tile in tiles.held_out]
     owners = [owner for owner, sets in enumerate(ensemble.sets) if sets]
     specialists: list[SpecialistScales] = []
     tensors: dict[str, Tensor] = {}
@@ -157,13 +148,13 @@ def _calibrate_all(
             def tick(what: str, name: str = name, done: int = done) -> None:
                 progress(f"calibrate: {name}, {what}", done, len(owners))
 
-            mine = _inputs(ensemble, owner, physical)
+            mine = inputs_of(ensemble, owner, tiles.calibration)
             found = calibrate_encoder(
                 ensemble.encoders[owner],
                 mine,
-                _inputs(ensemble, owner, held_out),
+                inputs_of(ensemble, owner, tiles.held_out),
                 recipe,
-                normalise=_normaliser(ensemble, owner),
+                normalise=normaliser_of(ensemble, owner),
                 checkpoint=work / f"{owner}.distillation",
                 tick=tick,
             )
@@ -203,41 +194,6 @@ def _scales(
     )
 
 
-def _physical(ensemble: Ensemble, stored: NDArray[np.float32]) -> Tensor:
-    return physical_units(ensemble.spec, torch.from_numpy(stored[None]))[0]
-
-
-def _inputs(ensemble: Ensemble, owner: int, tiles: Sequence[Tensor]) -> list[Tensor]:
-    """Return what a specialist sees of tiles: the bands of its runs, in turn if it has several."""
-    runs = ensemble.sets[owner]
-    return [tile[list(runs[i % len(runs)])] for i, tile in enumerate(tiles)]
-
-
-def _normaliser(ensemble: Ensemble, owner: int) -> Callable[[Levels], Levels]:
-    layers = ensemble.feature_normalizers[owner]
-    return lambda levels: [layers[level](levels[level]) for level in LEVELS]  # type: ignore[index]
-
-
-@torch.inference_mode()
-def _fused(
-    ensemble: Ensemble,
-    specialists: Sequence[SpecialistScales],
-    tensors: Tensors,
-    tiles: Tiles,
-    recipe: Recipe,
-) -> Fidelity:
-    """Return the fidelity of the ensemble's own levels, in libeosfm's form."""
-    images = [_physical(ensemble, tile)[None] for tile in tiles.held_out]
-    judge = Judge([ensemble(image) for image in images])
-    encoders = {}
-    for one in specialists:
-        owner = [s.name for s in ensemble.spec.specialists].index(one.name)
-        encoders[owner] = deploy(ensemble.encoders[owner], one, tensors, recipe.grn)
-        encoders[owner].form = NATIVE
-    rounded = with_encoders(ensemble, encoders)
-    return judge.compare([rounded(image) for image in images])
-
-
 def _require_budget(calibration: Calibration, recipe: Recipe) -> None:
     """Complain of every level, of specialists and of the ensemble, that is below the budget."""
     budget = recipe.budget
@@ -265,12 +221,14 @@ def _figures(level: LevelFidelity) -> str:
 
 def _request(ensemble: Ensemble, tiles: Tiles, options: CalibrateOptions) -> str:
     """Return a digest of all that the result depends on."""
-    held_out = hashlib.sha256(b"".join(tile.tobytes() for tile in tiles.held_out)).hexdigest()
+    held_out = hashlib.sha256()
+    for tile in tiles.held_out:
+        held_out.update(tile.numpy().tobytes())
     parts = (
         eosfm_edge.__version__,
         ensemble.spec.model_dump_json(),
         tiles.sha256,
-        held_out,
+        held_out.hexdigest(),
         options.recipe,
     )
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()

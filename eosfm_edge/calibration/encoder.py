@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from eosfm_edge.calibration.bias import correct_biases
 from eosfm_edge.calibration.judge import Judge, Levels
 from eosfm_edge.calibration.mixed import Budget, Fidelity, fit_depthwise, fit_matrices
-from eosfm_edge.calibration.observers import Method
 from eosfm_edge.calibration.ranges import Choice, set_scales
 from eosfm_edge.calibration.sensitivity import Sensitivity, sensitivities
 from eosfm_edge.calibration.static_grn import make_static
 from eosfm_edge.network.batches import in_batches
 from eosfm_edge.network.deployed import NATIVE, DeployedEncoder, Depthwise
 from eosfm_edge.network.distill import distill
-from eosfm_edge.network.scales import Grn, LayerScales
+from eosfm_edge.network.scales import Grn, LayerScales, Method
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,9 @@ def calibrate_encoder(
         tick("distillation")
         _distill(exact, encoder, tiles, recipe, checkpoint)
     tick("precisions")
-    fit_matrices(encoder, judged, judge, sensitivity, recipe.budget)
+    native = fit_matrices(encoder, judged, judge, sensitivity, recipe.budget)
     tick("biases")
-    correct_biases(exact, encoder, batches)
-    with torch.inference_mode():
-        native = judge.compare([encoder(batch) for batch in judged])
+    native = _correct_biases(exact, encoder, batches, judged, judge, native, recipe.budget)
     tensorrt = fit_depthwise(encoder, judged, judge, sensitivity, recipe.budget)
     return CalibratedEncoder(
         encoder,
@@ -116,6 +113,28 @@ def calibrate_encoder(
         native,
         tensorrt,
     )
+
+
+@torch.inference_mode()
+def _correct_biases(
+    exact: DeployedEncoder,
+    encoder: DeployedEncoder,
+    batches: Sequence[Tensor],
+    judged: Sequence[Tensor],
+    judge: Judge,
+    before: Fidelity,
+    budget: Budget,
+) -> Fidelity:
+    """Correct biases, unless a budget that is kept would be missed; returns the fidelity."""
+    layers = encoder.layers().values()
+    biases = [layer.bias.clone() for layer in layers]
+    correct_biases(exact, encoder, batches)
+    after = judge.compare([encoder(batch) for batch in judged])
+    if not budget.failing(after) or budget.failing(before):
+        return after
+    for layer, bias in zip(layers, biases, strict=True):
+        layer.bias.copy_(bias)
+    return before
 
 
 def _distill(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from eosfm_edge.ensemble.model import Ensemble
+from eosfm_edge.ensemble.spec import LEVELS
+from eosfm_edge.network.fidelity import Closeness
 from eosfm_edge.network.scales import LevelFidelity
 from eosfm_edge.network.steps import as_rows
 
@@ -22,17 +23,6 @@ _CELLS = 4096  # that centroids are found on, at most
 _ROUNDS = 10  # of k-means
 
 Levels = Sequence[Tensor]  # (N, C, h, w) each
-
-
-@dataclass
-class _Level:
-    """Sums over batches."""
-
-    cosines: float = 0.0
-    signal: float = 0.0
-    noise: float = 0.0
-    moved: int = 0
-    cells: int = 0
 
 
 class Judge:
@@ -56,32 +46,29 @@ class Judge:
     @torch.inference_mode()
     def compare(self, found: Sequence[Levels]) -> tuple[LevelFidelity, ...]:
         """Return the fidelity of levels of the same images, batch by batch."""
-        sums = [_Level() for _ in self._rows]
-        for batch, levels in enumerate(found):
-            for one, exact, centroids, level in zip(
-                sums, self._rows, self._centroids, self._normalise(levels), strict=True
-            ):
-                a, b = exact[batch], as_rows(level, last=False)
-                one.cosines += float(functional.cosine_similarity(a, b, dim=1).sum())
-                one.signal += float(a.double().square().sum())
-                one.noise += float((a - b).double().square().sum())
-                one.moved += int((_labels(a, centroids) != _labels(b, centroids)).sum())
-                one.cells += len(a)
+        levels = [Closeness() for _ in self._rows]
+        moved, cells = [0] * len(levels), [0] * len(levels)
+        for batch, mine in enumerate(found):
+            for index, level in enumerate(self._normalise(mine)):
+                exact, centroids = self._rows[index][batch], self._centroids[index]
+                rows = as_rows(level, last=False)
+                levels[index].add(exact, rows)
+                moved[index] += int((_labels(exact, centroids) != _labels(rows, centroids)).sum())
+                cells[index] += len(rows)
         return tuple(
             LevelFidelity(
-                cosine=one.cosines / one.cells,
-                sqnr_db=decibels(one.signal, one.noise),
-                drop=100 * one.moved / one.cells,
+                cosine=level.cosine,
+                sqnr_db=None if level.sqnr_db == math.inf else level.sqnr_db,
+                drop=100 * labels / count,
             )
-            for one in sums
+            for level, labels, count in zip(levels, moved, cells, strict=True)
         )
 
 
-def decibels(signal: float, noise: float) -> float | None:
-    """Return signal over noise; None where there is no noise, or no signal."""
-    if noise == 0 or signal == 0:
-        return None
-    return 10 * math.log10(signal / noise) if math.isfinite(noise) else -math.inf
+def normaliser_of(ensemble: Ensemble, owner: int) -> Callable[[Levels], Levels]:
+    """Return what an ensemble does to the levels of one of its specialists."""
+    layers = ensemble.feature_normalizers[owner]
+    return lambda levels: [layers[level](levels[level]) for level in LEVELS]  # type: ignore[index]
 
 
 def _centroids(rows: Tensor) -> Tensor:

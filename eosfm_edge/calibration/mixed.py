@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eosfm_edge.calibration.judge import Judge
 from eosfm_edge.calibration.sensitivity import Sensitivity
@@ -64,7 +64,7 @@ def fit_matrices(
     for layer in layers.values():
         layer.precision = "half" if isinstance(layer, Depthwise) else "int8"
     matrices = {n: layer for n, layer in layers.items() if not isinstance(layer, Depthwise)}
-    return _fit(encoder, matrices, batches, judge, sensitivity, budget, ("int8", "half"))
+    return lower(encoder, matrices, batches, judge, sensitivity, budget)
 
 
 @torch.inference_mode()
@@ -77,29 +77,37 @@ def fit_depthwise(
 ) -> Fidelity:
     """Make depthwise convolutions int8 while TensorRT's form keeps the budget.
 
-    Returns that form's fidelity. The encoder's form is as before afterwards.
+    Returns that form's fidelity.
     """
     layers = {n: layer for n, layer in encoder.layers().items() if isinstance(layer, Depthwise)}
     for layer in layers.values():
         layer.precision = "int8"
-    form, encoder.form = encoder.form, TENSORRT
-    try:
-        return _fit(encoder, layers, batches, judge, sensitivity, budget, ("int8",))
-    finally:
-        encoder.form = form
+    encoder = encoder.in_form(TENSORRT)
+    return lower(encoder, layers, batches, judge, sensitivity, budget, ("int8",))
 
 
-def _fit(
-    encoder: DeployedEncoder,
+def lower(
+    network: nn.Module,
     layers: Mapping[str, Layer],
     batches: Sequence[Tensor],
     judge: Judge,
     sensitivity: Sensitivity,
     budget: Budget,
-    ladder: Sequence[LayerPrecision],
+    ladder: Sequence[LayerPrecision] = ("int8", "half"),
 ) -> Fidelity:
+    """Take layers off int8, in place, until a network keeps a budget; returns its fidelity.
+
+    Args:
+        network: gives the levels of a batch; the layers are its own.
+        layers: that may be lowered.
+        batches: the judge's images.
+        judge: of the levels.
+        sensitivity: of the layers, by the same names.
+        budget: what is to be kept. If it cannot be, all layers are as low as they go.
+        ladder: the precisions that are left, those of one before those of the next.
+    """
     while True:
-        found = judge.compare([encoder(batch) for batch in batches])
+        found = judge.compare([network(batch) for batch in batches])
         failing = budget.failing(found)
         left = [(rung, n) for rung in ladder for n, la in layers.items() if la.precision == rung]
         if not failing or not left:

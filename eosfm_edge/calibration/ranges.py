@@ -16,21 +16,10 @@ import torch
 from torch import Tensor
 
 from eosfm_edge.calibration.activations import Inputs, gather_inputs, watching
-from eosfm_edge.calibration.observers import (
-    METHODS,
-    Clip,
-    Method,
-    Observer,
-    weight_scales,
-)
-from eosfm_edge.network.deployed import (
-    Dense,
-    DeployedEncoder,
-    Depthwise,
-    Layer,
-    Levels,
-    Rounding,
-)
+from eosfm_edge.calibration.observers import Clip, Observer, weight_scales
+from eosfm_edge.network.deployed import Dense, DeployedEncoder, Depthwise
+from eosfm_edge.network.rounding import Quantisation, Rounding
+from eosfm_edge.network.scales import METHODS, Method
 
 EXPONENTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 _LEAST = 1e-6  # of a peak, relative to the layer's largest: channels that are never used
@@ -67,7 +56,13 @@ def set_scales(
     """
     layers = encoder.layers()
     inputs = gather_inputs(encoder, batches, seed)
-    equalisers = {name: _equaliser(name, layer, inputs[name]) for name, layer in layers.items()}
+    # Channels of a depthwise convolution do not mix: each may have a scale of its own.
+    equalisers = {
+        name: _equaliser(name, layer, inputs[name])
+        if isinstance(layer, Dense)
+        else (1.0, _floored(inputs[name].peak))
+        for name, layer in layers.items()
+    }
     seen = {name: Observer() for name in layers}
     given = {name: Observer() for name, layer in layers.items() if isinstance(layer, Depthwise)}
 
@@ -89,13 +84,9 @@ def set_scales(
     return chosen
 
 
-def _equaliser(name: str, layer: Layer, inputs: Inputs) -> tuple[float, Tensor]:
-    """Return the exponent and equaliser (inputs,) of a layer."""
-    peak = inputs.peak
-    if isinstance(layer, Depthwise):
-        # Channels do not mix: each has its own scale in the end.
-        return 1.0, _floored(peak)
-    weight = layer.weight.abs().amax(1)
+def _equaliser(name: str, layer: Dense, inputs: Inputs) -> tuple[float, Tensor]:
+    """Return the exponent and equaliser (inputs,) of a matrix."""
+    peak, weight = inputs.peak, layer.weight.abs().amax(1)
     if name.endswith("downsample"):
         peak, weight = _of_patches(peak), _of_patches(weight)
     peak, weight = _floored(peak), _floored(weight)
@@ -108,7 +99,7 @@ def _equaliser(name: str, layer: Layer, inputs: Inputs) -> tuple[float, Tensor]:
         rows = inputs.rows / equaliser
         rounding = Rounding(
             equaliser,
-            Levels.over(float(rows.min()), float(rows.max())),
+            Quantisation.over(float(rows.min()), float(rows.max())),
             weight_scales(layer.weight * equaliser[:, None], "minmax"),
         )
         error = _output_error(layer, rounding, inputs)
@@ -137,7 +128,7 @@ def _set_dense(
     for candidate in METHODS if method is None else (method,):
         clip = seen.clip(candidate)
         for scales in weights:
-            rounding = Rounding(equaliser, Levels.over(clip.low, clip.high), scales)
+            rounding = Rounding(equaliser, Quantisation.over(clip.low, clip.high), scales)
             error = _output_error(layer, rounding, inputs)
             if best is None or error < best[0]:
                 best = error, rounding, candidate, clip
@@ -146,12 +137,10 @@ def _set_dense(
     return best[2:]
 
 
-def _output_error(layer: Layer, rounding: Rounding, inputs: Inputs) -> float:
+def _output_error(layer: Dense, rounding: Rounding, inputs: Inputs) -> float:
     """Return the squared error of the layer's product over the rows that were kept."""
-    equalised = layer.weight * rounding.equaliser[:, None]
-    integers = (equalised / rounding.weight_scale).round().clamp(-127, 127)
-    rows = rounding.levels.rounded(inputs.rows / rounding.equaliser, symmetric=False)
-    product = rows @ (integers * rounding.weight_scale)
+    rows = rounding.inputs.rounded(inputs.rows / rounding.equaliser, symmetric=False)
+    product = rows @ (layer.int8_weight(rounding) * rounding.weight_scale)
     return float((product - inputs.rows @ layer.weight).square().sum())
 
 
@@ -163,8 +152,8 @@ def _set_depthwise(
     clip, output = seen.clip(method or "minmax"), given.clip(method or "mse")
     layer.rounding = Rounding(
         equaliser,
-        Levels.around_zero(clip.low, clip.high),
+        Quantisation.around_zero(clip.low, clip.high),
         weight_scales(layer.weight * equaliser, "minmax"),
-        Levels.around_zero(output.low, output.high),
+        Quantisation.around_zero(output.low, output.high),
     )
     return Choice(method or "minmax", clip, 1.0, output)

@@ -10,11 +10,10 @@ from rich.table import Table
 
 from eosfm_edge.cli.options import PATH, SCENE, console, overwrite, radiometry, scene_bands
 from eosfm_edge.cli.progress import progress_bars
+from eosfm_edge.network.scales import METHODS
 
 if TYPE_CHECKING:
     from eosfm_edge.network.scales import Calibration, LevelFidelity
-
-_METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 
 
 @click.command()
@@ -31,7 +30,7 @@ _METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 )
 @click.option(
     "--method",
-    type=click.Choice(_METHODS),
+    type=click.Choice(["auto", *METHODS]),
     default="auto",
     show_default=True,
     help="What clips activations; 'auto' takes for each tensor what leaves the smallest error.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -208,6 +209,20 @@ def read_json_model(kind: type[Model], path: Path, *, what: str) -> Model:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
         raise UserError(f"{path} is not valid: {explain(error)}") from error
+
+
+def read_yaml_model(kind: type[Model], path: Path, *, what: str) -> Model:
+    """Read a YAML file into a pydantic model; as :func:`read_json_model`."""
+    try:
+        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist", expected=what) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {error}", expected=what) from error
+    except ValidationError as error:
+        raise UserError(f"{path} is not {what}: {explain(error)}") from error
 
 
 def explain(error: ValidationError) -> str:

@@ -30,6 +30,7 @@ from eosfm_edge.ensemble.state import check_shared, check_specialist
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, sha256_file
 
+_AGAIN = "import the ensemble again, or put the original file back"
 # What an ensemble's directory holds.
 CONTENTS = (SPEC_NAME, SHARED_NAME, f"{SPECIALISTS_FOLDER}/*.safetensors")
 
@@ -44,23 +45,34 @@ def load_ensemble(directory: Path) -> Ensemble:
     state: dict[str, Tensor] = {}
     for i, specialist in enumerate(spec.specialists):
         path = directory / specialist.weights
-        tensors = _read(path, specialist.weights_sha256)
+        tensors = read_tensors(path, specialist.weights_sha256, SPEC_NAME, _AGAIN)
         bands = len(specialist.bands)
         check_specialist(tensors, specialist.backbone, bands, str(path), specialist.shape)
         state |= {f"encoders.{i}.{key}": value for key, value in tensors.items()}
     path = directory / SHARED_NAME
-    shared = _read(path, spec.shared_sha256)
+    shared = read_tensors(path, spec.shared_sha256, SPEC_NAME, _AGAIN)
     check_shared(shared, spec, str(path))
     return build_from_state(spec, state | shared)
 
 
-def _read(path: Path, sha256: Sha256) -> dict[str, Tensor]:
+def read_tensors(path: Path, sha256: Sha256, beside: str, remedy: str) -> dict[str, Tensor]:
+    """Read a safetensors file that another file gives the digest of.
+
+    Args:
+        path: the file.
+        sha256: its digest.
+        beside: the name of the file that says so.
+        remedy: what to do if it is another.
+
+    Raises:
+        UserError: it is missing, cannot be read, or is another.
+    """
     try:
         if sha256_file(path) != sha256:
             raise UserError(
-                f"{path} is not the file that {SPEC_NAME} was written with",
+                f"{path} is not the file that {beside} was written with",
                 expected=f"SHA-256 {sha256}",
-                remedy="import the ensemble again, or put the original file back",
+                remedy=remedy,
             )
         return load(path.read_bytes())
     except OSError as error:

@@ -13,7 +13,7 @@ from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.deployment import Deployment, Scales, Target, deployment
 from eosfm_edge.network.deployed import NATIVE, DeployedEncoder
-from eosfm_edge.network.steps import as_rows
+from eosfm_edge.network.fidelity import compare
 
 FloatArray = NDArray[np.float32]
 # What is asked of every level where no calibration says it.
@@ -21,8 +21,8 @@ MIN_COSINE = 0.995
 
 # Times an ensemble with several sets of encoders, by their places, in turn: milliseconds of
 # libeosfm on this machine for a tile of stored values (bands, size, size).
-Timer = Callable[[Ensemble, Mapping[Precision, Mapping[int, DeployedEncoder]], FloatArray],
-                 dict[Precision, float]]  # fmt: skip
+Encoders = Mapping[int, DeployedEncoder]
+Timer = Callable[[Ensemble, Mapping[Precision, Encoders], FloatArray], dict[Precision, float]]
 
 
 def choose_precision(
@@ -69,22 +69,8 @@ def choose_precision(
     return tuple(sorted(found, key=lambda one: (not one.keeps_budget, one.milliseconds)))
 
 
-@torch.inference_mode()
 def _least_cosine(deployed: Deployment, tiles: Sequence[FloatArray]) -> float:
     """Return the smallest of the levels' mean cosines with fp32."""
-    cosines: list[list[float]] = []
-    rounded = deployed.simulated(NATIVE)
-    for tile in tiles:
-        image = torch.from_numpy(tile[np.newaxis])
-        pairs = zip(deployed.chain(image), rounded(image), strict=True)
-        cosines.append(
-            [
-                float(
-                    torch.nn.functional.cosine_similarity(
-                        as_rows(a, last=False), as_rows(b, last=False), dim=1
-                    ).mean()
-                )
-                for a, b in pairs
-            ]
-        )
-    return float(np.mean(cosines, axis=0).min())
+    images = [torch.from_numpy(tile[np.newaxis]) for tile in tiles]
+    levels = compare(deployed.chain, deployed.simulated(NATIVE), images)
+    return min(level.cosine for level in levels)

@@ -102,9 +102,8 @@ class Deployment:
 
     def simulated(self, form: Form) -> Chain:
         """Return what a backend of a form computes, as PyTorch simulates it."""
-        for encoder in self.native.values():
-            encoder.form = form
-        return Chain(with_encoders(self.chain.ensemble, self.native))
+        encoders = {owner: encoder.in_form(form) for owner, encoder in self.native.items()}
+        return Chain(with_encoders(self.chain.ensemble, encoders))
 
     def traceable(self) -> Chain:
         """Return the chain that ``model.onnx`` is traced from."""

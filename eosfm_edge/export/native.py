@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from gguf.quants import quantize
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from eosfm_edge.bundle.manifest import CHAIN_NAME, SPECIALISTS_FOLDER, Precision
 from eosfm_edge.ensemble.fusion import ZeroFilled
 from eosfm_edge.ensemble.spec import LEVELS, SpecialistSpec
 from eosfm_edge.export.chain import Chain
-from eosfm_edge.network.deployed import Block, Dense, DeployedEncoder, Downsample, Stem
+from eosfm_edge.network.deployed import Block, Dense, DeployedEncoder, Downsample, Grn, Stem
 from eosfm_edge.network.folding import Matrix
 
 FloatArray = NDArray[np.float32]
@@ -135,9 +136,14 @@ def _add_step(writer: GGUFWriter, name: str, module: Stem | Downsample | Block) 
     else:
         _add(writer, f"{name}.conv_dw.weight", _array(module.conv_dw.weight))
         _add(writer, f"{name}.conv_dw.bias", _array(module.conv_dw.bias))
-        _add(writer, f"{name}.grn.weight", _array(module.grn.weight * (not module.grn.static)))
+        _add(writer, f"{name}.grn.weight", _grn(module.grn))
         _add_layer(writer, f"{name}.fc1", module.fc1)
         _add_layer(writer, f"{name}.fc2", module.fc2)
+
+
+def _grn(grn: Grn) -> FloatArray:
+    """Return GRN's weight, which is zero where constants in fc2 stand for it."""
+    return _array(torch.zeros_like(grn.weight) if grn.static else grn.weight)
 
 
 def _add_layer(writer: GGUFWriter, name: str, layer: Dense) -> None:
@@ -147,13 +153,11 @@ def _add_layer(writer: GGUFWriter, name: str, layer: Dense) -> None:
         _add_matrix(writer, name, Matrix(_array(layer.weight), _array(layer.bias)), precision)
         return
     _add(writer, f"{name}.bias", _array(layer.bias))
-    levels, scale = rounding.levels, _array(rounding.weight_scale)
-    # The engine's integers hold the step of the inputs' levels too: only the product counts.
-    _add(writer, f"{name}.weight_scale", scale * np.float32(levels.scale))
-    scales = _array(rounding.equaliser) * np.float32(levels.scale)
-    _add(writer, f"{name}.input", np.append(scales, np.float32(levels.zero)))
-    integers = _array(layer.int8_weight(rounding)).astype(np.int8)
-    writer.add_tensor(f"{name}.weight", integers)
+    scale, zero = np.float32(rounding.inputs.scale), np.float32(rounding.inputs.zero)
+    _add(writer, f"{name}.input", np.append(_array(rounding.equaliser) * scale, zero))
+    # The format has the inputs' scales in the weights, which divides them out of their integers.
+    _add(writer, f"{name}.weight_scale", _array(rounding.weight_scale) * scale)
+    writer.add_tensor(f"{name}.weight", _array(layer.int8_weight(rounding)).astype(np.int8))
 
 
 def _add_matrix(writer: GGUFWriter, name: str, matrix: Matrix, precision: Precision) -> None:

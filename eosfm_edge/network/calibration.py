@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.spec import EnsembleSpec, SpecialistSpec
+from eosfm_edge.ensemble.store import read_tensors
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, sha256_file
-from eosfm_edge.network.deployed import DeployedEncoder, Depthwise, Layer, Levels, Rounding
+from eosfm_edge.network.deployed import DeployedEncoder, Depthwise, Layer
+from eosfm_edge.network.rounding import Quantisation, Rounding
 from eosfm_edge.network.scales import (
     CALIBRATION_NAME,
     CONTENTS,
@@ -44,19 +45,8 @@ def read_calibration(directory: Path) -> tuple[Calibration, Tensors]:
         UserError: it is missing, breaks the schema, or its tensors are not those written with it.
     """
     calibration = read_scales(directory)
-    path = directory / TENSORS_NAME
-    try:
-        if sha256_file(path) != calibration.tensors_sha256:
-            raise UserError(
-                f"{path} is not the file that {CALIBRATION_NAME} was written with",
-                expected=f"SHA-256 {calibration.tensors_sha256}",
-                remedy="calibrate again, or put the original file back",
-            )
-        return calibration, load(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file: {error}") from error
+    path, remedy = directory / TENSORS_NAME, "calibrate again, or put the original file back"
+    return calibration, read_tensors(path, calibration.tensors_sha256, CALIBRATION_NAME, remedy)
 
 
 def save_calibration(
@@ -189,14 +179,13 @@ def _set(layer: Layer, scales: LayerScales, specialist: str, tensors: Tensors) -
         if "weight" in part:
             layer.weight.copy_(part["weight"])
     layer.precision = scales.precision
-    layer.rounding = rounding_of(scales, part["equaliser"], part["weight_scale"])
+    layer.rounding = _rounding(scales, part["equaliser"], part["weight_scale"])
 
 
-def rounding_of(scales: LayerScales, equaliser: Tensor, weight_scale: Tensor) -> Rounding:
-    """Return what a layer's scales say."""
+def _rounding(scales: LayerScales, equaliser: Tensor, weight_scale: Tensor) -> Rounding:
     if scales.output is None:
-        return Rounding(equaliser, Levels.over(*scales.range), weight_scale)
-    around = Levels.around_zero
+        return Rounding(equaliser, Quantisation.over(*scales.range), weight_scale)
+    around = Quantisation.around_zero
     return Rounding(equaliser, around(*scales.range), weight_scale, around(*scales.output))
 
 

@@ -4,13 +4,13 @@ The same network is measured on when int8 is calibrated and traced when ONNX is 
 exported graph computes is what was measured. Images are (N, C, H, W) between blocks, and rows of
 channels (N, H, W, C) inside them, where fc1 and fc2 are matrix products.
 
-Rounding to int8 is what QuantizeLinear and DequantizeLinear of ONNX do: Jacob et al., Quantization
-and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018. Scales
-move across the norms before fc1 and fc2: Xiao et al., SmoothQuant, arXiv:2211.10438.
+Scales of inputs move across the norms before fc1 and fc2: Xiao et al., SmoothQuant,
+arXiv:2211.10438.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from eosfm_edge.network.folding import Matrix, fold
 from eosfm_edge.network.precision import FloatPrecision, LayerPrecision
+from eosfm_edge.network.rounding import Rounding, rounded_weight
 
 NORM_EPSILON = 1e-6
 FLOATS: dict[FloatPrecision, torch.dtype] = {
@@ -69,55 +70,6 @@ NATIVE = Form(products="bf16")
 # ONNX Runtime's on a CPU, which has no bf16.
 CPU = Form()
 TENSORRT = Form(products="fp16", convolutions="fp16", symmetric=True, depthwise=True)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """The levels of an 8-bit integer: value = (q - zero) * scale for q in 0 ... 255."""
-
-    scale: float
-    zero: int
-
-    @classmethod
-    def over(cls, low: float, high: float) -> Levels:
-        """Spread the levels over a range, widened to hold zero."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / 255, 1e-12)
-        return cls(scale, round(-low / scale))
-
-    @classmethod
-    def around_zero(cls, low: float, high: float) -> Levels:
-        """Spread the levels evenly to both sides of zero, which is the middle one."""
-        return cls(max(-low, high, 1e-10) / 127, 128)
-
-    @property
-    def shift(self) -> float:
-        """What is subtracted from values so that the middle of their levels is zero."""
-        return (128 - self.zero) * self.scale
-
-    def rounded(self, x: Tensor, *, symmetric: bool) -> Tensor:
-        """Round values, or if ``symmetric`` values from which the shift was subtracted."""
-        if symmetric:
-            return torch.fake_quantize_per_tensor_affine(x, self.scale, 0, -128, 127)
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, 255)
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """How a layer is rounded to int8.
-
-    Attributes:
-        equaliser: (inputs,), what inputs are divided by before they are rounded, and the weights
-            multiplied by. The four pixels of a downsampling patch have the same.
-        levels: of the divided inputs.
-        weight_scale: (outputs,), of the multiplied weights, -127 ... 127.
-        output: of a depthwise convolution: the levels of its outputs.
-    """
-
-    equaliser: Tensor
-    levels: Levels
-    weight_scale: Tensor
-    output: Levels | None = None
 
 
 Watch = Callable[[Tensor], None]
@@ -170,7 +122,7 @@ class Dense(Layer):
 
     def offset(self, form: Form) -> float:
         """Return what the norm before adds."""
-        return -self.rounded.levels.shift if self.rounded and form.symmetric else 0.0
+        return -self.rounded.inputs.shift if self.rounded and form.symmetric else 0.0
 
     def int8_weight(self, rounding: Rounding) -> Tensor:
         """Return the int8 weights (inputs, outputs) as float32 integers."""
@@ -184,13 +136,12 @@ class Dense(Layer):
             precision: FloatPrecision = "fp32" if self.precision == "fp32" else form.products
             return form.cast(rows, precision), form.cast(self.weight, precision), self.bias
         equalised = self.weight * rounding.equaliser[:, None]
-        limit = 127 * rounding.weight_scale
-        weight = _per_channel(equalised.clamp(-limit, limit), rounding.weight_scale, 1)
+        weight = rounded_weight(equalised, rounding.weight_scale)
         bias: Tensor = self.bias
         if form.symmetric:
             integers = self.int8_weight(rounding).sum(0)
-            bias = bias + rounding.levels.shift * rounding.weight_scale * integers
-        return rounding.levels.rounded(rows, symmetric=form.symmetric), weight, bias
+            bias = bias + rounding.inputs.shift * rounding.weight_scale * integers
+        return rounding.inputs.rounded(rows, symmetric=form.symmetric), weight, bias
 
     def forward(self, rows: Tensor, form: Form) -> Tensor:
         """Multiply fp32 rows that the norm before has divided and shifted."""
@@ -218,13 +169,12 @@ class Depthwise(Layer):
                 self.watch_output(y.permute(0, 2, 3, 1))
             return y
         # Padding must be a level: there is no shift here, and the levels lie around zero.
-        divided = rounding.levels.rounded(x / rounding.equaliser[:, None, None], symmetric=True)
+        divided = rounding.inputs.rounded(x / rounding.equaliser[:, None, None], symmetric=True)
         equalised = self.weight * rounding.equaliser
-        limit = 127 * rounding.weight_scale
-        kernel = _per_channel(equalised.clamp(-limit, limit), rounding.weight_scale, 1)
-        assert rounding.output is not None
+        kernel = rounded_weight(equalised, rounding.weight_scale)
+        assert rounding.outputs is not None
         y = self._convolve(divided, kernel, self.bias)
-        return rounding.output.rounded(y, symmetric=True)
+        return rounding.outputs.rounded(y, symmetric=True)
 
     @staticmethod
     def _convolve(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
@@ -383,6 +333,12 @@ class DeployedEncoder(nn.Module):
                 levels.append(x)
         return levels
 
+    def in_form(self, form: Form) -> DeployedEncoder:
+        """Return the same encoder, layers and all, as it is computed in a form."""
+        other = copy.copy(self)
+        other.form = form
+        return other
+
     def steps(self) -> Iterator[Step]:
         """Give the modules in order; each takes what the one before gives."""
         for s, stage in enumerate(self.stages):
@@ -436,8 +392,3 @@ def patches(rows: Tensor) -> Tensor:
         rows = rows[:, : h // 2 * 2, : w // 2 * 2]
     split = rows.reshape(-1, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5)
     return split.reshape(-1, h // 2, w // 2, 4 * c)
-
-
-def _per_channel(weight: Tensor, scale: Tensor, axis: int) -> Tensor:
-    zero = torch.zeros(len(scale), dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, axis, -128, 127)

@@ -1,7 +1,8 @@
-"""How close two ensembles are on tiles that neither choice nor repair has seen."""
+"""How close the levels of two networks are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,44 +13,51 @@ from torch.nn import functional
 from eosfm_edge.network.steps import as_rows
 
 
-@dataclass(frozen=True)
-class LevelFidelity:
-    """One level against the original.
+@dataclass
+class Closeness:
+    """One level against the original's, added up over batches."""
 
-    Attributes:
-        cosine: mean over cells of the cosine between the channel vectors.
-        sqnr_db: energy of the original over that of the difference, in decibels; infinite where
-            there is none.
-    """
+    _cosines: float = 0.0
+    _cells: int = 0
+    _signal: float = 0.0
+    _noise: float = 0.0
 
-    cosine: float
-    sqnr_db: float
+    def add(self, original: Tensor, other: Tensor) -> None:
+        """Compare rows of cells (cells, C) with others of the same cells."""
+        a, b = original.double(), other.double()
+        self._cosines += float(functional.cosine_similarity(a, b, dim=1).sum())
+        self._cells += len(a)
+        self._signal += float(a.square().sum())
+        self._noise += float((a - b).square().sum())
+
+    @property
+    def cosine(self) -> float:
+        """The mean over cells of the cosine between the channel vectors."""
+        return self._cosines / self._cells
+
+    @property
+    def sqnr_db(self) -> float:
+        """Energy of the original over that of the difference; infinite where there is none."""
+        if self._noise == 0:
+            return math.inf
+        if self._signal == 0 or not math.isfinite(self._noise):
+            return -math.inf
+        return 10 * math.log10(self._signal / self._noise)
 
 
 @torch.inference_mode()
-def compare(original: nn.Module, other: nn.Module, images: Sequence[Tensor]) -> list[LevelFidelity]:
+def compare(original: nn.Module, other: nn.Module, images: Sequence[Tensor]) -> list[Closeness]:
     """Compare levels, level by level.
 
     Args:
-        original: from (N, bands, H, W) to four levels (N, C, h, w).
+        original: from (N, bands, H, W) to levels (N, C, h, w).
         other: the same, with as many channels.
-        images: batches (N, bands, H, W), in physical units.
+        images: batches (N, bands, H, W).
     """
-    sums: list[list[float]] = []
+    found: list[Closeness] = []
     for image in images:
-        for level, (a, b) in enumerate(zip(original(image), other(image), strict=True)):
-            if level == len(sums):
-                sums.append([0.0] * 4)
-            mine = sums[level]
-            rows, others = as_rows(a, last=False).double(), as_rows(b, last=False).double()
-            mine[0] += float(functional.cosine_similarity(rows, others, dim=1).sum())
-            mine[1] += rows.shape[0]
-            mine[2] += float(rows.square().sum())
-            mine[3] += float((rows - others).square().sum())
-    return [
-        LevelFidelity(
-            cosine / cells,
-            float("inf") if noise == 0 else 10 * float(torch.tensor(signal / noise).log10()),
-        )
-        for cosine, cells, signal, noise in sums
-    ]
+        pairs = list(zip(original(image), other(image), strict=True))
+        found = found or [Closeness() for _ in pairs]
+        for level, (a, b) in zip(found, pairs, strict=True):
+            level.add(as_rows(a, last=False), as_rows(b, last=False))
+    return found

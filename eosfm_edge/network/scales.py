@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, PlainSerializer, WithJsonSchema
 
@@ -22,6 +22,9 @@ PLOT_NAME = "sensitivity.png"
 CONTENTS = (CALIBRATION_NAME, TENSORS_NAME, TABLE_NAME, PLOT_NAME)
 
 Grn = Literal["exact", "static"]
+# What clips activations; see eosfm_edge.calibration.observers.
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -59,7 +62,7 @@ class LayerScales(Strict):
 
     name: str
     precision: LayerPrecision
-    method: str
+    method: Method
     range: Range
     equalisation: float
     output: Range | None = None

@@ -19,6 +19,7 @@ from eosfm_edge.ensemble.model import Ensemble, build_from_state
 from eosfm_edge.ensemble.spec import PruningRecord, Shape, SpecialistSpec
 from eosfm_edge.ensemble.specialist import build_encoder, shape_of
 from eosfm_edge.errors import UserError
+from eosfm_edge.network.tiles import Tiles, inputs_of
 from eosfm_edge.pruning.encoder import carry_out, kept_widths, pruned_shape
 from eosfm_edge.pruning.features import feature_moments
 from eosfm_edge.pruning.narrow import narrowed_state, refit_shared, require_narrowable
@@ -26,7 +27,6 @@ from eosfm_edge.pruning.plan import CREATED_WITH, Plan, SpecialistPlan, plan_tex
 from eosfm_edge.pruning.recipe import Recipe
 from eosfm_edge.pruning.repair import Kept
 from eosfm_edge.pruning.specialists import without_specialists
-from eosfm_edge.pruning.tiles import Tiles, inputs_of
 
 Progress = Callable[[str, int, int], None]
 

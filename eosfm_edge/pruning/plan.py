@@ -12,10 +12,11 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 import eosfm_edge
-from eosfm_edge.ensemble.spec import Name, Sha256, Strict
+from eosfm_edge.ensemble.spec import Name, Sha256, Strict, read_yaml_model
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import cannot_write
-from eosfm_edge.pruning.recipe import Recipe, parse_yaml
+from eosfm_edge.pruning.recipe import Recipe
+from eosfm_edge.text import runs_of_numbers
 
 CREATED_WITH = f"eosfm-edge {eosfm_edge.__version__}"
 
@@ -38,22 +39,11 @@ def _parse_channels(value: Any) -> Any:
     return tuple(channels)
 
 
-def format_channels(channels: Sequence[int]) -> str:
-    """Return sorted channel numbers as ``0-3 7 12-20``."""
-    runs: list[list[int]] = []
-    for channel in channels:
-        if runs and runs[-1][-1] == channel - 1:
-            runs[-1].append(channel)
-        else:
-            runs.append([channel])
-    return " ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-
-
 Channels = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...],
     BeforeValidator(_parse_channels),
     AfterValidator(lambda channels: tuple(sorted(set(channels)))),
-    PlainSerializer(format_channels, return_type=str),
+    PlainSerializer(runs_of_numbers, return_type=str),
 ]
 
 
@@ -114,8 +104,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         UserError: it is not there, or not a plan; names the field.
     """
-    plan: Plan = parse_yaml(Plan, path, what="a pruning plan")
-    return plan
+    return read_yaml_model(Plan, path, what="a pruning plan")
 
 
 def plan_text(plan: Plan) -> str:

@@ -21,7 +21,8 @@ from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import CONTENTS, load_ensemble, save_ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import require_replaceable
-from eosfm_edge.network.fidelity import LevelFidelity, compare
+from eosfm_edge.network.fidelity import Closeness, compare
+from eosfm_edge.network.tiles import Tiles, load_tiles
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.budget import Budget, Tried, search
 from eosfm_edge.pruning.encoder import kept_widths
@@ -31,7 +32,6 @@ from eosfm_edge.pruning.plan import Plan, read_plan, require_plan_fits, write_pl
 from eosfm_edge.pruning.planner import Planner, Progress, WholeSpecialists
 from eosfm_edge.pruning.recipe import Recipe
 from eosfm_edge.pruning.specialists import without_specialists
-from eosfm_edge.pruning.tiles import Tiles, load_tiles
 from eosfm_edge.resume import resumable
 from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.scene import Radiometry
@@ -97,7 +97,7 @@ class PruneReport:
     tried: Sequence[Tried] = ()
     before: Cost | None = None
     after: Cost | None = None
-    fidelity: Sequence[LevelFidelity] | None = None
+    fidelity: Sequence[Closeness] | None = None
     footprints: Sequence[Footprint] = ()
 
 
@@ -289,7 +289,7 @@ def _judge(
     )
 
 
-def _fidelity(ensemble: Ensemble, pruned: Ensemble, tiles: Tiles) -> Sequence[LevelFidelity] | None:
+def _fidelity(ensemble: Ensemble, pruned: Ensemble, tiles: Tiles) -> Sequence[Closeness] | None:
     images = [tile[None] for tile in tiles.held_out]
     before, after = ensemble(images[0][:, :, :32, :32]), pruned(images[0][:, :, :32, :32])
     if any(a.shape != b.shape for a, b in zip(before, after, strict=True)):

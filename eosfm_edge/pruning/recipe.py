@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from eosfm_edge.ensemble.spec import Strict, explain
+from eosfm_edge.ensemble.spec import Strict, read_yaml_model
 from eosfm_edge.errors import UserError
 
 Scope = Literal["hidden", "width"]
@@ -68,24 +67,7 @@ def load_recipe(name: str) -> Recipe:
             raise UserError(
                 f"there is no recipe {name!r}", expected=f"{', '.join(shipped())}, or a .yaml file"
             )
-    recipe: Recipe = parse_yaml(Recipe, path, what="a recipe")
-    return recipe
-
-
-def parse_yaml(kind: Any, path: Path, *, what: str) -> Any:
-    """Read a YAML file into a pydantic model, naming file and field in every complaint."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist", expected=what) from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}", expected=what) from error
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path} is not {what}: {explain(error)}") from error
+    return read_yaml_model(Recipe, path, what="a recipe")
 
 
 def _folder() -> Path:

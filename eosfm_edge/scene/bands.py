@@ -153,7 +153,7 @@ def _open_file(path: SceneName) -> list[SceneBand]:
 
 def _open_folder(folder: Path) -> list[SceneBand]:
     by_name: dict[str, SceneBand] = {}
-    for path, name in _band_files(folder):
+    for path, name in band_files(folder):
         band = SceneBand(_open(path), 1, Band(name=name))
         if band.dataset.count != 1:
             raise UserError(
@@ -176,7 +176,7 @@ def _open_folder(folder: Path) -> list[SceneBand]:
     return list(by_name.values())
 
 
-def _band_files(folder: Path) -> list[tuple[Path, str]]:
+def band_files(folder: Path) -> list[tuple[Path, str]]:
     """Return the files whose names say a band, with it; a Sentinel-2 L2A product's folders too."""
     places = [folder, *sorted(folder.glob("R[126]0m"))]
     found = []

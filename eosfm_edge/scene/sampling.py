@@ -1,8 +1,6 @@
-"""Real tiles out of a scene, for checks and for calibration."""
+"""A few real tiles out of a scene, to check what was exported."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,46 +43,3 @@ def sample_tiles(scene: Scene, size: int, count: int) -> list[FloatImage]:
         )
     candidates.sort(key=lambda candidate: candidate[:2], reverse=True)
     return [image for _, _, image in candidates[:count]]
-
-
-@dataclass(frozen=True)
-class GridTile:
-    """A tile of a grid over a scene: stored values (bands, size, size), and where it begins."""
-
-    left: int
-    top: int
-    image: FloatImage
-
-
-def grid_tiles(scene: Scene, size: int, count: int, seed: int) -> list[GridTile]:
-    """Return up to ``count`` tiles that do not overlap, at random, wholly valid ones.
-
-    The grid begins at a random place, so that another seed gives other tiles.
-
-    Args:
-        scene: where from.
-        size: pixels of a tile's side.
-        count: how many tiles; fewer where the scene has not so many.
-        seed: of the choice.
-
-    Raises:
-        UserError: the scene is smaller than a tile.
-    """
-    scene.require_room_for(size)
-    random = np.random.default_rng(seed)
-    first_left = int(random.integers(scene.width % size + 1))
-    first_top = int(random.integers(scene.height % size + 1))
-    places = [
-        (left, top)
-        for top in range(first_top, scene.height - size + 1, size)
-        for left in range(first_left, scene.width - size + 1, size)
-    ]
-    tiles: list[GridTile] = []
-    for index in random.permutation(len(places)):
-        if len(tiles) == count:
-            break
-        left, top = places[index]
-        image, valid = scene.read(left, top, size, size)
-        if valid.all():
-            tiles.append(GridTile(left, top, image))
-    return tiles

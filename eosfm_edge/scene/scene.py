@@ -113,7 +113,7 @@ class Scene:
             raise UserError(
                 f"{self.path} is {self.width} x {self.height} pixels, smaller than a tile",
                 expected=f"at least {tile} x {tile}",
-                remedy="take a larger scene, or export with a smaller --tile",
+                remedy="take a larger scene, or a smaller --tile",
             )
 
     def read(self, left: int, top: int, width: int, height: int) -> tuple[FloatImage, Mask]:

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from eosfm_edge.ensemble.bands import Band, parse_bands
-from eosfm_edge.ensemble.spec import RelativePath, Sha256, Strict, explain
+from eosfm_edge.ensemble.spec import RelativePath, Sha256, Strict, read_yaml_model
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import sha256_file
-from eosfm_edge.scene.bands import SceneName, _band_files
+from eosfm_edge.scene.bands import SceneName, band_files
 from eosfm_edge.scene.scene import Radiometry
 
 CHIPS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
@@ -127,7 +126,7 @@ def _source(name: SceneName, names: Sequence[Band] | None, radiometry: Radiometr
         manifest = read_manifest(name)
         parts = tuple(_listed(name, file, names, radiometry) for file in manifest.files)
         return Source(f"{manifest.name} ({name}, {manifest.licence})", parts)
-    if isinstance(name, Path) and name.is_dir() and not _band_files(name):
+    if isinstance(name, Path) and name.is_dir() and not band_files(name):
         chips = [Part(path, names, radiometry) for path in _chips(name)]
         return Source(f"{name} ({len(chips)} chips)", tuple(chips), chips=True)
     return Source(str(name), (Part(name, names, radiometry),))
@@ -151,18 +150,7 @@ def read_manifest(path: Path) -> CalibrationManifest:
     Raises:
         UserError: there is none, or it is not valid; names the field.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist", expected=_MANIFEST) from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}", expected=_MANIFEST) from error
-    try:
-        return CalibrationManifest.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path} is not {_MANIFEST}: {explain(error)}") from error
+    return read_yaml_model(CalibrationManifest, path, what=_MANIFEST)
 
 
 def _listed(
@@ -201,7 +189,7 @@ def _digests(manifest: Path, path: Path, file: ManifestFile) -> Iterator[tuple[P
     for name, digest in file.sha256.items():
         _require((path / name).is_file(), path / name, "is no file", manifest)
         yield path / name, digest
-    for place, _ in _band_files(path):
+    for place, _ in band_files(path):
         if place.relative_to(path).as_posix() not in file.sha256:
             raise UserError(
                 f"{place} is in a folder that {manifest} lists, but is not listed there",

@@ -19,6 +19,7 @@ from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.radiometry import Reflectances, require_plausible
 from eosfm_edge.scene.scene import FloatImage, Radiometry, Scene, open_scene
 from eosfm_edge.scene.sources import Part, Source, find_sources
+from eosfm_edge.text import runs_of_numbers
 
 _HELD_OUT_SHARE = 8  # one tile in so many judges
 _LEAST_TILES = 2
@@ -103,11 +104,12 @@ def load_tiles(
     digest = hashlib.sha256()
     for i in used:
         digest.update(stored[i].tobytes())
+    numbers = runs_of_numbers(sorted(map(int, judges)))
     return Tiles(
         [stored[i] for i in used],
         [stored[i] for i in judges],
         digest.hexdigest(),
-        f"{', '.join(found)}; held out: {_runs(sorted(map(int, judges)))} of {len(stored)}",
+        f"{', '.join(found)}; held out: {numbers} of {len(stored)}",
     )
 
 
@@ -268,14 +270,3 @@ def _split(values: NDArray[np.float64]) -> tuple[float, int]:
     gains[values[1:] == values[:-1]] = 0
     place = int(gains.argmax())
     return float(gains[place]), place + 1
-
-
-def _runs(numbers: Sequence[int]) -> str:
-    """Return sorted numbers as ``0-3 7 12-20``."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return " ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

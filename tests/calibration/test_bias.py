@@ -10,14 +10,13 @@ import torch
 from specimens import encoder_of, tiles_of
 from torch import Tensor
 
+from eosfm_edge.calibration import encoder as encoder_module
 from eosfm_edge.calibration.bias import correct_biases
+from eosfm_edge.calibration.encoder import Recipe, calibrate_encoder
+from eosfm_edge.calibration.mixed import Budget
 from eosfm_edge.calibration.ranges import set_scales
-from eosfm_edge.network.deployed import (
-    NATIVE,
-    Dense,
-    DeployedEncoder,
-    Levels,
-)
+from eosfm_edge.network.deployed import NATIVE, Dense, DeployedEncoder
+from eosfm_edge.network.rounding import Quantisation
 
 TILES = tiles_of(8)
 BATCHES = [torch.stack(TILES[:5]), torch.stack(TILES[5:])]
@@ -31,8 +30,8 @@ def coarse(seed: int) -> tuple[DeployedEncoder, DeployedEncoder]:
         layer = rounded.layers()[name]
         assert layer.rounding is not None
         if isinstance(layer, Dense):
-            levels = Levels.over(COARSER * choice.clip.low, COARSER * choice.clip.high)
-            layer.rounding = replace(layer.rounding, levels=levels)
+            inputs = Quantisation.over(COARSER * choice.clip.low, COARSER * choice.clip.high)
+            layer.rounding = replace(layer.rounding, inputs=inputs)
             layer.precision = "int8"
     rounded.form = NATIVE
     return exact, rounded
@@ -118,3 +117,26 @@ def test_every_cell_of_every_batch_counts_alike() -> None:
         corrected.append(torch.cat([layer.bias for layer in rounded.layers().values()]))
     assert torch.allclose(corrected[0], corrected[1], atol=1e-3)
     assert torch.allclose(corrected[0], corrected[2], atol=1e-3)
+
+
+def test_a_correction_that_would_miss_a_budget_kept_without_it_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = Recipe("minmax", budget=Budget(0.99))
+    corrected: list[bool] = []
+
+    def spoil(exact: DeployedEncoder, encoder: DeployedEncoder, batches: object) -> None:
+        corrected.append(True)
+        for layer in encoder.layers().values():
+            layer.bias += 10
+
+    monkeypatch.setattr(encoder_module, "correct_biases", lambda *arguments: None)
+    as_it_was = calibrate_encoder(encoder_of(0), TILES, TILES[:2], recipe)
+    monkeypatch.setattr(encoder_module, "correct_biases", spoil)
+    found = calibrate_encoder(encoder_of(0), TILES, TILES[:2], recipe)
+    assert corrected and not recipe.budget.failing(found.native)
+    assert found.native == as_it_was.native
+    for mine, other in zip(
+        found.encoder.layers().values(), as_it_was.encoder.layers().values(), strict=True
+    ):
+        assert torch.equal(mine.bias, other.bias)

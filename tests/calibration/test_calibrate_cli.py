@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import leftovers
+from command import exit_code, inside, leftovers
 
 from eosfm_edge.calibration import calibrate
-from eosfm_edge.cli.main import cli, main
 from eosfm_edge.errors import ExitCode
 from eosfm_edge.network.calibration import read_calibration
 from eosfm_edge.network.scales import CONTENTS, PLOT_NAME
 
 pytestmark = pytest.mark.usefixtures("wide")
 QUICK = ("--method", "minmax", "--tile", 32, "--tiles", 8)
-
-
-def inside(*arguments: object) -> None:
-    """Run the command in this process, its errors as they are."""
-    cli.main([str(argument) for argument in arguments], standalone_mode=False)
-
-
-def exit_code(*arguments: object) -> int:
-    """Return what the command would end this process with."""
-    handler, show = signal.getsignal(signal.SIGTERM), warnings.showwarning
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(sys, "argv", ["eosfm-edge", *map(str, arguments)])
-        try:
-            main()
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-            warnings.showwarning = show
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from eosfm_edge.calibration.judge import Judge, decibels
+from eosfm_edge.calibration.judge import Judge
 from eosfm_edge.calibration.mixed import Budget
 
 SHAPES = ((12, 16, 16), (20, 8, 8), (24, 4, 4), (16, 2, 2))
@@ -124,9 +124,3 @@ def test_budgets_name_the_levels_that_fail() -> None:
     assert 0 not in Budget(least, levels[0].drop).failing(levels)
     assert 0 in Budget(math.nextafter(least, 2)).failing(levels)
     assert Budget(-1.0, None).failing(levels) == []
-
-
-def test_decibels_of_nothing() -> None:
-    assert decibels(1.0, 0.0) is None and decibels(0.0, 1.0) is None
-    assert decibels(100.0, 1.0) == pytest.approx(20)
-    assert decibels(1.0, math.inf) == decibels(1.0, math.nan) == -math.inf

@@ -14,7 +14,7 @@ from eosfm_edge.calibration.judge import Judge, Levels
 from eosfm_edge.calibration.mixed import Budget, fit_depthwise, fit_matrices
 from eosfm_edge.calibration.ranges import set_scales
 from eosfm_edge.calibration.sensitivity import Sensitivity, sensitivities
-from eosfm_edge.network.deployed import CPU, NATIVE, TENSORRT, DeployedEncoder, Depthwise
+from eosfm_edge.network.deployed import NATIVE, TENSORRT, DeployedEncoder, Depthwise
 from eosfm_edge.network.scales import LevelFidelity
 
 TILES = tiles_of(6)
@@ -204,20 +204,3 @@ def test_where_nothing_helps_no_depthwise_convolution_is_int8() -> None:
     matrices, depthwise = split(precisions(impossible.encoder))
     assert set(matrices) == {"int8"} and set(depthwise) == {"half"}
     assert IMPOSSIBLE.failing(levels) and impossible.encoder.form is NATIVE
-
-
-@pytest.mark.parametrize("form", [NATIVE, CPU])
-def test_the_form_is_restored_even_when_judging_fails(
-    form: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = case(Budget(0.9))
-    broken.encoder.form = form  # type: ignore[assignment]
-
-    def fail(self: Judge, found: object) -> None:
-        assert broken.encoder.form is TENSORRT
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Witness, "compare", fail)
-    with pytest.raises(KeyboardInterrupt):
-        broken.depthwise()
-    assert broken.encoder.form is form

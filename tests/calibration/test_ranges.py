@@ -13,9 +13,10 @@ from torch import Tensor
 
 from eosfm_edge.calibration import activations, ranges
 from eosfm_edge.calibration.activations import gather_inputs, watching
-from eosfm_edge.calibration.observers import METHODS, Method
 from eosfm_edge.calibration.ranges import Choice, set_scales
-from eosfm_edge.network.deployed import Dense, DeployedEncoder, Depthwise, Form, Levels
+from eosfm_edge.network.deployed import Dense, DeployedEncoder, Depthwise, Form
+from eosfm_edge.network.rounding import Quantisation
+from eosfm_edge.network.scales import METHODS, Method
 
 TILES = tiles_of(8)
 WAVES = [torch.from_numpy(image_of(3, 64, 64, seed)) for seed in range(4)]
@@ -114,8 +115,8 @@ def test_depthwise_inputs_are_divided_by_their_peaks() -> None:
             bounds = chosen[name].clip
             assert max(-bounds.low, bounds.high) == pytest.approx(1, rel=1e-6)
             output = chosen[name].output
-            assert output is not None and layer.rounding.output is not None
-            assert layer.rounding.output.scale == max(-output.low, output.high) / 127
+            assert output is not None and layer.rounding.outputs is not None
+            assert layer.rounding.outputs.scale == max(-output.low, output.high) / 127
 
 
 # Methods
@@ -168,9 +169,9 @@ def test_a_method_that_is_asked_for_is_taken_everywhere(method: Method) -> None:
     assert {one.method for one in chosen.values()} == {method}
     for name, layer in rounded.layers().items():
         clip = chosen[name].clip
-        spread = Levels.around_zero if isinstance(layer, Depthwise) else Levels.over
+        spread = Quantisation.around_zero if isinstance(layer, Depthwise) else Quantisation.over
         assert layer.rounding is not None
-        assert layer.rounding.levels == spread(clip.low, clip.high)
+        assert layer.rounding.inputs == spread(clip.low, clip.high)
 
 
 # What must not matter

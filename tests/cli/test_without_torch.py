@@ -60,6 +60,7 @@ NEEDS_TORCH = (
             "bias",
             "calibrate",
             "encoder",
+            "fused",
             "judge",
             "mixed",
             "observers",
@@ -79,7 +80,9 @@ NEEDS_TORCH = (
             "folding",
             "moments",
             "regression",
+            "rounding",
             "steps",
+            "tiles",
         )
     }
     | {
@@ -100,7 +103,6 @@ NEEDS_TORCH = (
             "sensitivity",
             "specialists",
             "taylor",
-            "tiles",
             "useless",
         )
     }

@@ -19,8 +19,9 @@ from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.errors import UserError
 from eosfm_edge.export import native
-from eosfm_edge.network.deployed import DeployedEncoder, Levels, Rounding
+from eosfm_edge.network.deployed import DeployedEncoder
 from eosfm_edge.network.folding import Block, Matrix, Network, fold
+from eosfm_edge.network.rounding import Quantisation, Rounding
 from eosfm_edge.runtime.binding import EosfmError, Model
 
 BAD_BUNDLE = 3
@@ -144,7 +145,7 @@ def write_with(folder: Path, ensemble: Ensemble, scales: Scales) -> Path:
             if name in scales:
                 one = scales[name]
                 inputs, outputs = map(torch.from_numpy, (one.input_scales, one.weight_scale))
-                layer.rounding = Rounding(inputs, Levels(1.0, one.zero), outputs)
+                layer.rounding = Rounding(inputs, Quantisation(1.0, one.zero), outputs)
 
     return write(folder, ensemble, 64, "int8", change)
 

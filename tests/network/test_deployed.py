@@ -30,9 +30,9 @@ from eosfm_edge.network.deployed import (
     Depthwise,
     Downsample,
     Form,
-    Levels,
 )
 from eosfm_edge.network.precision import FloatPrecision, LayerPrecision
+from eosfm_edge.network.rounding import Quantisation
 
 # Both the cells of a level and their halves are odd: 12 x 20, 6 x 10, 3 x 5 and 1 x 2.
 ODD = [tile[:, :48] for tile in tiles_of(3, 80)]
@@ -303,7 +303,7 @@ def test_static_grn_is_solved_for_and_the_exact_one_is_left(seed: int) -> None:
     assert not any(block.grn.static for block in exact.blocks().values())
 
 
-# Levels
+# Quantisation
 
 BOUNDS = st.floats(-1e4, 1e4, width=32)
 
@@ -312,7 +312,7 @@ BOUNDS = st.floats(-1e4, 1e4, width=32)
 @given(BOUNDS, BOUNDS)
 def test_levels_over_a_range_hold_zero_and_all_of_it(one: float, other: float) -> None:
     low, high = sorted((one, other))
-    levels = Levels.over(low, high)
+    levels = Quantisation.over(low, high)
     assert 0 <= levels.zero <= 255
     assert levels.rounded(torch.zeros(1), symmetric=False).item() == 0
     values = torch.linspace(low, high, 101)
@@ -327,7 +327,7 @@ def test_levels_over_a_range_hold_zero_and_all_of_it(one: float, other: float) -
 @given(BOUNDS, BOUNDS)
 def test_levels_around_zero_are_even(one: float, other: float) -> None:
     low, high = min(one, other, 0.0), max(one, other, 0.0)
-    levels = Levels.around_zero(low, high)
+    levels = Quantisation.around_zero(low, high)
     assert (levels.zero, levels.shift) == (128, 0)
     values = torch.linspace(low, high, 101)
     rounded = levels.rounded(values, symmetric=True)
@@ -340,7 +340,7 @@ def test_levels_around_zero_are_even(one: float, other: float) -> None:
 @settings(max_examples=100, deadline=None)
 @given(BOUNDS, BOUNDS)
 def test_shifted_levels_are_the_same_levels(one: float, other: float) -> None:
-    levels = Levels.over(*sorted((one, other)))
+    levels = Quantisation.over(*sorted((one, other)))
     values = ((torch.arange(256) - levels.zero).double() * levels.scale).float()
     unsigned = levels.rounded(values, symmetric=False)
     signed = levels.rounded(values - levels.shift, symmetric=True) + levels.shift

@@ -17,9 +17,9 @@ from eosfm_edge.ensemble.spec import InputBand, Shape
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import save_ensemble
 from eosfm_edge.network.steps import hidden_width, steps
+from eosfm_edge.network.tiles import Tiles
 from eosfm_edge.pruning.plan import GroupPlan
 from eosfm_edge.pruning.prune import Footprint
-from eosfm_edge.pruning.tiles import Tiles
 
 MOTE = register("mote", (1, 1, 2, 1), (16, 32, 48, 32))
 SCALE = 1e-3

@@ -20,7 +20,6 @@ from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.plan import (
     GroupPlan,
     Plan,
-    format_channels,
     plan_text,
     read_plan,
     require_plan_fits,
@@ -28,6 +27,7 @@ from eosfm_edge.pruning.plan import (
 )
 from eosfm_edge.pruning.planner import Planner
 from eosfm_edge.pruning.recipe import Recipe
+from eosfm_edge.text import runs_of_numbers
 
 TILES = imagery_of(8, 1)
 Edit = Callable[[dict[str, Any]], object]
@@ -70,7 +70,7 @@ def test_channels_are_read_as_they_are_written(channels: set[int]) -> None:
 
 @given(st.sets(st.integers(0, 30)))
 def test_channels_in_a_row_are_written_as_a_range(channels: set[int]) -> None:
-    text = format_channels(sorted(channels))
+    text = runs_of_numbers(sorted(channels))
     assert len(text.split()) == len({c for c in channels if c - 1 not in channels})
 
 

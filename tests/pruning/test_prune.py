@@ -463,17 +463,6 @@ class Sized:
         self.megabytes = megabytes
 
 
-def test_a_folder_that_is_not_ours_is_not_touched(
-    specks: Path, imagery: Path, tmp_path: Path
-) -> None:
-    work = tmp_path / "out.work"
-    work.mkdir()
-    (work / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="eosfm-edge did not make it"):
-        prune(specks, imagery, tmp_path / "out", ratio=0.3)
-    assert (work / "thesis.tex").read_text() == "years of work"
-
-
 def test_an_output_that_is_there_is_replaced_only_when_asked(
     specks: Path, imagery: Path, tmp_path: Path
 ) -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from command import leftovers, start
+from command import exit_code, inside, leftovers, start
 from specimens import ensemble_of, write_ensemble
 from support import scene_pixels, write_scene
 
-from eosfm_edge.cli.main import cli, main
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.files import sha256_file
@@ -33,11 +30,6 @@ import specimens, torch
 torch.set_num_threads(1)
 """
 QUICK = ("--tile", 64, "--tiles", 12, "--criterion", "activation", "--ranking", "uniform")
-
-
-def inside(*arguments: object) -> None:
-    """Run the command in this process, its errors as they are."""
-    cli.main([str(argument) for argument in arguments], standalone_mode=False)
 
 
 def weights(folder: Path) -> dict[str, str]:
@@ -74,19 +66,6 @@ def test_what_is_pruned_is_exported_verified_and_run(
     inside("inspect", out / "half", "--json")
     shown = json.loads(capsys.readouterr().out)
     assert shown["specialists"][0]["pruning"][0]["criterion"] == "reconstruction"
-
-
-def exit_code(*arguments: object) -> int:
-    """Return what the command would end this process with."""
-    handler, show = signal.getsignal(signal.SIGTERM), warnings.showwarning
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(sys, "argv", ["eosfm-edge", *map(str, arguments)])
-        try:
-            main()
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-            warnings.showwarning = show
-    return int(stop.value.code or 0)
 
 
 def test_without_data_nothing_is_written(
