@@ -16,6 +16,7 @@ from eosfm_edge.bundle.manifest import Manifest
 from eosfm_edge.ensemble.spec import EnsembleSpec
 from eosfm_edge.network.scales import Calibration
 from eosfm_edge.scene.sources import CalibrationManifest
+from eosfm_edge.targets.profile import Profile
 
 # By the folder that they are kept in.
 MODELS: dict[str, dict[str, type[BaseModel]]] = {
@@ -23,6 +24,7 @@ MODELS: dict[str, dict[str, type[BaseModel]]] = {
         "ensemble.schema.json": EnsembleSpec,
         "manifest.schema.json": Manifest,
     },
+    "targets": {"profile.schema.json": Profile},
     "calibration": {
         "calibration.schema.json": Calibration,
         "manifest.schema.json": CalibrationManifest,

@@ -1,0 +1,1 @@
+"""Targets: profiles of the devices that bundles are made for."""

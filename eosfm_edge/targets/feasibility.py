@@ -1,0 +1,98 @@
+"""What cannot work on a device is said before any work, with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eosfm_edge.errors import UserError
+from eosfm_edge.targets.profile import DevicePrecision, Profile
+
+# The first GPUs with units for a precision, by NVIDIA's CUDA C++ Programming Guide, "Compute
+# Capabilities". int8 products that give fp32, as ours do, are compiled by TensorRT-RTX from Ampere
+# on: it refuses them for SM 7.5.
+_FIRST: dict[DevicePrecision, tuple[str, str]] = {
+    "bf16": ("8.0", "has no bf16 units"),
+    "fp8": ("8.9", "has no fp8 units"),
+}
+_FIRST_OF_RTX: dict[DevicePrecision, tuple[str, str]] = {
+    **_FIRST,
+    "int8": ("8.0", "has int8 units that TensorRT-RTX gives no fp32 results of"),
+}
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a chain needs of memory at the least, in bytes.
+
+    Attributes:
+        weights: of all specialists, as they are stored.
+        tile: the image, all levels, and the largest hidden tensor: they are there at one time.
+        batch: tiles at once.
+    """
+
+    weights: int
+    tile: int
+    batch: int
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return self.weights + self.batch * self.tile
+
+
+def require_precision(profile: Profile, precision: DevicePrecision) -> None:
+    """Complain of a precision that the device lacks, or that is not exported.
+
+    Raises:
+        UserError: so.
+    """
+    exported = [p for p in profile.precisions if p != "fp8"]
+    if precision not in profile.precisions:
+        where = profile.name
+        if profile.gpu:
+            where += f" (SM {', '.join(profile.gpu.compute_capabilities)})"
+        raise UserError(f"{where} has no {precision}", expected=" or ".join(exported))
+    if precision not in exported:
+        raise UserError(
+            f"{profile.name} has {precision}, but eosfm-edge does not export it",
+            expected=" or ".join(exported),
+        )
+
+
+def require_memory(profile: Profile, need: Need) -> None:
+    """Complain of tiles and batches that cannot fit.
+
+    Raises:
+        UserError: so; what fits may still be less than what is allowed here.
+    """
+    if profile.memory_mb is None or need.bytes <= profile.memory_mb << 20:
+        return
+    room = max((profile.memory_mb << 20) - need.weights, 0) // need.tile
+    raise UserError(
+        f"{need.batch} tiles at once need at least {need.bytes >> 20:,} MB, and {profile.name} has "
+        f"{profile.memory_mb:,} MB",
+        expected=f"a batch of at most {room}" if room else "smaller tiles",
+        remedy="give a smaller --batch or --tile",
+    )
+
+
+def require_capability(profile: Profile, precision: DevicePrecision, capability: str) -> None:
+    """Complain of a GPU that is none of the profile's, or too old for a precision.
+
+    Raises:
+        UserError: so.
+    """
+    require_precision(profile, precision)
+    capabilities = profile.gpu.compute_capabilities if profile.gpu else ()
+    if capability not in capabilities:
+        raise UserError(
+            f"SM {capability} is no GPU of {profile.name}", expected=", ".join(capabilities) or None
+        )
+    first = _FIRST_OF_RTX if profile.engine == "tensorrt-rtx" else _FIRST
+    if precision in first and float(capability) < float(first[precision][0]):
+        needed, reason = first[precision]
+        raise UserError(
+            f"SM {capability} {reason}",
+            expected=f"SM {needed} or later for {precision}",
+            remedy="export in fp16, or leave this GPU out with --sm",
+        )

@@ -1,0 +1,50 @@
+"""The profiles that there are: those that come with eosfm-edge, and a user's own."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+
+from eosfm_edge.ensemble.spec import read_yaml_model
+from eosfm_edge.errors import UserError
+from eosfm_edge.targets.profile import Profile
+
+# Names that stand for a device until a user says which of its kind.
+ALIASES = {"jetson": "jetson-orin-nano"}
+
+
+def target_names() -> list[str]:
+    """Return the names of the profiles that come with eosfm-edge."""
+    return sorted(path.stem for path in _folder().iterdir() if path.suffix == ".yaml")
+
+
+def find_target(name: str) -> Profile:
+    """Read a profile: a shipped one by its name or an alias, or a file by its path.
+
+    Raises:
+        UserError: there is none, or it is not a profile; names the field.
+    """
+    if Path(name).suffix in (".yaml", ".yml"):
+        return read_yaml_model(Profile, Path(name), what="a target's profile")
+    path = _folder() / f"{ALIASES.get(name, name)}.yaml"
+    if not path.exists():
+        known = [*target_names(), *ALIASES]
+        close = difflib.get_close_matches(name, known, 1)
+        raise UserError(
+            f"there is no target {name!r}",
+            expected=f"{', '.join(known)}, or a profile of your own (.yaml)",
+            remedy=f"perhaps {close[0]}" if close else None,
+        )
+    return read_yaml_model(Profile, path, what="a target's profile")
+
+
+def describe_choice(asked: str, profile: Profile) -> str | None:
+    """Return what an alias or a file came to, if another name was asked for."""
+    return None if asked == profile.name else f"{asked} is {profile.name}: {profile.summary}"
+
+
+def _folder() -> Path:
+    """Where profiles are: in the installed package, or at the root of a checkout."""
+    installed = Path(str(resources.files("eosfm_edge.targets") / "profiles"))
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "targets"
