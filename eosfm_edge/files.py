@@ -59,6 +59,25 @@ def atomic_directory(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Give a scratch file beside ``target`` that takes its place when the block succeeds.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    scratch = target.with_name(f".{target.name}.part")
+    try:
+        yield scratch
+        scratch.replace(target)
+    except OSError as error:
+        if error.errno in _WRITE_ERRORS:
+            raise cannot_write(target, error) from error
+        raise
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def require_replaceable(target: Path, contents: Sequence[str], overwrite: bool) -> None:
     """Complain of a directory that is there and may not be replaced; see `atomic_directory`."""
     if target.is_symlink() or not target.is_dir():

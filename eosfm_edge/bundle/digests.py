@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eosfm_edge.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
+from eosfm_edge.bundle.manifest import ENGINES_FOLDER, MANIFEST_NAME, FileEntry, Manifest
 from eosfm_edge.files import sha256_file
 
 
@@ -34,5 +34,7 @@ def damaged_files(directory: Path, manifest: Manifest) -> list[str]:
 
 
 def _files(directory: Path) -> list[str]:
-    paths = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
-    return sorted(path for path in paths if path != MANIFEST_NAME)
+    """Return what a manifest lists: not itself, nor the engines, which have a list of their own."""
+    paths = (p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
+    left_out = {MANIFEST_NAME, ENGINES_FOLDER}
+    return sorted(path.as_posix() for path in paths if path.parts[0] not in left_out)

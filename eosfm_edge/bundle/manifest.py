@@ -25,11 +25,16 @@ from eosfm_edge.ensemble.spec import (
     read_json_model,
 )
 from eosfm_edge.errors import UserError
+from eosfm_edge.targets.profile import Profile
 
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
 CHAIN_NAME = "chain.gguf"
+FUSION_NAME = "fusion.onnx"
 SPECIALISTS_FOLDER = "specialists"
+DEVICE_FOLDER = "device"
+# What building leaves on the device. It is no part of what was exported: see engines/store.py.
+ENGINES_FOLDER = "engines"
 BUNDLE_SUFFIX = ".eosfm"
 
 
@@ -37,12 +42,16 @@ BackendName = Literal["native", "onnxruntime"]
 # What was asked for. libeosfm has bf16 for fp16, and ONNX Runtime on a CPU has fp32 for both.
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
+# ``whole`` is one graph of the chain; ``split`` one for each specialist and one that fuses what
+# they give; ``stacked`` one in which specialists of equal shape are computed together.
+Layout = Literal["whole", "split", "stacked"]
+
 
 class Tile(Strict):
-    """The image that the model takes: ``size`` x ``size`` pixels, one at a time or in batches."""
+    """The image that the graphs take: ``size`` x ``size`` pixels, up to ``batch`` at a time."""
 
     size: int = Field(ge=32, le=1024, multiple_of=32)
-    dynamic_batch: bool = False
+    batch: int = Field(default=1, ge=1, le=64)
 
 
 class Level(Strict):
@@ -182,8 +191,12 @@ class FileEntry(Strict):
 class Manifest(Strict):
     """The content of ``manifest.json``.
 
-    ``macs`` are multiply-accumulates of one tile; ``candidates`` are what ``--precision auto``
-    chose from, the chosen one first.
+    Attributes:
+        target: what the bundle is for; ``profile`` all that is known of it.
+        candidates: what ``--precision auto`` chose from, the chosen one first.
+        macs: multiply-accumulates of one tile.
+        graphs: what computes the levels in ONNX, in order. Each gives tensors, by their names, that
+            those behind it take; the first takes ``image``, and the last give the levels.
     """
 
     format: Literal["eosfm-bundle"] = "eosfm-bundle"
@@ -191,6 +204,7 @@ class Manifest(Strict):
     name: Name
     created_with: str
     target: str
+    profile: Profile | None = None
     precision: Precision
     candidates: tuple[Candidate, ...] = ()
     calibration: CalibrationRecord | None = None
@@ -201,22 +215,25 @@ class Manifest(Strict):
     specialists: tuple[BundledSpecialist, ...] = Field(min_length=1)
     left_out: tuple[LeftOut, ...] = ()
     parity: tuple[Parity, ...] = Field(min_length=1)
+    layout: Layout = "whole"
+    graphs: tuple[RelativePath, ...] = Field(default=(MODEL_NAME,), min_length=1)
     files: dict[RelativePath, FileEntry]
 
     def parity_of(self, backend: str) -> Parity:
-        """Return the check that was made with a backend.
+        """Return the check that was made with a backend, or of the graphs that it computes.
 
         Raises:
             UserError: there was none.
         """
+        checked = "native" if backend == "native" else "onnxruntime"
         for parity in self.parity:
-            if parity.backend == backend:
+            if parity.backend == checked:
                 return parity
         raise UserError(f"the bundle was not made for the backend {backend}")
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:
-        for needed in (MODEL_NAME, CHAIN_NAME):
+        for needed in (*self.graphs, CHAIN_NAME):
             if needed not in self.files:
                 raise ValueError(f"files does not list {needed}")
         names = [level.name for level in self.levels]

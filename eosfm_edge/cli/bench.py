@@ -21,7 +21,7 @@ from eosfm_edge.cli.options import BACKENDS, PATH, console
     "backends",
     type=click.Choice(BACKENDS),
     multiple=True,
-    default=BACKENDS,
+    default=("native", "onnxruntime"),
     show_default=True,
     help="Who is timed; may be repeated. Ratios are to the last.",
 )

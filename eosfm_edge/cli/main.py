@@ -16,12 +16,14 @@ import click
 
 import eosfm_edge
 from eosfm_edge.cli.bench import bench
+from eosfm_edge.cli.build import build
 from eosfm_edge.cli.calibrate import calibrate
 from eosfm_edge.cli.export import export
 from eosfm_edge.cli.import_ import import_
 from eosfm_edge.cli.inspect import inspect
 from eosfm_edge.cli.prune import prune
 from eosfm_edge.cli.run import run
+from eosfm_edge.cli.targets import targets
 from eosfm_edge.cli.verify import verify
 from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.files import require_outside
@@ -65,8 +67,10 @@ def _sparing_inputs(verb: click.Command) -> click.Command:
     return verb
 
 
-for command in (import_, prune, calibrate, inspect, export, run, verify, bench):
+for command in (import_, prune, calibrate, inspect, export, build, run, verify, bench):
     cli.add_command(_sparing_inputs(command))
+
+cli.add_command(targets)
 
 _TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it
 
@@ -74,6 +78,7 @@ _TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it
 # What an environment may lack, and the extra that brings it.
 _EXTRAS = {
     **dict.fromkeys(("onnx", "timm", "torch", "torchvision"), "export"),
+    "elftools": "cross",
     "matplotlib": "calibrate",
     "torch_pruning": "prune",
     **dict.fromkeys(("PIL", "gguf", "onnxruntime", "rasterio"), "run"),

@@ -29,7 +29,7 @@ class _Scene(click.ParamType):  # type: ignore[type-arg]
 
 
 SCENE = _Scene()
-BACKENDS = ("native", "onnxruntime")
+BACKENDS = ("native", "onnxruntime", "onnxruntime-cuda", "tensorrt")
 
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
@@ -57,6 +57,16 @@ def radiometry(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+compute_capabilities = click.option(
+    "--sm",
+    "capabilities",
+    multiple=True,
+    metavar="8.6",
+    help="Compute capability of a GPU to build for, with TensorRT-RTX; may be repeated.  "
+    "[default: the GPU at hand, or all that the target names]",
+)
 
 
 def console() -> Console:

@@ -38,7 +38,7 @@ def progress_bars(output: Path | None) -> Iterator[Tell]:
             name = what.partition(":")[0]
             if name not in tasks:
                 tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done, description=what)
+            bar.update(tasks[name], completed=done, total=total, description=what)
 
         try:
             yield tell

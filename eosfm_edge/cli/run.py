@@ -99,5 +99,6 @@ def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
                 radiometry=Radiometry(options["scale"], options["offset"], options["nodata"]),
             ),
             progress=progress,
+            tell=bar.console.print,
         )
     console().print(table(report))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eosfm_edge.bundle.digests import damaged_files
-from eosfm_edge.bundle.manifest import CHAIN_NAME, MODEL_NAME, Manifest
+from eosfm_edge.bundle.manifest import CHAIN_NAME, Manifest
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.runtime.tensorrt import TensorRT
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 FloatArray = NDArray[np.float32]
 
-BACKENDS = ("native", "onnxruntime")
+BACKENDS = ("native", "onnxruntime", "onnxruntime-cuda", "tensorrt")
+
+Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
+CPU_PROVIDER: Provider = "CPUExecutionProvider"
 
 INPUT_NAME = "image"  # of the graph's input; its outputs have the levels' names
 
@@ -61,12 +65,15 @@ class Native:
         return [np.stack(level) for level in zip(*tiles, strict=True)]
 
 
-def onnxruntime_session(model: Path | bytes, threads: int = 0) -> InferenceSession:
-    """Open a model with ONNX Runtime on the CPU.
+def onnxruntime_session(
+    model: Path | bytes, threads: int = 0, provider: Provider = CPU_PROVIDER
+) -> InferenceSession:
+    """Open a graph with ONNX Runtime.
 
     Args:
         model: a file, or its content.
         threads: 0 takes all cores.
+        provider: what computes.
     """
     import onnxruntime
 
@@ -78,20 +85,24 @@ def onnxruntime_session(model: Path | bytes, threads: int = 0) -> InferenceSessi
     # and can leave an int8 network 2 dB. With this it takes unsigned weights there.
     options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    if provider == CPU_PROVIDER:
+        return onnxruntime.InferenceSession(model, options, providers=[provider])
+    # Ten bits of mantissa are not fp32. The CPU keeps what is of shapes.
+    providers = [(provider, {"use_tf32": "0"}), CPU_PROVIDER]
+    return onnxruntime.InferenceSession(model, options, providers=providers)
 
 
 class OnnxRuntime:
-    """ONNX Runtime on the CPU: ``model.onnx`` as it is."""
+    """ONNX Runtime on the CPU or with CUDA: the bundle's graphs as they are."""
 
-    name = "onnxruntime"
-
-    def __init__(self, bundle: Path, manifest: Manifest, threads: int = 0) -> None:
-        """Load the model; ``threads`` 0 takes all cores.
+    def __init__(
+        self, bundle: Path, manifest: Manifest, threads: int = 0, provider: Provider = CPU_PROVIDER
+    ) -> None:
+        """Load the graphs; ``threads`` 0 takes all cores.
 
         Raises:
-            UserError: ONNX Runtime is not installed or refuses the model, or the model is not
-                what the manifest says.
+            UserError: ONNX Runtime is not installed, has no such provider or refuses a graph, or
+                the graphs are not what the manifest says.
         """
         try:
             import onnxruntime
@@ -100,21 +111,50 @@ class OnnxRuntime:
                 f"the onnxruntime backend cannot be loaded: {error}",
                 remedy="pip install 'eosfm-edge[run]' (from a checkout: pip install '.[run]')",
             ) from error
-        try:
-            self._session = onnxruntime_session(bundle / MODEL_NAME, threads)
-        except Exception as error:  # ONNX Runtime raises many types of its own, of no common base
+        self.name = "onnxruntime" if provider == CPU_PROVIDER else "onnxruntime-cuda"
+        if provider not in onnxruntime.get_available_providers():
             raise UserError(
-                f"ONNX Runtime {onnxruntime.__version__} refuses {bundle / MODEL_NAME}: {error}",
-                remedy="check the bundle with eosfm-edge verify",
-            ) from error
-        tensors = (*self._session.get_inputs(), *self._session.get_outputs())
-        _require_match(manifest, {t.name: tuple(t.shape[1:]) for t in tensors}, MODEL_NAME)
-        self._outputs = [level.name for level in manifest.levels]
+                f"ONNX Runtime {onnxruntime.__version__} has no {provider} here",
+                remedy="install onnxruntime-gpu in the place of onnxruntime",
+            )
+        self._sessions = []
+        for graph in manifest.graphs:
+            try:
+                session = onnxruntime_session(bundle / graph, threads, provider)
+            except Exception as error:  # ONNX Runtime has many types of its own, of no common base
+                raise UserError(
+                    f"ONNX Runtime {onnxruntime.__version__} refuses {bundle / graph}: {error}",
+                    remedy="check the bundle with eosfm-edge verify",
+                ) from error
+            if provider not in session.get_providers():
+                raise UserError(f"ONNX Runtime cannot use {provider} here: see what it says above")
+            self._sessions.append(session)
+        _require_match(manifest, open_ends(self._sessions), ", ".join(manifest.graphs))
+        self._levels = [level.name for level in manifest.levels]
 
     def run(self, image: FloatArray) -> list[FloatArray]:
         """Return the levels, each (N, C, H/s, W/s), of stored values (N, bands, H, W)."""
-        levels: list[FloatArray] = self._session.run(self._outputs, {INPUT_NAME: image})
-        return levels
+        return run_graphs(self._sessions, image, self._levels)
+
+
+def run_graphs(
+    sessions: Sequence[InferenceSession], image: FloatArray, levels: Sequence[str]
+) -> list[FloatArray]:
+    """Run graphs in order, each on what the image and those before it give."""
+    tensors: dict[str, FloatArray] = {INPUT_NAME: image}
+    for session in sessions:
+        gives = [tensor.name for tensor in session.get_outputs()]
+        takes = {tensor.name: tensors[tensor.name] for tensor in session.get_inputs()}
+        tensors |= zip(gives, session.run(gives, takes), strict=True)
+    return [tensors[level] for level in levels]
+
+
+def open_ends(sessions: Sequence[InferenceSession]) -> dict[str, tuple[int | str | None, ...]]:
+    """Return the shapes of what graphs take and give, less what they give each other."""
+    takes = {t.name: tuple(t.shape[1:]) for s in sessions for t in s.get_inputs()}
+    gives = {t.name: tuple(t.shape[1:]) for s in sessions for t in s.get_outputs()}
+    ends = {name: shape for name, shape in takes.items() if name not in gives}
+    return ends | {name: shape for name, shape in gives.items() if name not in takes}
 
 
 def _require_match(
@@ -176,6 +216,10 @@ def open_backend(name: str, bundle: Path, manifest: Manifest, threads: int = 0) 
     """
     if name == Native.name:
         return Native(bundle, manifest, threads)
-    if name == OnnxRuntime.name:
+    if name == "onnxruntime":
         return OnnxRuntime(bundle, manifest, threads)
+    if name == "onnxruntime-cuda":
+        return OnnxRuntime(bundle, manifest, threads, "CUDAExecutionProvider")
+    if name == TensorRT.name:
+        return TensorRT(bundle, manifest)
     raise UserError(f"there is no backend {name!r}", expected=", ".join(BACKENDS))

@@ -18,9 +18,10 @@ from eosfm_edge.bundle.manifest import Manifest, read_manifest
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside
-from eosfm_edge.runtime.backends import Backend, Native, open_backend, require_intact
+from eosfm_edge.runtime.backends import Backend, Native, require_intact
 from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
+from eosfm_edge.runtime.ladder import open_first
 from eosfm_edge.runtime.quicklook import write_quicklook
 from eosfm_edge.runtime.tiles import COARSEST, TileAxis
 from eosfm_edge.scene.bands import SceneName
@@ -41,7 +42,8 @@ class RunOptions:
     """How to run.
 
     Attributes:
-        backend: who computes.
+        backend: who computes; what needs a GPU and cannot have it is replaced, see
+            :mod:`eosfm_edge.runtime.ladder`.
         threads: of the backend; 0 for all cores.
         grn: over what global response normalisation takes its norms. ``scene`` runs all tiles
             twice, and only the native backend can.
@@ -92,6 +94,7 @@ def run_scene(
     options: RunOptions | None = None,
     *,
     progress: Progress = lambda stage, done, total: None,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> RunReport:
     """Run a bundle over a scene and write its levels as cloud-optimised GeoTIFFs.
 
@@ -102,6 +105,7 @@ def run_scene(
             data), each on the pixel grid of its stride.
         options: how to run.
         progress: called with the stage, and how many of its steps are done.
+        tell: called with a sentence for every backend that cannot be used, before the next.
 
     Raises:
         CheckFailedError: a file of the bundle is missing, altered or surplus, or the model gives
@@ -134,7 +138,7 @@ def run_scene(
         )
         _require_space(manifest, columns, rows, folder, output)
         require_intact(bundle, manifest)
-        backend = open_backend(options.backend, bundle, manifest, options.threads)
+        backend = open_first(options.backend, bundle, manifest, options.threads, tell)
         rasters = [
             stack.enter_context(
                 LevelRaster(

@@ -1,0 +1,59 @@
+"""TensorRT as a backend: the engines that ``eosfm-edge build`` left in the bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eosfm_edge.bundle.manifest import Manifest
+from eosfm_edge.engines.cuda import cuda_runtime, find_gpu
+from eosfm_edge.engines.library import Library, load_library
+from eosfm_edge.engines.runner import EngineChain
+from eosfm_edge.engines.store import Wanted, find_engine, read_engine, read_index
+from eosfm_edge.errors import UserError
+
+FloatArray = NDArray[np.float32]
+
+
+class TensorRT:
+    """TensorRT or TensorRT-RTX, whichever built the engines."""
+
+    name = "tensorrt"
+
+    def __init__(self, bundle: Path, manifest: Manifest) -> None:
+        """Deserialise the engines of the bundle's graphs, if they were built for what is here.
+
+        Raises:
+            CheckFailedError: an engine's bytes are not those that were built.
+            UserError: there is no GPU, no TensorRT, or no engine whose whole key matches.
+        """
+        library = _library(bundle)
+        gpu = find_gpu()
+        wanted = Wanted(library.name, library.version, gpu.compute_capability)
+        entries = [find_engine(bundle, manifest, graph, wanted) for graph in manifest.graphs]
+        self._chain = EngineChain(
+            library,
+            cuda_runtime(),
+            [read_engine(bundle, entry) for entry in entries],
+            [level.name for level in manifest.levels],
+        )
+
+    def run(self, image: FloatArray) -> list[FloatArray]:
+        """Return the levels, each (N, C, H/s, W/s), of stored values (N, bands, H, W)."""
+        return self._chain.run(image)
+
+
+def _library(bundle: Path) -> Library:
+    """Load the TensorRT that built the bundle's engines last.
+
+    Raises:
+        UserError: nothing was built, or that TensorRT is not installed.
+    """
+    engines = read_index(bundle).engines
+    if not engines:
+        raise UserError(
+            f"{bundle} has no engines", remedy=f"build them here with eosfm-edge build {bundle}"
+        )
+    return load_library(engines[-1].key.library)
