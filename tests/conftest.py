@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from specimens import ensemble_of, write_ensemble, write_imagery
 from support import S2_INPUT, scene_pixels, write_pth, write_scene
 
 from eosfm_edge.ensemble.bands import S2_L1C
@@ -37,3 +38,16 @@ def bundle(ensemble: Path, scene: Path, tmp_path_factory: pytest.TempPathFactory
     with pytest.warns(UserWarning, match="encoder_3 is skipped"):
         export_bundle(ensemble, scene, path, ExportOptions(tile=96))
     return path
+
+
+@pytest.fixture(scope="session")
+def imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 3-band scene of 54 tiles of 64 pixels."""
+    return write_imagery(tmp_path_factory.mktemp("imagery") / "scene.tif")
+
+
+@pytest.fixture(scope="session")
+def motes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ensemble directory: two tiny specialists, fused by a 1x1 convolution."""
+    folder = tmp_path_factory.mktemp("ensembles") / "motes"
+    return write_ensemble(folder, ensemble_of(backbone="mote"))

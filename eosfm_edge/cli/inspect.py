@@ -72,10 +72,11 @@ def _show_ensemble(spec: EnsembleSpec) -> None:
 
 
 def _show_bundle(manifest: Manifest) -> None:
-    batch = "any number" if manifest.tile.dynamic_batch else "one"
+    batch = f"up to {manifest.tile.batch}" if manifest.tile.batch > 1 else "one"
     facts = _facts()
     facts.add_row("bundle", f"{manifest.name}, by {manifest.created_with}")
-    facts.add_row("target", f"{manifest.target}, {manifest.precision}")
+    graphs = "one graph" if len(manifest.graphs) == 1 else f"{len(manifest.graphs)} graphs"
+    facts.add_row("target", f"{manifest.target}, {manifest.precision}, {manifest.layout}: {graphs}")
     _add_input(facts, manifest.input)
     facts.add_row("tile", f"{manifest.tile.size} x {manifest.tile.size} pixels, {batch} at a time")
     if manifest.macs is not None:

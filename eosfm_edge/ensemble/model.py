@@ -112,7 +112,10 @@ class Ensemble(nn.Module):
 
     def set_features(self, image: Tensor, owner: int, bands: tuple[int, ...]) -> list[Tensor]:
         """Run one specialist on some of the image's bands; normalised and projected levels."""
-        features: list[Tensor] = self.encoders[owner](image[:, list(bands)])
+        return self.settled(self.encoders[owner](image[:, list(bands)]), owner)
+
+    def settled(self, features: Sequence[Tensor], owner: int) -> list[Tensor]:
+        """Normalise and project what an encoder gives, level by level."""
         features = [self.feature_normalizers[owner][i](f) for i, f in enumerate(features)]  # type: ignore[index]
         if self.feature_projections:
             features = [self.feature_projections[owner][i](f) for i, f in enumerate(features)]  # type: ignore[index]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -52,12 +54,27 @@ class Chain(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return four levels (N, C, H/s, W/s) of stored values (N, bands, H, W), fp32."""
-        physical = image * self.scale + self.offset
         per_level: list[list[Tensor]] = [[] for _ in LEVELS]
-        for owner in dict.fromkeys(owner for owner, _ in self.runs):
-            factor = self.factors[owner]
-            for level, sets in enumerate(self._sets(physical, owner)):
-                per_level[level] += sets if factor == 1.0 else [one * factor for one in sets]
+        for owner in self.owners:
+            for level, sets in enumerate(self.features(image, owner)):
+                per_level[level] += sets
+        return self.fuse(per_level)
+
+    @property
+    def owners(self) -> list[int]:
+        """The specialists that are run, by their places, in order."""
+        return list(dict.fromkeys(owner for owner, _ in self.runs))
+
+    def features(self, image: Tensor, owner: int) -> list[list[Tensor]]:
+        """Return what a specialist gives the fusion of stored values: by level, a set a run."""
+        factor = self.factors[owner]
+        levels = self._sets(image * self.scale + self.offset, owner)
+        if factor == 1.0:
+            return levels
+        return [[one * factor for one in sets] for sets in levels]
+
+    def fuse(self, per_level: Sequence[list[Tensor]]) -> tuple[Tensor, ...]:
+        """Return the levels of what all specialists give, by level."""
         return tuple(fuse(sets) for fuse, sets in zip(self.fusions, per_level, strict=True))
 
     def _sets(self, physical: Tensor, owner: int) -> list[list[Tensor]]:

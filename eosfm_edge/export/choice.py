@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from eosfm_edge.bundle.manifest import Candidate, Precision
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.deployment import Deployment, Scales, Target, deployment
+from eosfm_edge.export.deployment import Deployment, Scales, deployment
 from eosfm_edge.network.deployed import NATIVE, DeployedEncoder
 from eosfm_edge.network.fidelity import compare
+from eosfm_edge.targets.profile import Profile
 
 FloatArray = NDArray[np.float32]
 # What is asked of every level where no calibration says it.
@@ -27,16 +28,16 @@ Timer = Callable[[Ensemble, Mapping[Precision, Encoders], FloatArray], dict[Prec
 
 def choose_precision(
     ensemble: Ensemble,
-    target: Target,
+    profile: Profile,
     scales: Scales | None,
     tiles: Sequence[FloatArray],
     timer: Timer,
 ) -> tuple[Candidate, ...]:
-    """Measure the precisions of a target; returns them with the chosen one first.
+    """Measure the precisions of this machine; returns them with the chosen one first.
 
     Args:
         ensemble: it is not changed.
-        target: the device profile; only this machine's can be timed.
+        profile: the target's; only this machine can be timed.
         scales: with which int8 is tried too.
         tiles: stored values, each (bands, H, W), on which fidelity is measured.
         timer: times them.
@@ -44,16 +45,16 @@ def choose_precision(
     Raises:
         UserError: the target is not this machine.
     """
-    if target != "cpu":
+    if profile.name != "cpu":
         raise UserError(
-            f"--precision auto measures on this machine, which is no {target}",
+            f"--precision auto measures on this machine, and the target is {profile.name}",
             expected="the target cpu",
             remedy="say the precision, or export on the device",
         )
     precisions: list[Precision] = ["fp32", "bf16"]
     if scales:
         precisions.append("int8")
-    deployed = {p: deployment(ensemble, target, p, scales) for p in precisions}
+    deployed = {p: deployment(ensemble, profile.engine, p, scales) for p in precisions}
     times = timer(ensemble, {p: one.native for p, one in deployed.items()}, tiles[0])
     asked = scales.calibration.min_cosine if scales else MIN_COSINE
     found = [

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
-from eosfm_edge.bundle.manifest import CalibrationRecord, Precision
+from torch import nn
+
+from eosfm_edge.bundle.manifest import CalibrationRecord, Layout, Precision
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.chain import Chain
+from eosfm_edge.export.stacked import StackedChain
 from eosfm_edge.network.calibration import (
     deploy,
     read_calibration,
@@ -20,20 +22,21 @@ from eosfm_edge.network.calibration import (
 )
 from eosfm_edge.network.deployed import CPU, TENSORRT, DeployedEncoder, Form
 from eosfm_edge.network.scales import Calibration
+from eosfm_edge.targets.profile import Engine
 
-Target = Literal["cpu", "tensorrt"]
-TARGETS: tuple[Target, ...] = get_args(Target)
-
-# How model.onnx is computed. ONNX Runtime has neither bf16 nor fp16 products on a CPU.
-_ONNX_FORMS: dict[tuple[Target, Precision], Form] = {
-    ("cpu", "fp32"): CPU,
-    ("cpu", "bf16"): CPU,
-    ("cpu", "int8"): CPU,
-    ("tensorrt", "fp32"): Form(),
-    ("tensorrt", "fp16"): Form(products="fp16", convolutions="fp16"),
+# How the ONNX graphs are computed. ONNX Runtime has neither bf16 nor fp16 products on a CPU.
+_CPU_FORMS: dict[Precision, Form] = {"fp32": CPU, "bf16": CPU, "int8": CPU}
+_TENSORRT_FORMS: dict[Precision, Form] = {
+    "fp32": Form(),
+    "fp16": Form(products="fp16", convolutions="fp16"),
     # ONNX has no convolutions in bf16 before opset 22, which TensorRT 8 and 10 do not parse.
-    ("tensorrt", "bf16"): Form(products="bf16"),
-    ("tensorrt", "int8"): TENSORRT,
+    "bf16": Form(products="bf16"),
+    "int8": TENSORRT,
+}
+_FORMS: dict[Engine, dict[Precision, Form]] = {
+    "onnxruntime": _CPU_FORMS,
+    "tensorrt": _TENSORRT_FORMS,
+    "tensorrt-rtx": _TENSORRT_FORMS,
 }
 
 
@@ -84,7 +87,7 @@ class Deployment:
     Attributes:
         chain: what is exported, in fp32.
         native: for libeosfm, encoders by their places.
-        form: how ``model.onnx`` is computed.
+        form: how the ONNX graphs are computed.
     """
 
     chain: Chain
@@ -93,43 +96,44 @@ class Deployment:
 
     @property
     def rounds(self) -> bool:
-        """Whether ``model.onnx`` is rounded: fp32 is not."""
+        """Whether the ONNX graphs are rounded: fp32 is not."""
         return any(
             layer.precision == "int8" or (layer.precision == "half" and self.form != CPU)
             for encoder in self.native.values()
             for layer in encoder.layers().values()
         )
 
-    def simulated(self, form: Form) -> Chain:
+    def simulated(self, form: Form, layout: Layout = "whole") -> nn.Module:
         """Return what a backend of a form computes, as PyTorch simulates it."""
         encoders = {owner: encoder.in_form(form) for owner, encoder in self.native.items()}
-        return Chain(with_encoders(self.chain.ensemble, encoders))
+        chain = Chain(with_encoders(self.chain.ensemble, encoders))
+        return StackedChain(chain) if layout == "stacked" else chain
 
-    def traceable(self) -> Chain:
-        """Return the chain that ``model.onnx`` is traced from."""
-        return self.simulated(replace(self.form, emulated=False)) if self.rounds else self.chain
+    def traceable(self, layout: Layout) -> nn.Module:
+        """Return the chain that the ONNX graphs are traced from."""
+        if self.rounds or layout == "stacked":
+            return self.simulated(replace(self.form, emulated=False), layout)
+        return self.chain
 
 
 def deployment(
-    ensemble: Ensemble, target: Target, precision: Precision, scales: Scales | None
+    ensemble: Ensemble, engine: Engine, precision: Precision, scales: Scales | None
 ) -> Deployment:
-    """Prepare an ensemble for a target in a precision.
+    """Prepare an ensemble for an engine in a precision.
 
     Args:
         ensemble: it is not changed.
-        target: the device profile.
+        engine: that runs the ONNX graphs.
         precision: that of every layer; int8 is what the calibration says.
         scales: for int8, which other precisions do not look at.
 
     Raises:
-        UserError: the target has no such precision, or int8 is asked for without a calibration.
+        UserError: the engine has no such precision, or int8 is asked for without a calibration.
     """
-    form = _ONNX_FORMS.get((target, precision))
-    if form is None:
-        raise UserError(
-            f"the target {target} has no {precision}",
-            expected=" or ".join(p for t, p in _ONNX_FORMS if t == target),
-        )
+    forms = _FORMS[engine]
+    if precision not in forms:
+        raise UserError(f"{engine} has no {precision}", expected=" or ".join(forms))
+    form = forms[precision]
     if precision == "int8":
         if scales is None:
             raise UserError(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import nn
 
 import eosfm_edge
 from eosfm_edge.bundle.digests import file_entries
@@ -19,17 +20,24 @@ from eosfm_edge.bundle.known_answer import KnownAnswer
 from eosfm_edge.bundle.manifest import (
     BUNDLE_SUFFIX,
     CHAIN_NAME,
+    DEVICE_FOLDER,
+    ENGINES_FOLDER,
+    FUSION_NAME,
     MANIFEST_NAME,
     MODEL_NAME,
     SPECIALISTS_FOLDER,
     BundledSpecialist,
     Candidate,
+    Layout,
     LeftOut,
     Level,
     Manifest,
     Precision,
     Tile,
 )
+from eosfm_edge.device.cross import require_tools
+from eosfm_edge.device.package import write_device_package
+from eosfm_edge.engines.build import Progress, build_engines
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble, physical_units
@@ -38,19 +46,38 @@ from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.choice import Timer, choose_precision
-from eosfm_edge.export.deployment import Scales, Target, deployment, load_scales
+from eosfm_edge.export.deployment import Scales, deployment, load_scales
+from eosfm_edge.export.graphs import write_graphs
+from eosfm_edge.export.memory import least_need
 from eosfm_edge.export.native import write_chain, write_specialists
-from eosfm_edge.export.onnx import level_names, write_onnx
+from eosfm_edge.export.onnx import level_names
 from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_onnx
 from eosfm_edge.files import atomic_directory
-from eosfm_edge.network.deployed import NATIVE, Form
+from eosfm_edge.network.deployed import NATIVE
 from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import Radiometry, open_scene
+from eosfm_edge.targets.feasibility import require_memory, require_precision
+from eosfm_edge.targets.profile import DevicePrecision, Profile
+from eosfm_edge.targets.registry import find_target
 
 FloatArray = NDArray[np.float32]
 
 PARITY_TILES = 4
+# The files of a bundle: what may be overwritten is nothing else.
+CONTENTS = (
+    MANIFEST_NAME,
+    MODEL_NAME,
+    FUSION_NAME,
+    CHAIN_NAME,
+    f"{SPECIALISTS_FOLDER}/*.gguf",
+    f"{SPECIALISTS_FOLDER}/*.onnx",
+    f"{DEVICE_FOLDER}/*",
+    f"{DEVICE_FOLDER}/lib/*",
+    f"{DEVICE_FOLDER}/include/*",
+    f"{DEVICE_FOLDER}/examples/*",
+    f"{ENGINES_FOLDER}/*",
+)
 
 
 @dataclass(frozen=True)
@@ -58,30 +85,38 @@ class ExportOptions:
     """How to export.
 
     Attributes:
-        target: the device profile.
+        target: the device's profile; None is this machine's.
         precision: of the matrices; ``auto`` takes the fastest that keeps the budget.
         calibration: for int8, what eosfm-edge calibrate wrote.
         timer: for ``auto``, what times precisions.
-        tile: pixels of a tile's side, a multiple of 32.
-        dynamic_batch: let the model take several tiles at once.
+        tile: pixels of a tile's side, a multiple of 32; None is the profile's.
+        batch: tiles that the ONNX graphs take at once, at most; None is the profile's.
+        layout: of the ONNX graphs.
+        compute_capabilities: of the GPUs to build TensorRT-RTX engines for; see ``build_engines``.
         names: what the bands of the scene are, if its files do not say so.
         radiometry: scale, offset and nodata of the scene, if its files do not say so.
         overwrite: replace a bundle that is there.
     """
 
-    target: Target = "cpu"
-    precision: Precision | Literal["auto"] = "fp32"
+    target: Profile | None = None
+    precision: DevicePrecision | Literal["auto"] = "fp32"
     calibration: Path | None = None
     timer: Timer | None = None
-    tile: int = 224
-    dynamic_batch: bool = False
+    tile: int | None = None
+    batch: int | None = None
+    layout: Layout = "whole"
+    compute_capabilities: Sequence[str] = ()
     names: Sequence[Band] | None = None
     radiometry: Radiometry | None = None
     overwrite: bool = False
 
 
 def export_bundle(
-    ensemble_directory: Path, scene: SceneName, bundle: Path, options: ExportOptions | None = None
+    ensemble_directory: Path,
+    scene: SceneName,
+    bundle: Path,
+    options: ExportOptions | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Manifest:
     """Export an ensemble as a bundle.
 
@@ -91,6 +126,7 @@ def export_bundle(
             PyTorch ensemble, and one of them as the bundle's known answer.
         bundle: the directory to write; its name must end in ``.eosfm``.
         options: how to export.
+        progress: called while TensorRT-RTX builds engines.
 
     Raises:
         CheckFailedError: what was written differs from PyTorch by more than 1e-4 of a level's
@@ -99,32 +135,38 @@ def export_bundle(
         UserError: the ensemble or the scene cannot be used.
     """
     options = options or ExportOptions()
+    profile = options.target or find_target("cpu")
     _require_bundle_name(bundle)
-    tile = _tile(options)
-    contents = (MANIFEST_NAME, MODEL_NAME, CHAIN_NAME, f"{SPECIALISTS_FOLDER}/*.gguf")
-    with atomic_directory(bundle, contents=contents, overwrite=options.overwrite) as scratch:
+    tile = _tile(options, profile)
+    if options.precision != "auto":
+        require_precision(profile, options.precision)
+    with atomic_directory(bundle, contents=CONTENTS, overwrite=options.overwrite) as scratch:
+        if profile.architecture == "aarch64":
+            require_tools()
         ensemble = load_ensemble(ensemble_directory)
+        require_memory(profile, least_need(ensemble, tile))
         scales = load_scales(options.calibration, ensemble) if options.calibration else None
         tiles = _real_tiles(scene, ensemble, tile.size, options)
-        precision, candidates = _precision(options, ensemble, scales, tiles)
-        deployed = deployment(ensemble, options.target, precision, scales)
+        precision, candidates = _precision(options, profile, ensemble, scales, tiles)
+        deployed = deployment(ensemble, profile.engine, precision, scales)
         chain = deployed.chain
         exact = [_reference(ensemble, image) for image in tiles]
 
-        def expected(form: Form, *, rounds: bool) -> Expected:
-            if not rounds:
+        def expected(simulated: nn.Module | None) -> Expected:
+            if simulated is None:
                 return Expected(tiles, exact, None, precision)
-            simulated = deployed.simulated(form)
             return Expected(tiles, exact, [_run(simulated, image) for image in tiles], precision)
 
-        write_onnx(
-            deployed.traceable(),
+        graphs = write_graphs(
+            deployed.traceable(options.layout),
+            options.layout,
             torch.from_numpy(tiles[0][np.newaxis]),
-            scratch / MODEL_NAME,
-            dynamic_batch=tile.dynamic_batch,
-            integer_biases=options.target == "cpu",
+            scratch,
+            dynamic_batch=tile.batch > 1,
+            integer_biases=profile.engine == "onnxruntime",
         )
-        onnx = check_onnx(scratch / MODEL_NAME, expected(deployed.form, rounds=deployed.rounds))
+        rounded = deployed.simulated(deployed.form, options.layout) if deployed.rounds else None
+        onnx = check_onnx([scratch / graph for graph in graphs], expected(rounded))
         write_specialists(scratch, chain, deployed.native)
 
         def write_chain_file(tolerance: float) -> None:
@@ -132,13 +174,17 @@ def export_bundle(
             write_chain(scratch, chain, bundle.stem, tile.size, precision, answer, tolerance)
 
         write_chain_file(TOLERANCE)
-        native = check_native(scratch, expected(NATIVE, rounds=precision != "fp32"))
+        rounded = deployed.simulated(NATIVE) if precision != "fp32" else None
+        native = check_native(scratch, expected(rounded))
         write_chain_file(native.tolerance)
+        if profile.architecture == "aarch64":
+            write_device_package(scratch / DEVICE_FOLDER, profile, bundle.name)
         names = level_names(len(LEVEL_STRIDES))
         manifest = Manifest(
             name=bundle.stem,
             created_with=f"eosfm-edge {eosfm_edge.__version__}",
-            target=options.target,
+            target=profile.name,
+            profile=profile,
             precision=precision,
             candidates=candidates,
             calibration=scales.record if scales and precision == "int8" else None,
@@ -152,9 +198,13 @@ def export_bundle(
             specialists=_bundled(ensemble, chain),
             left_out=_left_out(ensemble, chain),
             parity=(native, onnx),
+            layout=options.layout,
+            graphs=graphs,
             files=file_entries(scratch),
         )
         (scratch / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
+        if profile.engine == "tensorrt-rtx":
+            build_engines(scratch, manifest, options.compute_capabilities, progress)
     return manifest
 
 
@@ -167,22 +217,30 @@ def _require_bundle_name(bundle: Path) -> None:
 
 
 def _precision(
-    options: ExportOptions, ensemble: Ensemble, scales: Scales | None, tiles: list[FloatArray]
+    options: ExportOptions,
+    profile: Profile,
+    ensemble: Ensemble,
+    scales: Scales | None,
+    tiles: list[FloatArray],
 ) -> tuple[Precision, tuple[Candidate, ...]]:
     """Return the precision to export in, and what it was chosen from."""
     if options.precision != "auto":
+        assert options.precision != "fp8", "no target exports it"
         return options.precision, ()
     assert options.timer is not None
-    found = choose_precision(ensemble, options.target, scales, tiles, options.timer)
+    found = choose_precision(ensemble, profile, scales, tiles, options.timer)
     return found[0].precision, found
 
 
-def _tile(options: ExportOptions) -> Tile:
+def _tile(options: ExportOptions, profile: Profile) -> Tile:
+    size = profile.tile if options.tile is None else options.tile
+    batch = profile.batch if options.batch is None else options.batch
     try:
-        return Tile(size=options.tile, dynamic_batch=options.dynamic_batch)
+        return Tile(size=size, batch=batch)
     except ValidationError as error:
         raise UserError(
-            f"tiles of {options.tile} pixels a side", expected="a multiple of 32 from 32 to 1024"
+            f"{batch} tiles of {size} pixels a side",
+            expected="1 to 64, of a multiple of 32 from 32 to 1024",
         ) from error
 
 
@@ -197,7 +255,7 @@ def _real_tiles(
 
 
 @torch.inference_mode()
-def _run(chain: Chain, image: FloatArray) -> list[FloatArray]:
+def _run(chain: nn.Module, image: FloatArray) -> list[FloatArray]:
     """Return the levels (1, C, h, w) that a chain makes of stored values (bands, H, W)."""
     return [level.numpy() for level in chain(torch.from_numpy(image[np.newaxis]))]
 

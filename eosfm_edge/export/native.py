@@ -31,7 +31,7 @@ FORMAT_VERSION = 2
 
 def write_specialists(bundle: Path, chain: Chain, encoders: Mapping[int, DeployedEncoder]) -> None:
     """Write the files of all specialists that are run; ``encoders`` by their places."""
-    (bundle / SPECIALISTS_FOLDER).mkdir()
+    (bundle / SPECIALISTS_FOLDER).mkdir(exist_ok=True)
     for owner in sorted({owner for owner, _ in chain.runs}):
         spec = chain.ensemble.spec.specialists[owner]
         write_specialist(bundle / specialist_file(spec.name), spec, encoders[owner])

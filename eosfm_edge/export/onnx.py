@@ -1,8 +1,9 @@
-"""The chain as one standard ONNX graph."""
+"""Modules as standard ONNX graphs."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -31,7 +32,7 @@ def write_onnx(
     dynamic_batch: bool,
     integer_biases: bool = False,
 ) -> None:
-    """Trace a chain and write it as ONNX.
+    """Trace a chain and write it as one graph.
 
     Args:
         chain: takes one image tensor, returns a tuple of levels.
@@ -42,7 +43,32 @@ def write_onnx(
     """
     with torch.inference_mode():
         names = level_names(len(chain(image)))
-    axes = {name: {0: "batch"} for name in (INPUT_NAME, *names)} if dynamic_batch else None
+    inputs = {INPUT_NAME: image}
+    write_graph(
+        chain, inputs, names, path, dynamic_batch=dynamic_batch, integer_biases=integer_biases
+    )
+
+
+def write_graph(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    dynamic_batch: bool,
+    integer_biases: bool = False,
+) -> None:
+    """Trace a module and write it as a graph; as :func:`write_onnx`.
+
+    Args:
+        module: takes the inputs in order, returns a tuple of the outputs.
+        inputs: by name, an example (1, C, H, W) of each.
+        outputs: their names.
+        path: the file.
+        dynamic_batch: leave the batch dimension open.
+        integer_biases: as there.
+    """
+    axes = {name: {0: "batch"} for name in (*inputs, *outputs)} if dynamic_batch else None
     with warnings.catch_warnings():
         # The tracing exporter, on purpose: its graphs have one Gelu and one LayerNormalization
         # where the newer exporter leaves Erf and its neighbours, which run slower.
@@ -50,13 +76,13 @@ def write_onnx(
         # Height and width are those of the tile: they may become constants.
         warnings.simplefilter("ignore", TracerWarning)
         torch.onnx.export(
-            chain,
-            (image,),
+            module,
+            tuple(inputs.values()),
             path,
             dynamo=False,
             opset_version=OPSET,
-            input_names=[INPUT_NAME],
-            output_names=names,
+            input_names=list(inputs),
+            output_names=list(outputs),
             dynamic_axes=axes,
             do_constant_folding=True,
         )

@@ -52,8 +52,8 @@ class Expected:
     precision: Precision
 
 
-def check_onnx(model: Path, expected: Expected) -> Parity:
-    """Check ``model.onnx`` with ONNX Runtime; what is in bf16, which it does not have, widened.
+def check_onnx(graphs: Sequence[Path], expected: Expected) -> Parity:
+    """Check a bundle's graphs with ONNX Runtime; what is in bf16, which it does not have, widened.
 
     Raises:
         CheckFailedError: a level differs by more than ``TOLERANCE`` where nothing is rounded, or
@@ -61,16 +61,16 @@ def check_onnx(model: Path, expected: Expected) -> Parity:
     """
     import onnxruntime
 
-    from eosfm_edge.runtime.backends import onnxruntime_session
+    from eosfm_edge.runtime.backends import onnxruntime_session, run_graphs
 
-    session = onnxruntime_session(widened(model))
-    name = session.get_inputs()[0].name
-
-    def run(tile: FloatArray) -> Sequence[FloatArray]:
-        levels: list[FloatArray] = session.run(None, {name: tile[np.newaxis]})
-        return levels
-
-    return _check(run, expected, "onnxruntime", onnxruntime.__version__)
+    sessions = [onnxruntime_session(widened(graph)) for graph in graphs]
+    names = level_names(len(LEVEL_STRIDES))
+    return _check(
+        lambda tile: run_graphs(sessions, tile[np.newaxis], names),
+        expected,
+        "onnxruntime",
+        onnxruntime.__version__,
+    )
 
 
 def check_native(bundle: Path, expected: Expected) -> Parity:

@@ -137,11 +137,16 @@ class Dense(Layer):
             return form.cast(rows, precision), form.cast(self.weight, precision), self.bias
         equalised = self.weight * rounding.equaliser[:, None]
         weight = rounded_weight(equalised, rounding.weight_scale)
-        bias: Tensor = self.bias
-        if form.symmetric:
-            integers = self.int8_weight(rounding).sum(0)
-            bias = bias + rounding.inputs.shift * rounding.weight_scale * integers
-        return rounding.inputs.rounded(rows, symmetric=form.symmetric), weight, bias
+        rounded = rounding.inputs.rounded(rows, symmetric=form.symmetric)
+        return rounded, weight, self.shifted_bias(form)
+
+    def shifted_bias(self, form: Form) -> Tensor:
+        """Return the bias, and what the norm before has subtracted for the product (outputs,)."""
+        rounding = self.rounded
+        if rounding is None or not form.symmetric:
+            return self.bias
+        integers = self.int8_weight(rounding).sum(0)
+        return self.bias + rounding.inputs.shift * rounding.weight_scale * integers
 
     def forward(self, rows: Tensor, form: Form) -> Tensor:
         """Multiply fp32 rows that the norm before has divided and shifted."""
@@ -272,7 +277,7 @@ class Stem(nn.Module):
     def forward(self, x: Tensor, form: Form) -> Tensor:
         """Convolve and normalise, fp32."""
         rows = functional.conv2d(x, self.weight, self.bias, stride=4).permute(0, 2, 3, 1)
-        shape = rows.shape[-1:]
+        shape = self.bias.shape
         rows = functional.layer_norm(rows, shape, self.norm_weight, self.norm_bias, NORM_EPSILON)
         return rows.permute(0, 3, 1, 2)
 
@@ -373,7 +378,7 @@ class DeployedEncoder(nn.Module):
 
 def normed(rows: Tensor, layer: Dense, form: Form) -> Tensor:
     """Layer-normalise rows (..., C), fp32, and apply what the layer behind asks for."""
-    channels = rows.shape[-1]
+    channels = int(rows.shape[-1])  # a constant in a traced graph whose batch is open
     gain, offset = layer.gain(), layer.offset(form)
     # A patch of four pixels has the gain of one four times.
     weight = None if gain is None else gain[:channels]

@@ -50,6 +50,7 @@ NEEDS_TORCH = (
             "native",
             "onnx",
             "parity",
+            "stacked",
             "widened",
         )
     }
@@ -81,6 +82,7 @@ NEEDS_TORCH = (
             "moments",
             "regression",
             "rounding",
+            "stacked",
             "steps",
             "tiles",
         )

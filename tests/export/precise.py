@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eosfm_edge.bundle.manifest import Precision
+from eosfm_edge.bundle.manifest import Layout, Precision
 from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
 from eosfm_edge.calibration.encoder import Recipe
 from eosfm_edge.calibration.mixed import Budget
-from eosfm_edge.export.deployment import Target
 from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.targets.registry import find_target
 
 TILE = 64
 
@@ -29,13 +30,22 @@ def exported(
     folder: Path,
     ensemble: Path,
     imagery: Path,
-    target: Target,
+    target: str,
     precision: Precision,
+    layout: Layout = "whole",
+    capabilities: Sequence[str] = (),
     **recipe: Any,
 ) -> Path:
     """Export an ensemble in a precision as ``b.eosfm``."""
     scales = calibrated(folder, ensemble, imagery, **recipe) if precision == "int8" else None
     bundle = folder / "b.eosfm"
-    options = ExportOptions(target=target, precision=precision, calibration=scales, tile=TILE)
+    options = ExportOptions(
+        target=find_target(target),
+        precision=precision,
+        calibration=scales,
+        tile=TILE,
+        layout=layout,
+        compute_capabilities=capabilities,
+    )
     export_bundle(ensemble, imagery, bundle, options)
     return bundle

@@ -35,9 +35,9 @@ def model(bundle: Path) -> onnx.ModelProto:
 def dynamic(
     tiny_ensemble: Path, tiny_scene: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A bundle that the command made with ``--dynamic-batch``."""
+    """A bundle that the command made with ``--batch``."""
     path = tmp_path_factory.mktemp("dynamic") / "tiny.eosfm"
-    options = ("--scene", tiny_scene, "--tile", "64", "--dynamic-batch")
+    options = ("--scene", tiny_scene, "--tile", "64", "--batch", "4")
     code, _, err = run("export", tiny_ensemble, "-o", path, *options)
     assert code == 0, err
     return path
@@ -95,7 +95,7 @@ def test_a_static_model_takes_one_image(bundle: Path) -> None:
 
 
 def test_a_dynamic_batch_is_open_and_nothing_else(dynamic: Path) -> None:
-    assert read_manifest(dynamic).tile.dynamic_batch
+    assert read_manifest(dynamic).tile.batch == 4
     graph = onnx.load(dynamic / MODEL_NAME).graph
     assert [shape(value) for value in (*graph.input, *graph.output)] == [
         ("batch", 3, 64, 64),

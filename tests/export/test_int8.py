@@ -100,7 +100,7 @@ def test_integer_biases_are_close_to_the_real_ones(int8: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "precision", "worst"),
-    [("tensorrt", "fp16", 35), ("tensorrt", "bf16", 30), ("cpu", "bf16", 30)],
+    [("desktop-tensorrt", "fp16", 35), ("desktop-tensorrt", "bf16", 30), ("cpu", "bf16", 30)],
 )
 def test_halves_keep_their_islands_and_their_signal(
     tmp_path: Path, motes: Path, imagery: Path, target: Target, precision: Precision, worst: float
@@ -109,7 +109,7 @@ def test_halves_keep_their_islands_and_their_signal(
     manifest = read_manifest(bundle)
     for parity in manifest.parity:
         assert least(parity.levels) > worst
-    if target == "tensorrt":
+    if target == "desktop-tensorrt":
         model = onnx.shape_inference.infer_shapes(onnx.load(bundle / MODEL_NAME))
         types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
         islands = {"LayerNormalization", "ReduceSum", "Sqrt", "Erf"}
@@ -161,7 +161,7 @@ def test_a_precision_that_misses_the_budget_is_not_chosen(
     [
         (("--precision", "int8"), "int8 needs a calibration"),
         (("--precision", "fp16"), "the target cpu has no fp16"),
-        (("--precision", "auto", "--target", "tensorrt"), "measures on this machine"),
+        (("--precision", "auto", "--target", "desktop-tensorrt"), "measures on this machine"),
         (("--precision", "int8", "--calibration", "nowhere"), "does not exist"),
     ],
 )

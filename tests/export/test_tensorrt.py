@@ -46,13 +46,13 @@ def build(model: Path, capability: str) -> Any:
 def test_every_precision_is_parsed_and_built(
     tmp_path: Path, motes: Path, imagery: Path, precision: Precision
 ) -> None:
-    bundle = exported(tmp_path, motes, imagery, "tensorrt", precision)
+    bundle = exported(tmp_path, motes, imagery, "desktop-tensorrt", precision)
     for capability in (AMPERE, ADA):
         assert build(bundle / MODEL_NAME, capability).nbytes > 0
 
 
 def test_static_grn_is_parsed_and_built(tmp_path: Path, motes: Path, imagery: Path) -> None:
-    bundle = exported(tmp_path, motes, imagery, "tensorrt", "int8", grn="static")
+    bundle = exported(tmp_path, motes, imagery, "desktop-tensorrt", "int8", grn="static")
     assert build(bundle / MODEL_NAME, ADA).nbytes > 0
 
 
@@ -65,7 +65,9 @@ def test_what_onnx_runtime_wants_is_refused(tmp_path: Path, motes: Path, imagery
 
 def test_the_form_is_what_tensorrt_documents(tmp_path: Path, motes: Path, imagery: Path) -> None:
     """Symmetric int8, per channel for weights, no integer biases, between convolution and norm."""
-    graph = onnx.load(exported(tmp_path, motes, imagery, "tensorrt", "int8") / MODEL_NAME).graph
+    graph = onnx.load(
+        exported(tmp_path, motes, imagery, "desktop-tensorrt", "int8") / MODEL_NAME
+    ).graph
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     quantisers = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
