@@ -1,0 +1,129 @@
+"""Build libeosfm for 64-bit ARM on any machine.
+
+By Zig's C++ compiler, which brings a linker and the symbols of every glibc: what is linked for an
+old one runs with all later ones. https://ziglang.org/download/0.6.0/release-notes.html#glibc-Version
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from importlib import resources
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.targets.profile import Version
+
+LIBRARY_NAME = "libeosfm.so.0"
+
+
+def sources() -> Path:
+    """Where libeosfm's sources are: in the installed package, or in a checkout."""
+    installed = Path(str(resources.files("eosfm_edge.device") / "source"))
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "runtime"
+
+
+def require_tools() -> None:
+    """Complain if libeosfm cannot be cross-built here.
+
+    Raises:
+        UserError: a tool is missing.
+    """
+    _tools()
+
+
+def build_library(destination: Path, glibc: Version) -> None:
+    """Build ``libeosfm.so.0`` for aarch64, stripped; the same sources give the same bytes.
+
+    Args:
+        destination: the file.
+        glibc: the oldest that it must run with: ``2.31``.
+
+    Raises:
+        CheckFailedError: what was built wants a later glibc, or another library.
+        UserError: a tool is missing, or the build fails.
+    """
+    tools = _tools()
+    with tempfile.TemporaryDirectory() as folder:
+        source, build = sources(), Path(folder)
+        # What a library remembers of where it was built would differ from machine to machine.
+        nowhere = f"-ffile-prefix-map={source}=eosfm -ffile-prefix-map={build}=build"
+        _run(
+            tools.cmake, "-S", source, "-B", build, "-G", "Ninja",
+            f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
+            f"-DCMAKE_TOOLCHAIN_FILE={source / 'cmake' / 'zig-aarch64.cmake'}",
+            f"-DEOSFM_ZIG={tools.zig}",
+            f"-DEOSFM_GLIBC={glibc}",
+            f"-DCMAKE_CXX_FLAGS={nowhere}",
+            "-DCMAKE_SHARED_LINKER_FLAGS=-s",
+        )  # fmt: skip
+        _run(tools.cmake, "--build", build, "--target", "eosfm_shared")
+        built = build / LIBRARY_NAME
+        require_runs_with(built, glibc)
+        shutil.copyfile(built, destination)
+
+
+def require_runs_with(library: Path, glibc: Version) -> None:
+    """Check that a library wants nothing but a libc that is no later than ``glibc``.
+
+    Raises:
+        CheckFailedError: it does.
+    """
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.gnuversions import GNUVerNeedSection
+
+    with library.open("rb") as file:
+        elf = ELFFile(file)
+        dynamic: Any = elf.get_section_by_name(".dynamic")
+        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
+        wanted = [
+            version.name
+            for section in elf.iter_sections()
+            if isinstance(section, GNUVerNeedSection)
+            for _, versions in section.iter_versions()
+            for version in versions
+        ]
+    others = [n for n in needed if not n.startswith(("libc.", "libm.", "libpthread.", "ld-linux"))]
+    later = [name for name in wanted if _numbers(name) > _numbers(glibc)]
+    if others or later:
+        raise CheckFailedError(
+            f"libeosfm was built, but wants {', '.join([*others, *later])}",
+            expected=f"nothing but glibc {glibc}",
+            remedy="report this: it is a bug in eosfm-edge",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.removeprefix("GLIBC_").split("."))
+
+
+def _tools() -> SimpleNamespace:
+    """Find the tools that the extra ``cross`` installs."""
+    found = importlib.util.find_spec("ziglang")
+    zig = Path(str(found.origin)).parent / "zig" if found else None
+    scripts = f"{sysconfig.get_path('scripts')}:{Path(sys.executable).parent}"
+    cmake, ninja = (
+        shutil.which(name, path=scripts) or shutil.which(name) for name in ("cmake", "ninja")
+    )
+    elf = importlib.util.find_spec("elftools")
+    names = {"ziglang": zig, "cmake": cmake, "ninja": ninja, "pyelftools": elf}
+    missing = [name for name, path in names.items() if path is None]
+    if missing:
+        raise UserError(
+            f"libeosfm cannot be built for the target: there is no {' and no '.join(missing)}",
+            remedy="pip install 'eosfm-edge[cross]' (from a checkout: pip install '.[cross]')",
+        )
+    return SimpleNamespace(zig=zig, cmake=cmake, ninja=ninja)
+
+
+def _run(*command: object) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        complaint = "\n    ".join((done.stdout + done.stderr).strip().splitlines()[-10:])
+        raise UserError(f"libeosfm could not be built for the target:\n    {complaint}")

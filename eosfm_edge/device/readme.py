@@ -1,0 +1,131 @@
+"""The page that says how a bundle is put on a device: exact commands, for each of its systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from eosfm_edge.device.service import UNIT_NAME
+from eosfm_edge.targets.profile import Profile, System
+
+_OLDEST_PYTHON = (3, 10)
+_OLDEST_TENSORRT = (8, 6)
+
+
+def readme(profile: Profile, bundle: str, glibc: str, library_sha256: str) -> str:
+    """Return the page, in Markdown.
+
+    Args:
+        profile: the device's.
+        bundle: its name: ``six.eosfm``.
+        glibc: that the library is linked for.
+        library_sha256: of the library.
+    """
+    sections = [
+        _head(profile, bundle),
+        *_systems(profile, bundle),
+        _c(bundle, glibc, library_sha256),
+        _power(profile, bundle),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _head(profile: Profile, bundle: str) -> str:
+    return f"""\
+# {bundle} on {profile.summary}
+
+What has been tried: {profile.experience}.
+
+Copy the whole folder to the device, with this one in it:
+
+    rsync -a {bundle} DEVICE:/opt/eosfm/
+
+The commands below are for the device, in /opt/eosfm. `{UNIT_NAME}` is an example of a service.
+"""
+
+
+def _systems(profile: Profile, bundle: str) -> Iterator[str]:
+    """Give a section for each set of commands, named after the systems that it is for."""
+    names: dict[str, list[str]] = {}
+    for system in profile.systems:
+        name = system.name + (f" (TensorRT {system.tensorrt})" if system.tensorrt else "")
+        names.setdefault(_commands(profile, system, bundle), []).append(name)
+    for commands, systems in names.items():
+        yield f"## {', '.join(systems)}\n\n{commands}"
+
+
+def _commands(profile: Profile, system: System, bundle: str) -> str:
+    if system.python and _numbers(system.python) < _OLDEST_PYTHON:
+        return (
+            f"Its Python {system.python} is older than eosfm-edge runs on (3.10): use the library "
+            "from C, as below, whose `verify` checks the known answer.\n"
+        )
+    return _python(profile, system, bundle)
+
+
+def _python(profile: Profile, system: System, bundle: str) -> str:
+    uses_tensorrt = profile.engine == "tensorrt" and _numbers(system.tensorrt) >= _OLDEST_TENSORRT
+    if not uses_tensorrt:
+        return f"""\
+    python3 -m venv venv
+    venv/bin/pip install 'eosfm-edge[run]'
+    venv/bin/eosfm-edge verify {bundle}
+    venv/bin/eosfm-edge bench {bundle} --backend native
+    venv/bin/eosfm-edge run {bundle} SCENE -o features
+"""
+    cuda = (system.cuda or "").split(".")[0]
+    return f"""\
+TensorRT comes with the system; the environment must see its Python module.
+
+    sudo apt install nvidia-jetpack python3-venv
+    python3 -m venv --system-site-packages venv
+    venv/bin/pip install 'eosfm-edge[run]' 'cuda-bindings=={cuda}.*'
+    venv/bin/eosfm-edge targets detect
+    venv/bin/eosfm-edge verify {bundle}
+    venv/bin/eosfm-edge build {bundle}
+    venv/bin/eosfm-edge verify {bundle} --backend tensorrt
+    venv/bin/eosfm-edge bench {bundle} --backend tensorrt --backend native
+    venv/bin/eosfm-edge run {bundle} SCENE -o features --backend tensorrt
+
+`build` takes minutes and at most {profile.workspace_mb} MB of workspace. Engines stay in the
+bundle; after an update of the system it builds them again. If TensorRT, the GPU or the known answer
+fails, `run` says so and computes on the CPU.
+"""
+
+
+def _c(bundle: str, glibc: str, library_sha256: str) -> str:
+    return f"""\
+## From C
+
+`lib/libeosfm.so.0` is linked for glibc {glibc} and needs nothing else; `ldd --version` shows what
+the device has. Its SHA-256 is
+
+    {library_sha256}
+
+Is it what was exported, and does this device compute the known answer?
+
+    cd {bundle}/device
+    sha256sum lib/libeosfm.so.0
+    gcc -std=c99 -Iinclude examples/verify.c lib/libeosfm.so.0 -Wl,-rpath,$PWD/lib -o verify
+    ./verify ..
+
+`examples/run_tile.c` runs an image, and `include/eosfm.h` is the manual.
+"""
+
+
+def _power(profile: Profile, bundle: str) -> str:
+    if not profile.power_modes:
+        return ""
+    modes = ", ".join(f"{mode.name} ({mode.watts:g} W)" for mode in profile.power_modes)
+    return f"""\
+## Power
+
+The modes are {modes}. `nvpmodel` sets one; before measuring, fix the clocks:
+
+    sudo nvpmodel -q
+    sudo jetson_clocks
+    venv/bin/eosfm-edge bench {bundle} --json bench.json
+"""
+
+
+def _numbers(version: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in (version or "0").split("."))[:2]

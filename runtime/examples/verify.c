@@ -1,0 +1,41 @@
+/* Does this device compute a bundle's known answer? verify NAME.eosfm */
+#include <eosfm.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int main(int argc, char **argv) {
+  char error[256] = "";
+  double relative[EOSFM_LEVELS];
+  eosfm_open_options open = EOSFM_OPEN_OPTIONS_INIT;
+  eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
+  eosfm_model *model;
+  eosfm_context *context;
+
+  if (argc != 2) {
+    fprintf(stderr, "usage: verify NAME.eosfm\n");
+    return EXIT_FAILURE;
+  }
+  open.error = error;
+  open.error_size = sizeof error;
+  if (eosfm_model_open(argv[1], &open, &model) != EOSFM_OK) {
+    fprintf(stderr, "verify: %s\n", error);
+    return EXIT_FAILURE;
+  }
+  eosfm_model_describe(model, &info);
+  if (eosfm_context_create(model, NULL, &context) != EOSFM_OK) {
+    fprintf(stderr, "verify: %s\n", eosfm_model_error(model));
+    eosfm_model_close(model);
+    return EXIT_FAILURE;
+  }
+  eosfm_status status = eosfm_verify(context, relative);
+  if (status == EOSFM_OK) {
+    printf("libeosfm %s (%s) computes the known answer:", eosfm_version(), info.isa);
+    for (int l = 0; l < EOSFM_LEVELS; l++) printf(" %.1e", relative[l]);
+    printf(" of each level's largest value\n");
+  } else {
+    fprintf(stderr, "verify: %s\n", eosfm_context_error(context));
+  }
+  eosfm_context_destroy(context);
+  eosfm_model_close(model);
+  return status == EOSFM_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}

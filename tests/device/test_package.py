@@ -1,0 +1,237 @@
+"""What a bundle brings to a device: its library under an emulator, and commands that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+from command import exit_code
+from elftools.elf.elffile import ELFFile
+from precise import exported
+
+from eosfm_edge.bundle.manifest import Precision, read_manifest
+from eosfm_edge.cli.main import cli
+from eosfm_edge.device import cross
+from eosfm_edge.device.cross import build_library, require_runs_with, sources
+from eosfm_edge.device.package import oldest_glibc
+from eosfm_edge.device.readme import readme
+from eosfm_edge.device.service import service
+from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.runtime.verify import verify_bundle
+from eosfm_edge.targets.registry import find_target, target_names
+
+pytest.importorskip("ziglang", reason="ziglang is not installed")
+
+ARM = [name for name in target_names() if find_target(name).architecture == "aarch64"]
+SYMBOLS = sources() / "symbols.txt"
+needs_qemu = pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")),
+    reason="there is no aarch64-linux-gnu-gcc or no qemu-aarch64",
+)
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The library for the glibc of JetPack 5 and of JetPack 6."""
+    folder = tmp_path_factory.mktemp("libraries")
+    found = {}
+    for glibc in ("2.31", "2.35"):
+        found[glibc] = folder / f"libeosfm-{glibc}.so.0"
+        build_library(found[glibc], glibc)
+    return found
+
+
+@pytest.mark.parametrize("glibc", ["2.31", "2.35"])
+def test_the_library_is_what_is_promised(libraries: dict[str, Path], glibc: str) -> None:
+    library = libraries[glibc]
+    assert library.stat().st_size < 1_000_000
+    require_runs_with(library, glibc)
+    with library.open("rb") as file:
+        elf = ELFFile(file)
+        assert (elf.get_machine_arch(), elf.elfclass) == ("AArch64", 64)
+        assert elf.get_section_by_name(".symtab") is None, "it is stripped"
+        symbols = elf.get_section_by_name(".dynsym")
+        exported = {
+            symbol.name
+            for symbol in symbols.iter_symbols()  # type: ignore[union-attr]
+            if symbol["st_shndx"] != "SHN_UNDEF" and symbol["st_info"]["type"] == "STT_FUNC"
+        }
+    assert exported == set(SYMBOLS.read_text().split())
+    content = library.read_bytes()
+    assert str(sources()).encode() not in content and b"/tmp/" not in content
+
+
+def test_the_same_sources_give_the_same_bytes(libraries: dict[str, Path], tmp_path: Path) -> None:
+    build_library(tmp_path / "again", "2.31")
+    assert (tmp_path / "again").read_bytes() == libraries["2.31"].read_bytes()
+
+
+def test_a_library_that_wants_more_is_refused(libraries: dict[str, Path]) -> None:
+    with pytest.raises(CheckFailedError, match=r"wants GLIBC_2\.\d+"):
+        require_runs_with(libraries["2.31"], "2.5")
+
+
+def test_tools_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"no ziglang and no pyelftools(?s:.*)\[cross\]"):
+        cross.require_tools()
+
+
+def test_a_build_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="could not be built for the target"):
+        build_library(tmp_path / "lib", "1.0")
+    assert not list(tmp_path.iterdir())
+
+
+# In a bundle
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory, motes: Path, imagery: Path) -> dict[str, Path]:
+    """Bundles for a Jetson Orin Nano."""
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    found = {}
+    for precision in precisions:
+        folder = tmp_path_factory.mktemp(precision)
+        found[precision] = exported(folder, motes, imagery, "jetson", precision)
+    return found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_bundle_has_it(nano: dict[str, Path], precision: str) -> None:
+    bundle = nano[precision]
+    manifest = read_manifest(bundle)
+    assert manifest.target == "jetson-orin-nano" and manifest.profile is not None
+    names = {name for name in manifest.files if name.startswith("device/")}
+    assert names == {
+        "device/README.md",
+        "device/eosfm@.service",
+        "device/lib/libeosfm.so.0",
+        "device/include/eosfm.h",
+        "device/examples/run_tile.c",
+        "device/examples/verify.c",
+    }
+    page = (bundle / "device" / "README.md").read_text()
+    assert manifest.files["device/lib/libeosfm.so.0"].sha256 in page
+    verify_bundle(bundle, "native")
+
+
+@needs_qemu
+@pytest.mark.parametrize(("cpu", "isa"), [("cortex-a53", "neon"), ("cortex-a76", "neon-dotprod")])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_emulated_board_computes_the_known_answer(
+    nano: dict[str, Path], tmp_path: Path, precision: str, cpu: str, isa: str
+) -> None:
+    """By the README's own commands, with a cross compiler in the place of the board's."""
+    bundle = nano[precision]
+    here = verify_bundle(bundle, "native")
+    page = (bundle / "device" / "README.md").read_text()
+    (compiling,) = [line.strip() for line in page.splitlines() if line.strip().startswith("gcc ")]
+    command = shlex.split(compiling.replace("$PWD", str(bundle / "device")))
+    command = ["aarch64-linux-gnu-gcc", *command[1:-1], str(tmp_path / "verify")]
+    subprocess.run([*command, "-Wall", "-Werror"], cwd=bundle / "device", check=True)
+    emulator = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", "-cpu", cpu]
+    done = subprocess.run(
+        [*emulator, str(tmp_path / "verify"), str(bundle)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"({isa}) computes the known answer" in done.stdout
+    differences = [float(number) for number in re.findall(r"\d\.\de[-+]\d+", done.stdout)]
+    for there, level in zip(differences, here.levels, strict=True):
+        assert there <= here.tolerance
+        if precision == "int8":  # rounding's own: the same integers, but for a few
+            assert there == pytest.approx(level.relative, rel=0.3)
+
+
+@needs_qemu
+def test_a_damaged_bundle_is_refused_there(nano: dict[str, Path], tmp_path: Path) -> None:
+    device = nano["fp32"] / "device"
+    subprocess.run(
+        ["aarch64-linux-gnu-gcc", "-I", device / "include", device / "examples" / "verify.c",
+         device / "lib" / "libeosfm.so.0", f"-Wl,-rpath,{device}/lib", "-o", tmp_path / "verify"],
+        check=True,
+    )  # fmt: skip
+    copy = Path(shutil.copytree(nano["fp32"], tmp_path / "copy"))
+    chain = (copy / "chain.gguf").read_bytes()
+    (copy / "chain.gguf").write_bytes(chain[: len(chain) // 2])
+    done = subprocess.run(
+        ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", tmp_path / "verify", copy],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "verify: " in done.stderr
+
+
+# Pages
+
+
+@pytest.mark.parametrize("target", ARM)
+def test_commands_of_the_page_exist(target: str) -> None:
+    page = readme(find_target(target), "six.eosfm", "2.31", "0" * 64)
+    lines = [line.strip() for line in page.splitlines() if "eosfm-edge " in line]
+    commands = [shlex.split(li) for li in lines if li.startswith("venv/bin/eosfm-edge")]
+    for command in commands:
+        context = click.Context(cli)
+        verb: click.Command = cli
+        arguments = command[1:]
+        while isinstance(verb, click.Group):
+            found = verb.get_command(context, arguments[0])
+            assert found is not None, command
+            verb, arguments = found, arguments[1:]
+        verb.make_context(arguments[0] if arguments else "", list(arguments))
+
+
+@pytest.mark.parametrize("target", ARM)
+def test_the_page_says_what_was_never_run(target: str) -> None:
+    profile = find_target(target)
+    page = readme(profile, "six.eosfm", "2.31", "0" * 64)
+    assert profile.experience in page and "never" in profile.experience
+    for system in profile.systems:
+        assert system.name in page
+    for mode in profile.power_modes:
+        assert f"{mode.name} ({mode.watts:g} W)" in page
+    uses_engines = profile.engine == "tensorrt"
+    assert ("eosfm-edge build" in page) == uses_engines
+
+
+def test_old_pythons_are_told_to_use_the_library() -> None:
+    page = readme(find_target("jetson-xavier"), "six.eosfm", "2.31", "0" * 64)
+    assert "Python 3.8 is older than eosfm-edge runs on" in page
+    assert "venv/bin/pip" not in page
+
+
+@pytest.mark.parametrize(
+    ("target", "glibc"), [("jetson-orin-nano", "2.31"), ("jetson-thor", "2.39")]
+)
+def test_the_library_is_for_the_oldest_system(target: str, glibc: str) -> None:
+    assert oldest_glibc(find_target(target)) == glibc
+
+
+@pytest.mark.parametrize("target", ARM)
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+def test_systemd_takes_the_unit(target: str, tmp_path: Path) -> None:
+    # What it starts is on the device: here it is something that is there.
+    unit = service(find_target(target), "six.eosfm")
+    unit = unit.replace("/opt/eosfm/venv/bin/eosfm-edge", "/bin/true")
+    (tmp_path / "eosfm@.service").write_text(unit)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", tmp_path / "eosfm@.service"],
+        capture_output=True,
+        text=True,
+    )
+    complaints = [line for line in done.stderr.splitlines() if "eosfm@" in line]
+    assert not complaints and done.returncode == 0, done.stderr
+
+
+def test_without_the_tools_nothing_is_exported(
+    motes: Path, imagery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross.importlib.util, "find_spec", lambda name: None)
+    arguments = ("--scene", imagery, "--target", "jetson", "-o", tmp_path / "b.eosfm")
+    assert exit_code("export", motes, *arguments) == 2
+    assert not list(tmp_path.iterdir())
