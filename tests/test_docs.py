@@ -39,7 +39,9 @@ def test_the_pages_show_every_verb() -> None:
 def test_the_reference_lists_every_option(verb: str) -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
     section = page.split(f"## {verb}\n")[1].split("\n## ")[0]
-    options = [p for p in cli.commands[verb].params if isinstance(p, click.Option)]
+    command = cli.commands[verb]
+    parts = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+    options = [p for part in parts for p in part.params if isinstance(p, click.Option)]
     missing = [p.opts[-1] for p in options if f"`{p.opts[-1]}" not in section]
     assert not missing
 
