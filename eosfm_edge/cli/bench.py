@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from eosfm_edge.cli.options import BACKENDS, PATH, console
+from eosfm_edge.cli.options import BACKENDS, CPU_BACKENDS, PATH, console
 
 
 @click.command()
@@ -21,7 +21,7 @@ from eosfm_edge.cli.options import BACKENDS, PATH, console
     "backends",
     type=click.Choice(BACKENDS),
     multiple=True,
-    default=("native", "onnxruntime"),
+    default=CPU_BACKENDS,
     show_default=True,
     help="Who is timed; may be repeated. Ratios are to the last.",
 )

@@ -29,7 +29,9 @@ class _Scene(click.ParamType):  # type: ignore[type-arg]
 
 
 SCENE = _Scene()
-BACKENDS = ("native", "onnxruntime", "onnxruntime-cuda", "tensorrt")
+# As in runtime.backends, which is not imported for a page of help.
+CPU_BACKENDS = ("native", "onnxruntime")
+BACKENDS = (*CPU_BACKENDS, "onnxruntime-cuda", "tensorrt")
 
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float32]
 
-BACKENDS = ("native", "onnxruntime", "onnxruntime-cuda", "tensorrt")
+CPU_BACKENDS = ("native", "onnxruntime")
+BACKENDS = (*CPU_BACKENDS, "onnxruntime-cuda", "tensorrt")
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
 CPU_PROVIDER: Provider = "CPUExecutionProvider"

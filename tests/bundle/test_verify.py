@@ -18,12 +18,12 @@ from eosfm_edge.bundle.digests import file_entries
 from eosfm_edge.bundle.known_answer import read_known_answer
 from eosfm_edge.bundle.manifest import CHAIN_NAME, MODEL_NAME, read_manifest
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
-from eosfm_edge.runtime.backends import BACKENDS
+from eosfm_edge.runtime.backends import CPU_BACKENDS
 from eosfm_edge.runtime.verify import verify_bundle
 
 LEVEL_NAMES = ["level1", "level2", "level3", "level4"]
 
-on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
+on_every_backend = pytest.mark.parametrize("backend", CPU_BACKENDS)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def copied(bundle: Path, tmp_path: Path) -> Path:
     return shutil.copytree(bundle, tmp_path / "small.eosfm")
 
 
-def complaint(bundle: Path, backend: str = BACKENDS[0]) -> str:
+def complaint(bundle: Path, backend: str = CPU_BACKENDS[0]) -> str:
     """Return the message of a check that must fail."""
     with pytest.raises(CheckFailedError) as error:
         verify_bundle(bundle, backend)
@@ -102,7 +102,7 @@ def test_a_flipped_bit_in_any_file_is_found(copied: Path) -> None:
             flip(copied / name, position)
             assert f"{name} was altered" in message
             assert not [other for other in names if other != name and other in message]
-    verify_bundle(copied, BACKENDS[0])
+    verify_bundle(copied, CPU_BACKENDS[0])
 
 
 def test_a_file_that_is_gone_is_named(copied: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_file_that_is_gone_is_named(copied: Path) -> None:
         (copied / name).rename(copied.parent / "aside")
         assert f"{name} is missing" in complaint(copied)
         (copied.parent / "aside").rename(copied / name)
-    verify_bundle(copied, BACKENDS[0])
+    verify_bundle(copied, CPU_BACKENDS[0])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_manifest_that_breaks_the_format_is_refused(
 ) -> None:
     edit(copied, change)
     with pytest.raises(UserError, match=r"manifest\.json is not valid") as error:
-        verify_bundle(copied, BACKENDS[0])
+        verify_bundle(copied, CPU_BACKENDS[0])
     assert message in str(error.value)
     assert error.value.exit_code == ExitCode.WRONG_USE
 

@@ -12,7 +12,7 @@ import pytest
 
 from eosfm_edge.bundle.manifest import MODEL_NAME, read_manifest
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
-from eosfm_edge.runtime.backends import BACKENDS, open_backend
+from eosfm_edge.runtime.backends import CPU_BACKENDS, open_backend
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.runtime.verify import verify_bundle
 
@@ -31,7 +31,7 @@ def edit(bundle: Path, change: Change) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_altered_weights_are_not_run(
     copied: Path, scene: Path, tmp_path: Path, backend: str
 ) -> None:
@@ -62,7 +62,7 @@ MISMATCHES: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 @pytest.mark.parametrize("what", MISMATCHES)
 def test_a_manifest_of_another_model_is_refused(copied: Path, what: str, backend: str) -> None:
     change, message = MISMATCHES[what]

@@ -16,7 +16,7 @@ from support import scene_pixels, write_scene
 from eosfm_edge.bundle.manifest import read_manifest
 from eosfm_edge.ensemble.bands import S2_L1C, parse_bands
 from eosfm_edge.errors import UserError
-from eosfm_edge.runtime.backends import BACKENDS, open_backend
+from eosfm_edge.runtime.backends import CPU_BACKENDS, open_backend
 from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Model
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.scene.scene import Radiometry
@@ -79,7 +79,7 @@ def test_a_scene_of_one_tile_gives_what_the_backend_gives(bundle: Path, tmp_path
 
 def test_backends_give_the_same(bundle: Path, scene: Path, tmp_path: Path) -> None:
     levels = []
-    for backend in BACKENDS:
+    for backend in CPU_BACKENDS:
         report = run_scene(bundle, scene, tmp_path / backend, RunOptions(backend=backend))
         assert report.backend == backend
         levels.append(read_levels(tmp_path / backend))
