@@ -57,7 +57,7 @@ from eosfm_edge.network.deployed import NATIVE
 from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import Radiometry, open_scene
-from eosfm_edge.targets.feasibility import require_memory, require_precision
+from eosfm_edge.targets.feasibility import require_capability, require_memory, require_precision
 from eosfm_edge.targets.profile import DevicePrecision, Profile
 from eosfm_edge.targets.registry import find_target
 
@@ -140,6 +140,8 @@ def export_bundle(
     tile = _tile(options, profile)
     if options.precision != "auto":
         require_precision(profile, options.precision)
+        for capability in options.compute_capabilities:
+            require_capability(profile, options.precision, capability)
     with atomic_directory(bundle, contents=CONTENTS, overwrite=options.overwrite) as scratch:
         if profile.architecture == "aarch64":
             require_tools()
