@@ -28,7 +28,7 @@ from eosfm_edge.targets.registry import find_target, target_names
 pytest.importorskip("ziglang", reason="ziglang is not installed")
 
 ARM = [name for name in target_names() if find_target(name).architecture == "aarch64"]
-SYMBOLS = sources() / "symbols.txt"
+SYMBOLS = Path(__file__).parents[2] / "runtime" / "symbols.txt"
 needs_qemu = pytest.mark.skipif(
     not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")),
     reason="there is no aarch64-linux-gnu-gcc or no qemu-aarch64",

@@ -159,7 +159,7 @@ def test_a_precision_that_misses_the_budget_is_not_chosen(
     ("arguments", "sentence"),
     [
         (("--precision", "int8"), "int8 needs a calibration"),
-        (("--precision", "fp16"), "the target cpu has no fp16"),
+        (("--precision", "fp16"), "cpu has no fp16"),
         (("--precision", "auto", "--target", "desktop-tensorrt"), "measures on this machine"),
         (("--precision", "int8", "--calibration", "nowhere"), "does not exist"),
     ],
