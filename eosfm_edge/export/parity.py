@@ -79,12 +79,13 @@ def check_native(bundle: Path, expected: Expected) -> Parity:
     Raises:
         CheckFailedError: as for :func:`check_onnx`.
     """
-    from eosfm_edge.runtime import binding
+    from eosfm_edge.runtime import header
+    from eosfm_edge.runtime.binding import Model
 
-    with binding.Model(bundle) as model, model.context() as context:
+    with Model(bundle) as model, model.context() as context:
         isa = model.describe().isa.decode()
         return _check(
-            lambda tile: context.run(list(tile)), expected, "native", f"{binding.version()} ({isa})"
+            lambda tile: context.run(list(tile)), expected, "native", f"{header.version()} ({isa})"
         )
 
 

@@ -1,4 +1,4 @@
-"""libeosfm from Python: ``runtime/include/eosfm.h`` by ctypes, arrays by numpy without copies.
+"""libeosfm from Python: models and contexts, arrays by numpy without copies.
 
 The header says what each call does; names here are its names.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Callable, Sequence
-from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
-from functools import cache
-from importlib import resources
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from ctypes import byref, c_double, c_void_p
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,201 +19,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.runtime.header import (
+    DTYPES,
+    LEVELS,
+    OK,
+    WRONG_ANSWER,
+    Band,
+    BandInfo,
+    ContextOptions,
+    EosfmError,
+    Image,
+    Level,
+    ModelInfo,
+    OpenOptions,
+    Plan,
+    ProgressFn,
+    RunOptions,
+    SpecialistInfo,
+    library,
+)
 
-LEVELS = 4
 AS_STORED, BF16 = 0, 1
 GRN_TILE, GRN_GATHER, GRN_SCENE = 0, 1, 2
 
-_OK, _WRONG_ANSWER = 0, 8
-_DTYPES = {np.dtype(t): i for i, t in enumerate((np.uint8, np.uint16, np.int16, np.float32))}
-
-
-class EosfmError(UserError):
-    """A call of libeosfm failed; ``status`` is its eosfm_status."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(f"libeosfm: {sentence}")
-        self.status = status
-
-
-class _Struct(ctypes.Structure):
-    """A struct of eosfm.h, which begins with its own size."""
-
-    def __init__(self, **values: Any) -> None:
-        super().__init__(struct_size=ctypes.sizeof(self), **values)
-
-
-class _OpenOptions(_Struct):
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("log", c_void_p),
-        ("log_user", c_void_p),
-        ("error", c_void_p),
-        ("error_size", c_size_t),
-    )
-
-
-class ModelInfo(_Struct):
-    """``eosfm_model_info``."""
-
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("name", c_char_p),
-        ("isa", c_char_p),
-        ("bands", c_int32),
-        ("specialists", c_int32),
-        ("runs", c_int32),
-        ("tile", c_int32),
-        ("channels", c_int32 * LEVELS),
-    )
-
-
-class BandInfo(_Struct):
-    """``eosfm_band_info``."""
-
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("name", c_char_p),
-        ("wavelength_nm", c_float),
-        ("scale", c_float),
-        ("offset", c_float),
-        ("fill", c_float),
-        ("has_nodata", c_int32),
-        ("nodata", c_float),
-    )
-
-
-class SpecialistInfo(_Struct):
-    """``eosfm_specialist_info``."""
-
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("name", c_char_p),
-        ("backbone", c_char_p),
-        ("licence", c_char_p),
-        ("bands", c_int32),
-        ("runs", c_int32),
-        ("factor", c_float),
-    )
-
-
-class _ContextOptions(_Struct):
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("threads", c_int32),
-        ("precision", c_int32),
-        ("width", c_int32),
-        ("height", c_int32),
-        ("memory_limit", c_size_t),
-    )
-
-
-class Plan(_Struct):
-    """``eosfm_plan``."""
-
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("context_bytes", c_size_t),
-        ("weights_bytes", c_size_t),
-        ("mapped_bytes", c_size_t),
-    )
-
-
-class _Band(_Struct):
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("data", c_void_p),
-        ("dtype", c_int32),
-        ("column_stride", ctypes.c_ssize_t),
-        ("row_stride", ctypes.c_ssize_t),
-        ("calibrated", c_int32),
-        ("scale", c_float),
-        ("offset", c_float),
-        ("has_nodata", c_int32),
-        ("nodata", c_float),
-    )
-
-
-class _Image(_Struct):
-    _fields_ = (("struct_size", c_size_t), ("bands", POINTER(_Band)), ("band_count", c_size_t))
-
-
-class _Level(_Struct):
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("data", c_void_p),
-        ("channel_stride", ctypes.c_ssize_t),
-        ("row_stride", ctypes.c_ssize_t),
-    )
-
-
-_ProgressFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, c_int32, c_int32)
-
-
-class _RunOptions(_Struct):
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("deadline_ms", c_int64),
-        ("progress", _ProgressFn),
-        ("progress_user", c_void_p),
-    )
-
-
-_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "eosfm_version": (c_char_p, ()),
-    "eosfm_status_text": (c_char_p, (c_int32,)),
-    "eosfm_model_open": (c_int32, (c_char_p, POINTER(_OpenOptions), POINTER(c_void_p))),
-    "eosfm_model_close": (None, (c_void_p,)),
-    "eosfm_model_error": (c_char_p, (c_void_p,)),
-    "eosfm_model_describe": (c_int32, (c_void_p, POINTER(ModelInfo))),
-    "eosfm_model_band": (c_int32, (c_void_p, c_int32, POINTER(BandInfo))),
-    "eosfm_model_specialist": (c_int32, (c_void_p, c_int32, POINTER(SpecialistInfo))),
-    "eosfm_model_plan": (c_int32, (c_void_p, POINTER(_ContextOptions), POINTER(Plan))),
-    "eosfm_context_create": (c_int32, (c_void_p, POINTER(_ContextOptions), POINTER(c_void_p))),
-    "eosfm_context_destroy": (None, (c_void_p,)),
-    "eosfm_context_error": (c_char_p, (c_void_p,)),
-    "eosfm_set_active": (c_int32, (c_void_p, c_char_p, c_size_t)),
-    "eosfm_context_set_grn": (c_int32, (c_void_p, c_int32)),
-    "eosfm_run": (
-        c_int32,
-        (c_void_p, POINTER(_Image), POINTER(_Level), POINTER(_RunOptions)),
-    ),
-    "eosfm_cancel": (None, (c_void_p,)),
-    "eosfm_verify": (c_int32, (c_void_p, POINTER(c_double))),
-}
-
-
-def version() -> str:
-    """Return the version of the library that is loaded."""
-    text: bytes = library().eosfm_version()
-    return text.decode()
-
-
-def library_path() -> str:
-    """Return the library that is used: ``EOSFM_LIBRARY``, or the one in this package."""
-    # A package installed in place has its compiled part elsewhere, which importlib knows.
-    installed = resources.files("eosfm_edge.runtime") / "lib" / "libeosfm.so"
-    return os.environ.get("EOSFM_LIBRARY") or str(installed)
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """Load libeosfm.
-
-    Raises:
-        UserError: it is not there or cannot be loaded.
-    """
-    try:
-        loaded = ctypes.CDLL(library_path())
-        for name, (result, arguments) in _FUNCTIONS.items():
-            function = getattr(loaded, name)
-            function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError) as error:
-        raise UserError(
-            f"libeosfm cannot be loaded: {error}",
-            remedy="reinstall eosfm-edge, or run with --backend onnxruntime",
-        ) from error
-    return loaded
+# Called with runs done and all runs; returns whether to stop.
+Progress = Callable[[int, int], bool]
 
 
 class Model:
@@ -231,11 +60,11 @@ class Model:
         self._library = library()
         self._handle = c_void_p()
         text = ctypes.create_string_buffer(512)
-        options = _OpenOptions(error=ctypes.addressof(text), error_size=len(text))
+        options = OpenOptions(error=ctypes.addressof(text), error_size=len(text))
         status = self._library.eosfm_model_open(
             os.fsencode(bundle), byref(options), byref(self._handle)
         )
-        if status != _OK:
+        if status != OK:
             raise EosfmError(status, text.value.decode(errors="replace"))
         self._closed = weakref.finalize(self, self._library.eosfm_model_close, self._handle)
 
@@ -256,7 +85,7 @@ class Model:
         self.close()
 
     def _checked(self, status: int) -> None:
-        if status != _OK:
+        if status != OK:
             text: bytes = self._library.eosfm_model_error(self._handle)
             raise EosfmError(status, text.decode(errors="replace") or "it is closed")
 
@@ -282,7 +111,7 @@ class Model:
         """Return the memory that a context with these options needs (as for :meth:`context`)."""
         plan = Plan()
         status = self._library.eosfm_model_plan(
-            self._handle, byref(_ContextOptions(**options)), byref(plan)
+            self._handle, byref(ContextOptions(**options)), byref(plan)
         )
         self._checked(status)
         return plan
@@ -296,7 +125,7 @@ class Model:
         """
         handle = c_void_p()
         status = self._library.eosfm_context_create(
-            self._handle, byref(_ContextOptions(**options)), byref(handle)
+            self._handle, byref(ContextOptions(**options)), byref(handle)
         )
         self._checked(status)
         info = self.describe()
@@ -316,7 +145,7 @@ class Context:
         shapes: Sequence[tuple[int, int, int]],
     ) -> None:
         self._library = library()
-        self._handle = handle
+        self.handle = handle
         self._closed = weakref.finalize(self, self._library.eosfm_context_destroy, handle)
         self._bands, self._size = bands, size
         self.shapes = tuple(shapes)
@@ -324,7 +153,7 @@ class Context:
     def close(self) -> None:
         """Destroy the context."""
         self._closed()
-        self._handle = c_void_p()
+        self.handle = c_void_p()
 
     def __enter__(self) -> Context:
         return self
@@ -337,19 +166,20 @@ class Context:
     ) -> None:
         self.close()
 
-    def _checked(self, status: int) -> None:
-        if status != _OK:
-            text: bytes = self._library.eosfm_context_error(self._handle)
+    def checked(self, status: int) -> None:
+        """Raise an EosfmError for what is not OK, with the context's sentence."""
+        if status != OK:
+            text: bytes = self._library.eosfm_context_error(self.handle)
             raise EosfmError(status, text.decode(errors="replace") or "it is closed")
 
     def set_active(self, active: Sequence[bool]) -> None:
         """Choose which specialists run; one flag for each."""
         flags = bytes(bool(flag) for flag in active)
-        self._checked(self._library.eosfm_set_active(self._handle, flags, len(flags)))
+        self.checked(self._library.eosfm_set_active(self.handle, flags, len(flags)))
 
     def set_grn(self, mode: int) -> None:
         """Choose over what GRN takes its norms: GRN_TILE, GRN_GATHER or GRN_SCENE."""
-        self._checked(self._library.eosfm_context_set_grn(self._handle, mode))
+        self.checked(self._library.eosfm_context_set_grn(self.handle, mode))
 
     def run(
         self,
@@ -357,7 +187,7 @@ class Context:
         out: Sequence[NDArray[np.float32] | None] | None = None,
         *,
         deadline_ms: int = 0,
-        progress: Callable[[int, int], bool] | None = None,
+        progress: Progress | None = None,
     ) -> list[NDArray[np.float32]]:
         """Compute the levels of an image.
 
@@ -376,32 +206,19 @@ class Context:
         Raises:
             EosfmError: the image does not fit, or the run was cancelled or too slow.
         """
-        image = _Image(bands=self._band_structs(bands), band_count=len(bands))
+        image = Image(bands=self._band_structs(bands), band_count=len(bands))
         levels = [np.empty(shape, np.float32) for shape in self.shapes] if out is None else out
-        targets = (_Level * LEVELS)(
+        targets = (Level * LEVELS)(
             *(_level(array, shape) for array, shape in zip(levels, self.shapes, strict=True))
         )
-        raised: list[BaseException] = []
-
-        def call(_user: int | None, done: int, total: int) -> int:
-            # ctypes would print what is raised here, and go on.
-            try:
-                return int(bool(progress is not None and progress(done, total)))
-            except BaseException as error:
-                raised.append(error)
-                return 1
-
-        callback = _ProgressFn() if progress is None else _ProgressFn(call)
-        options = _RunOptions(deadline_ms=deadline_ms, progress=callback)
-        status = self._library.eosfm_run(self._handle, byref(image), targets, byref(options))
-        if raised:
-            raise raised[0]
-        self._checked(status)
+        with run_options(deadline_ms, progress) as options:
+            status = self._library.eosfm_run(self.handle, byref(image), targets, byref(options))
+        self.checked(status)
         return [level for level in levels if level is not None]
 
     def cancel(self) -> None:
         """End the run that is going on in another thread."""
-        self._library.eosfm_cancel(self._handle)
+        self._library.eosfm_cancel(self.handle)
 
     def verify(self) -> tuple[bool, list[float]]:
         """Run the known answer.
@@ -411,31 +228,50 @@ class Context:
             over its largest value.
         """
         worst = (c_double * LEVELS)()
-        status = self._library.eosfm_verify(self._handle, worst)
-        if status != _WRONG_ANSWER:
-            self._checked(status)
-        return status == _OK, list(worst)
+        status = self._library.eosfm_verify(self.handle, worst)
+        if status != WRONG_ANSWER:
+            self.checked(status)
+        return status == OK, list(worst)
 
-    def _band_structs(self, bands: Sequence[NDArray[Any]]) -> ctypes.Array[_Band]:
-        structs = (_Band * len(bands))()
+    def _band_structs(self, bands: Sequence[NDArray[Any]]) -> ctypes.Array[Band]:
+        structs = (Band * len(bands))()
         for index, band in enumerate(bands):
-            if band.shape != self._size or band.dtype not in _DTYPES:
+            if band.shape != self._size or band.dtype not in DTYPES:
                 raise UserError(
                     f"band {index} is {band.dtype} {band.shape}",
                     expected=f"uint8, uint16, int16 or float32, {self._size}",
                 )
-            structs[index] = _Band(
+            structs[index] = Band(
                 data=band.ctypes.data,
-                dtype=_DTYPES[band.dtype],
+                dtype=DTYPES[band.dtype],
                 row_stride=band.strides[0],
                 column_stride=band.strides[1],
             )
         return structs
 
 
-def _level(array: NDArray[np.float32] | None, shape: tuple[int, int, int]) -> _Level:
+@contextmanager
+def run_options(deadline_ms: int = 0, progress: Progress | None = None) -> Iterator[RunOptions]:
+    """Give ``eosfm_run_options`` for one call; what ``progress`` raised is raised on leaving."""
+    raised: list[BaseException] = []
+
+    def call(_user: int | None, done: int, total: int) -> int:
+        # ctypes would print what is raised here, and go on.
+        try:
+            return int(bool(progress is not None and progress(done, total)))
+        except BaseException as error:
+            raised.append(error)
+            return 1
+
+    callback = ProgressFn() if progress is None else ProgressFn(call)
+    yield RunOptions(deadline_ms=deadline_ms, progress=callback)
+    if raised:
+        raise raised[0]
+
+
+def _level(array: NDArray[np.float32] | None, shape: tuple[int, int, int]) -> Level:
     if array is None:
-        return _Level()
+        return Level()
     if array.shape != shape or array.dtype != np.float32 or array.strides[2] != 4:
         raise ValueError(
             f"a level's array is {array.dtype} {array.shape}, expected float32 {shape}"
@@ -445,7 +281,7 @@ def _level(array: NDArray[np.float32] | None, shape: tuple[int, int, int]) -> _L
             f"a level's array has strides {array.strides} or is read-only, expected multiples of 4 "
             "and one that can be written"
         )
-    return _Level(
+    return Level(
         data=array.ctypes.data,
         channel_stride=array.strides[0] // 4,
         row_stride=array.strides[1] // 4,

@@ -69,7 +69,10 @@ typedef enum eosfm_status {
   EOSFM_NO_MEMORY = 5,    /* there is none, or not within the limit that was set */
   EOSFM_CANCELLED = 6,    /* eosfm_cancel, or the progress callback, ended the run */
   EOSFM_DEADLINE = 7,     /* the deadline passed before the run was done */
-  EOSFM_WRONG_ANSWER = 8  /* the known answer does not come out */
+  EOSFM_WRONG_ANSWER = 8, /* the known answer does not come out */
+  EOSFM_NOT_FINITE = 9,   /* the model gives values that are not finite */
+  EOSFM_AGAIN = 10,       /* of a stream: push more rows first */
+  EOSFM_END = 11          /* of a stream: there are no more blocks */
 } eosfm_status;
 
 /* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
@@ -309,6 +312,118 @@ EOSFM_API void eosfm_cancel(eosfm_context *context);
  * largest value, also when it is too large. The context must be of the bundle's tile size, with every
  * specialist active. Allocates an image and its levels until it returns. */
 EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
+
+/* ---- Streams --------------------------------------------------------------------------------- */
+
+/* A scene of any length, whose rows come as a decoder makes them:
+ *
+ *   eosfm_stream_begin(context, &options, &stream);
+ *   for (;;) {
+ *     status = eosfm_stream_next(stream, NULL, &block);
+ *     if (status == EOSFM_OK) write(&block);
+ *     else if (status != EOSFM_AGAIN) break;
+ *     else if (decode(...)) eosfm_stream_push_rows(stream, band, rows, count, &taken);
+ *     else eosfm_stream_end(stream);
+ *   }
+ *   eosfm_stream_destroy(stream);
+ *
+ * The scene is cut into tiles of the context's size that overlap. Where they do, their features are
+ * blended, with weights that rise linearly from a tile's edge over the overlap. Each tile completes a
+ * block of cells of each level, and the blocks of all tiles are the levels of the scene, without gaps.
+ * The last tile of a row or column of tiles is moved back so that it ends with the scene, but for its
+ * start on a multiple of 32 pixels; what of a tile lies beyond the scene is mirrored.
+ *
+ * What comes out does not depend on how many rows are pushed at once, nor on when the end is told.
+ *
+ * A stream belongs to its context, is used by the same thread, and is destroyed before it. It allocates
+ * all that it needs when it begins. Its errors are at eosfm_context_error. */
+typedef struct eosfm_stream eosfm_stream;
+
+/* How the rows of a band come. scale, offset and nodata are as those of eosfm_band. */
+typedef struct eosfm_stream_band {
+  size_t struct_size;
+  int32_t dtype; /* an eosfm_dtype */
+  int32_t step;  /* pixels of the scene, in each direction, that one of this band covers: 1 for the
+                    finest bands; 2 and 6 for Sentinel-2's of 20 and 60 m beside those of 10 m. Each
+                    pixel of the scene takes the value that covers it. */
+  ptrdiff_t column_stride; /* bytes from a pixel to the next of its row; 0: they are adjacent */
+  ptrdiff_t row_stride;    /* bytes from a row to the next of those pushed at once; 0: adjacent */
+  int32_t calibrated;
+  float scale;
+  float offset;
+  int32_t has_nodata;
+  float nodata;
+} eosfm_stream_band;
+
+#define EOSFM_STREAM_BAND_INIT {sizeof(eosfm_stream_band), EOSFM_F32, 1, 0, 0, 0, 1, 0, 0, 0}
+
+typedef struct eosfm_stream_options {
+  size_t struct_size;
+  int32_t width;   /* pixels of the scene's rows, 1 to 1048576 */
+  int32_t overlap; /* pixels that neighbouring tiles share, a multiple of 32 below their sides; -1: a
+                      quarter of the smaller side, rounded up to that */
+  const eosfm_stream_band *bands; /* the model's, in order */
+  size_t band_count;
+  float least_valid; /* share of a cell's pixels, 0 to 1: with fewer that are valid it is nodata */
+  float skip_below;  /* a tile with a smaller share of valid pixels is skipped, as are those in which
+                        no cell would have enough */
+  int32_t levels[EOSFM_LEVELS]; /* not 0: the level is wanted */
+} eosfm_stream_options;
+
+#define EOSFM_STREAM_OPTIONS_INIT \
+  {sizeof(eosfm_stream_options), 0, -1, NULL, 0, 0.5F, 0, {1, 1, 1, 1}}
+
+/* The bytes that a stream with these options allocates, beside its context. */
+EOSFM_API eosfm_status eosfm_stream_plan(eosfm_context *context,
+                                         const eosfm_stream_options *options, size_t *bytes);
+
+EOSFM_API eosfm_status eosfm_stream_begin(eosfm_context *context,
+                                          const eosfm_stream_options *options,
+                                          eosfm_stream **stream);
+
+/* Gives the next `count` rows of a band, which are copied. `rows` NULL: they are missing, and become
+ * nodata. `taken` gets how many had room: the bands' rows may come in any order, but none more than a
+ * tile ahead of the others. Push the rest after EOSFM_AGAIN. A row of a band with a step has as many
+ * pixels as it takes to cover the scene's, and the scene ends where its shortest band does. */
+EOSFM_API eosfm_status eosfm_stream_push_rows(eosfm_stream *stream, int32_t band, const void *rows,
+                                              int32_t count, int32_t *taken);
+
+/* Says that there are no more rows. */
+EOSFM_API eosfm_status eosfm_stream_end(eosfm_stream *stream);
+
+/* A level's part of a block. Cells that are nodata are NaN. */
+typedef struct eosfm_block_level {
+  const float *data;        /* NULL if the level is not wanted: then all the rest is 0 */
+  ptrdiff_t channel_stride; /* in floats */
+  ptrdiff_t row_stride;
+  const float *valid;       /* [height][width]: the share of a cell's pixels that are valid */
+  ptrdiff_t valid_stride;   /* floats from row to row */
+  int64_t row;              /* where in the level of the scene the block begins, in cells */
+  int32_t column;
+  int32_t height; /* cells */
+  int32_t width;
+} eosfm_block_level;
+
+typedef struct eosfm_block {
+  size_t struct_size;
+  int64_t tile_row;    /* which tile completed it */
+  int32_t tile_column;
+  int32_t skipped;     /* not 0: that tile was skipped */
+  int64_t tiles;       /* of the stream so far */
+  int64_t tiles_skipped;
+  eosfm_block_level levels[EOSFM_LEVELS];
+} eosfm_block;
+
+#define EOSFM_BLOCK_INIT {sizeof(eosfm_block), 0, 0, 0, 0, 0, {{NULL, 0, 0, NULL, 0, 0, 0, 0, 0}}}
+
+/* Computes the next tile, from left to right and from top to bottom, and gives the block that it
+ * completes; it stays until the next call for this stream. EOSFM_AGAIN if there are too few rows for
+ * that, EOSFM_END after the last block. The deadline of the options is that of the tile. After a
+ * failure, cancellation too, the tile is the next one still. */
+EOSFM_API eosfm_status eosfm_stream_next(eosfm_stream *stream, const eosfm_run_options *options,
+                                         eosfm_block *block);
+
+EOSFM_API void eosfm_stream_destroy(eosfm_stream *stream);
 
 #ifdef __cplusplus
 }

@@ -71,6 +71,8 @@ struct eosfm_context {
   eosfm_status verify(double* worst);
   void cancel() { stop_.request(eosfm::Stop::kCancelled); }
   eosfm_model* model() const { return model_; }
+  const eosfm::Settings& settings() const { return settings_; }
+  eosfm::Pool& pool() { return pool_; }
 
  private:
   class Features;

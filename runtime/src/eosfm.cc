@@ -7,6 +7,7 @@
 #include "context.h"
 #include "made.h"
 #include "model.h"
+#include "stream.h"
 
 using namespace eosfm;
 
@@ -130,6 +131,9 @@ const char* eosfm_status_text(int status) {
     case EOSFM_CANCELLED: return "cancelled";
     case EOSFM_DEADLINE: return "deadline passed";
     case EOSFM_WRONG_ANSWER: return "wrong answer";
+    case EOSFM_NOT_FINITE: return "values that are not finite";
+    case EOSFM_AGAIN: return "more rows are needed";
+    case EOSFM_END: return "end of the stream";
   }
   return "a status that this version does not know";
 }
@@ -275,3 +279,45 @@ void eosfm_cancel(eosfm_context* context) {
 eosfm_status eosfm_verify(eosfm_context* context, double worst[EOSFM_LEVELS]) {
   return context != nullptr ? context->verify(worst) : EOSFM_BAD_ARGUMENT;
 }
+
+eosfm_status eosfm_stream_plan(eosfm_context* context, const eosfm_stream_options* options,
+                               size_t* bytes) {
+  if (context == nullptr) return EOSFM_BAD_ARGUMENT;
+  if (bytes != nullptr) return eosfm_stream::plan(context, options, bytes);
+  return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the size");
+}
+
+eosfm_status eosfm_stream_begin(eosfm_context* context, const eosfm_stream_options* options,
+                                eosfm_stream** result) {
+  if (context == nullptr) return EOSFM_BAD_ARGUMENT;
+  if (result == nullptr) {
+    return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the stream");
+  }
+  eosfm_stream* stream = make<eosfm_stream>();
+  const eosfm_status status = stream != nullptr ? stream->begin(context, options)
+                                                : context->error.no_memory("the stream");
+  if (status != EOSFM_OK) {
+    unmake(stream);
+    return status;
+  }
+  *result = stream;
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_stream_push_rows(eosfm_stream* stream, int32_t band, const void* rows,
+                                    int32_t count, int32_t* taken) {
+  return stream != nullptr ? stream->push_rows(band, rows, count, taken) : EOSFM_BAD_ARGUMENT;
+}
+
+eosfm_status eosfm_stream_end(eosfm_stream* stream) {
+  if (stream == nullptr) return EOSFM_BAD_ARGUMENT;
+  stream->end();
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_stream_next(eosfm_stream* stream, const eosfm_run_options* options,
+                               eosfm_block* block) {
+  return stream != nullptr ? stream->next(options, block) : EOSFM_BAD_ARGUMENT;
+}
+
+void eosfm_stream_destroy(eosfm_stream* stream) { unmake(stream); }

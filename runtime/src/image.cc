@@ -3,7 +3,6 @@
 #include <math.h>
 
 namespace eosfm {
-namespace {
 
 size_t dtype_bytes(int32_t dtype) {
   switch (dtype) {
@@ -14,6 +13,8 @@ size_t dtype_bytes(int32_t dtype) {
     default: return 0;
   }
 }
+
+namespace {
 
 // One row of a band, pixel by pixel: `bad` is set where the value is nodata or not finite.
 template <class T>

@@ -9,6 +9,9 @@ namespace eosfm {
 
 constexpr int kMostSide = 1024;
 
+// Of a pixel; 0 for a dtype that is not known.
+size_t dtype_bytes(int32_t dtype);
+
 // An image whose bands are checked and whose calibration is the caller's or the bundle's.
 class ImageReader {
  public:

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -114,6 +115,83 @@ struct TestLevels {
     }
     return true;
   }
+};
+
+// Streams images and adds up the features that it gives.
+struct TestStream {
+  eosfm_status status = EOSFM_OK;
+  std::vector<double> sums;
+  int64_t tiles = 0;
+  size_t bytes = 0;  // by the plan
+  eosfm_stream* stream = nullptr;
+
+  TestStream(eosfm_context* context, const eosfm_model_info& info, int width) {
+    sums.assign(EOSFM_LEVELS, 0.0);
+    eosfm_stream_band band = EOSFM_STREAM_BAND_INIT;
+    bands_.assign(static_cast<size_t>(info.bands), band);
+    eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
+    options.width = width;
+    options.bands = bands_.data();
+    options.band_count = bands_.size();
+    status = eosfm_stream_plan(context, &options, &bytes);
+    if (status == EOSFM_OK) status = eosfm_stream_begin(context, &options, &stream);
+    std::memcpy(channels_, info.channels, sizeof channels_);
+  }
+  TestStream(const TestStream&) = delete;
+  TestStream& operator=(const TestStream&) = delete;
+  ~TestStream() { eosfm_stream_destroy(stream); }
+
+  // Goes on until the end, or what fails.
+  eosfm_status run(const TestImage& image, int rows_at_once, const eosfm_run_options* options = nullptr) {
+    eosfm_block block = EOSFM_BLOCK_INIT;
+    while (stream != nullptr && status == EOSFM_OK) {
+      const eosfm_status next = eosfm_stream_next(stream, options, &block);
+      if (next == EOSFM_END) break;
+      if (next == EOSFM_OK) {
+        add(block);
+      } else if (next == EOSFM_AGAIN) {
+        push(image, rows_at_once);
+      } else {
+        return next;
+      }
+    }
+    return status;
+  }
+
+ private:
+  void push(const TestImage& image, int count) {
+    if (row_ == image.height) {
+      status = eosfm_stream_end(stream);
+      return;
+    }
+    count = count < image.height - row_ ? count : image.height - row_;
+    int32_t taken = 0;
+    for (size_t b = 0; b < bands_.size() && status == EOSFM_OK; ++b) {
+      const char* from = static_cast<const char*>(image.bands[b].data);
+      status = eosfm_stream_push_rows(stream, static_cast<int32_t>(b),
+                                      from + row_ * image.bands[b].row_stride, count, &taken);
+    }
+    row_ += taken;
+  }
+
+  void add(const eosfm_block& block) {
+    ++tiles;
+    for (int l = 0; l < EOSFM_LEVELS; ++l) {
+      const eosfm_block_level& level = block.levels[l];
+      for (int c = 0; c < channels_[l]; ++c) {
+        for (int y = 0; y < level.height; ++y) {
+          for (int x = 0; x < level.width; ++x) {
+            sums[static_cast<size_t>(l)] += static_cast<double>(
+                level.data[c * level.channel_stride + y * level.row_stride + x]);
+          }
+        }
+      }
+    }
+  }
+
+  std::vector<eosfm_stream_band> bands_;
+  int32_t channels_[EOSFM_LEVELS];
+  int row_ = 0;
 };
 
 #endif

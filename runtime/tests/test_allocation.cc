@@ -105,14 +105,14 @@ eosfm_context* make_context(eosfm_model* model, eosfm_status* status,
 }
 
 // Makes a context, chooses one specialist and then all of them again, and verifies.
-eosfm_status use(eosfm_model* model, int specialists, eosfm_precision precision) {
+eosfm_status use(eosfm_model* model, const eosfm_model_info& info, eosfm_precision precision) {
   eosfm_status status;
   eosfm_context* context = make_context(model, &status, precision);
   if (context == nullptr) {
     CHECK(std::strlen(eosfm_model_error(model)) > 0);
     return status;
   }
-  std::vector<uint8_t> active(specialists, 0);
+  std::vector<uint8_t> active(info.specialists, 0);
   active[0] = 1;
   CHECK(eosfm_set_active(context, active.data(), active.size()) == EOSFM_OK);
   active.assign(active.size(), 1);
@@ -121,6 +121,7 @@ eosfm_status use(eosfm_model* model, int specialists, eosfm_precision precision)
   status = eosfm_verify(context, worst);
   // In bf16, the fp32 bundle's known answer comes out less well than its tolerance.
   if (status == EOSFM_WRONG_ANSWER && precision == EOSFM_BF16) status = EOSFM_OK;
+  if (status == EOSFM_OK) status = TestStream(context, info, 100).status;
   if (status != EOSFM_OK) CHECK(std::strlen(eosfm_context_error(context)) > 0);
   eosfm_context_destroy(context);
   return status;
@@ -138,8 +139,8 @@ eosfm_status everything(const char* path, const std::vector<eosfm_file>* files) 
   eosfm_plan plan = EOSFM_PLAN_INIT;
   status = eosfm_model_plan(model, nullptr, &plan);
   if (status != EOSFM_OK) CHECK(std::strlen(eosfm_model_error(model)) > 0);
-  if (status == EOSFM_OK) status = use(model, info.specialists, EOSFM_AS_STORED);
-  if (status == EOSFM_OK) status = use(model, info.specialists, EOSFM_BF16);
+  if (status == EOSFM_OK) status = use(model, info, EOSFM_AS_STORED);
+  if (status == EOSFM_OK) status = use(model, info, EOSFM_BF16);
   eosfm_model_close(model);
   return status;
 }
@@ -185,6 +186,17 @@ void running_allocates_nothing(const char* path) {
   }
   CHECK(g_calls == 0);
   reset();
+  {
+    const int width = 3 * info.tile + 5;
+    TestStream stream(context, info, width);
+    const size_t slack = 4 << 10;  // the handle
+    CHECK(g_bytes >= stream.bytes && g_bytes <= stream.bytes + slack);
+    const TestImage scene(info.bands, width, 4 * info.tile);
+    reset(0);
+    CHECK(stream.run(scene, 3) == EOSFM_OK);
+    CHECK(g_calls == 0 && stream.tiles > 9);
+    reset();
+  }
   eosfm_context_destroy(context);
   eosfm_model_close(model);
 }
@@ -225,6 +237,12 @@ void many_times_leave_nothing(const char* path, int times) {
     eosfm_status status = eosfm_model_open(path, nullptr, &model);
     eosfm_context* context = status == EOSFM_OK ? make_context(model, &status) : nullptr;
     CHECK(status == EOSFM_OK);
+    eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
+    CHECK(eosfm_model_describe(model, &info) == EOSFM_OK);
+    const TestImage image(info.bands, info.tile, info.tile);
+    TestLevels out(info, info.tile, info.tile);
+    const eosfm_image view = image.view();
+    CHECK(eosfm_run(context, &view, out.levels, nullptr) == EOSFM_OK);
     eosfm_context_destroy(context);
     eosfm_model_close(model);
     if (g_live != live) break;

@@ -74,8 +74,15 @@ void null_is_harmless() {
   CHECK(eosfm_verify(nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_set_active(nullptr, nullptr, 0) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_context_set_grn(nullptr, EOSFM_GRN_TILE) == EOSFM_BAD_ARGUMENT);
-  CHECK(model == nullptr && context == nullptr);
-  for (int status = -1; status < 12; ++status) {
+  eosfm_stream* stream = nullptr;
+  eosfm_stream_destroy(nullptr);
+  CHECK(eosfm_stream_plan(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_begin(nullptr, nullptr, &stream) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_push_rows(nullptr, 0, nullptr, 1, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_end(nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_next(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(model == nullptr && context == nullptr && stream == nullptr);
+  for (int status = -1; status < 14; ++status) {
     CHECK(std::strlen(eosfm_status_text(status)) > 0);
   }
 }
@@ -614,6 +621,80 @@ void logging() {
   eosfm_model_close(model);
 }
 
+void streams() {
+  Opened opened(2, 64, 64);
+  const TestImage image(opened.info.bands, 150, 170);
+  TestStream first(opened.context, opened.info, image.width);
+  CHECK(first.run(image, 7) == EOSFM_OK && first.tiles == 20);
+  TestStream again(opened.context, opened.info, image.width);
+  CHECK(again.run(image, 64) == EOSFM_OK && again.sums == first.sums);
+  // Another thread cancels; the tile is the next one still.
+  TestStream third(opened.context, opened.info, image.width);
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    while (!done) {
+      eosfm_cancel(opened.context);
+      std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    }
+  });
+  eosfm_status status;
+  int cancelled = 0;
+  do {
+    status = third.run(image, 64);
+    if (status == EOSFM_CANCELLED && ++cancelled == 20) done = true;
+  } while (status == EOSFM_CANCELLED);
+  done = true;
+  other.join();
+  CHECK(status == EOSFM_OK && third.sums == first.sums);
+  // Whatever is wrong is said, and nothing is given.
+  eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
+  eosfm_stream* none = nullptr;
+  size_t bytes = 7;
+  CHECK(eosfm_stream_begin(opened.context, nullptr, &none) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_begin(opened.context, &options, &none) == EOSFM_BAD_ARGUMENT);
+  options.struct_size = 3;
+  CHECK(eosfm_stream_plan(opened.context, &options, &bytes) == EOSFM_BAD_ARGUMENT);
+  CHECK(none == nullptr && bytes == 7 && std::strlen(eosfm_context_error(opened.context)) > 0);
+  eosfm_block block = EOSFM_BLOCK_INIT;
+  int32_t taken = 7;
+  CHECK(eosfm_stream_push_rows(first.stream, 0, nullptr, 1, &taken) == EOSFM_BAD_ARGUMENT);
+  TestStream fresh(opened.context, opened.info, image.width);
+  CHECK(eosfm_stream_push_rows(fresh.stream, opened.info.bands, nullptr, 1, &taken) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_push_rows(fresh.stream, 0, nullptr, -1, &taken) == EOSFM_BAD_ARGUMENT);
+  CHECK(taken == 7);
+  block.struct_size = 8;
+  CHECK(eosfm_stream_next(fresh.stream, nullptr, &block) == EOSFM_BAD_ARGUMENT);
+  block.struct_size = sizeof block;
+  CHECK(eosfm_stream_next(fresh.stream, nullptr, &block) == EOSFM_AGAIN);
+  CHECK(eosfm_stream_end(fresh.stream) == EOSFM_OK);
+  CHECK(eosfm_stream_next(fresh.stream, nullptr, &block) == EOSFM_END);
+}
+
+void streams_in_many_threads() {
+  Opened opened(1, 64, 64);
+  const TestImage image(opened.info.bands, 150, 170);
+  TestStream alone(opened.context, opened.info, image.width);
+  CHECK(alone.run(image, 64) == EOSFM_OK);
+  std::vector<std::thread> threads;
+  std::atomic<int> same{0};
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      eosfm_context_options options = EOSFM_CONTEXT_OPTIONS_INIT;
+      options.threads = 1 + t % 2;
+      options.width = options.height = 64;
+      eosfm_context* context = nullptr;
+      if (eosfm_context_create(opened.model, &options, &context) != EOSFM_OK) return;
+      {
+        TestStream stream(context, opened.info, image.width);
+        if (stream.run(image, 10 + t) == EOSFM_OK && stream.sums == alone.sums) ++same;
+      }
+      eosfm_context_destroy(context);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(same == 4);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -639,5 +720,7 @@ int main(int argc, char** argv) {
   one_model_in_many_threads();
   idle_threads_sleep();
   logging();
+  streams();
+  streams_in_many_threads();
   return report();
 }

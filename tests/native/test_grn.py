@@ -22,9 +22,9 @@ from eosfm_edge.runtime.binding import (
     GRN_SCENE,
     GRN_TILE,
     Context,
-    EosfmError,
     Model,
 )
+from eosfm_edge.runtime.header import EosfmError
 
 BAD_ARGUMENT = 1
 # Of one block in each stage: a cell of the last level sees 180 pixels to each side of its own 32,

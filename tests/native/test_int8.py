@@ -22,7 +22,8 @@ from eosfm_edge.export import native
 from eosfm_edge.network.deployed import DeployedEncoder
 from eosfm_edge.network.folding import Block, Matrix, Network, fold
 from eosfm_edge.network.rounding import Quantisation, Rounding
-from eosfm_edge.runtime.binding import EosfmError, Model
+from eosfm_edge.runtime.binding import Model
+from eosfm_edge.runtime.header import EosfmError
 
 BAD_BUNDLE = 3
 ODD = register("odd", (1, 2, 1, 1), (8, 24, 40, 56))  # widths that no path's lanes divide all

@@ -1,0 +1,293 @@
+"""``runtime/include/eosfm.h`` in ctypes: its structs, its functions, and the library that has them.
+
+The header says what each is; names here are its names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from eosfm_edge.errors import UserError
+
+LEVELS = 4
+OK, WRONG_ANSWER, AGAIN, END = 0, 8, 10, 11
+# By numpy's type, which compares equal to its name.
+DTYPES = {np.dtype(t): i for i, t in enumerate(("uint8", "uint16", "int16", "float32"))}
+
+
+class EosfmError(UserError):
+    """A call of libeosfm failed; ``status`` is its eosfm_status."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(f"libeosfm: {sentence}")
+        self.status = status
+
+
+class Struct(ctypes.Structure):
+    """A struct of eosfm.h, which begins with its own size."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(struct_size=ctypes.sizeof(self), **values)
+
+
+class OpenOptions(Struct):
+    """``eosfm_open_options``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("log", c_void_p),
+        ("log_user", c_void_p),
+        ("error", c_void_p),
+        ("error_size", c_size_t),
+    )
+
+
+class ModelInfo(Struct):
+    """``eosfm_model_info``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("isa", c_char_p),
+        ("bands", c_int32),
+        ("specialists", c_int32),
+        ("runs", c_int32),
+        ("tile", c_int32),
+        ("channels", c_int32 * LEVELS),
+    )
+
+
+class BandInfo(Struct):
+    """``eosfm_band_info``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("wavelength_nm", c_float),
+        ("scale", c_float),
+        ("offset", c_float),
+        ("fill", c_float),
+        ("has_nodata", c_int32),
+        ("nodata", c_float),
+    )
+
+
+class SpecialistInfo(Struct):
+    """``eosfm_specialist_info``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("backbone", c_char_p),
+        ("licence", c_char_p),
+        ("bands", c_int32),
+        ("runs", c_int32),
+        ("factor", c_float),
+    )
+
+
+class ContextOptions(Struct):
+    """``eosfm_context_options``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("threads", c_int32),
+        ("precision", c_int32),
+        ("width", c_int32),
+        ("height", c_int32),
+        ("memory_limit", c_size_t),
+    )
+
+
+class Plan(Struct):
+    """``eosfm_plan``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("context_bytes", c_size_t),
+        ("weights_bytes", c_size_t),
+        ("mapped_bytes", c_size_t),
+    )
+
+
+class Band(Struct):
+    """``eosfm_band``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("data", c_void_p),
+        ("dtype", c_int32),
+        ("column_stride", ctypes.c_ssize_t),
+        ("row_stride", ctypes.c_ssize_t),
+        ("calibrated", c_int32),
+        ("scale", c_float),
+        ("offset", c_float),
+        ("has_nodata", c_int32),
+        ("nodata", c_float),
+    )
+
+
+class Image(Struct):
+    """``eosfm_image``."""
+
+    _fields_ = (("struct_size", c_size_t), ("bands", POINTER(Band)), ("band_count", c_size_t))
+
+
+class Level(Struct):
+    """``eosfm_level``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("data", c_void_p),
+        ("channel_stride", ctypes.c_ssize_t),
+        ("row_stride", ctypes.c_ssize_t),
+    )
+
+
+ProgressFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, c_int32, c_int32)
+
+
+class RunOptions(Struct):
+    """``eosfm_run_options``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("deadline_ms", c_int64),
+        ("progress", ProgressFn),
+        ("progress_user", c_void_p),
+    )
+
+
+class StreamBand(Struct):
+    """``eosfm_stream_band``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("dtype", c_int32),
+        ("step", c_int32),
+        ("column_stride", ctypes.c_ssize_t),
+        ("row_stride", ctypes.c_ssize_t),
+        ("calibrated", c_int32),
+        ("scale", c_float),
+        ("offset", c_float),
+        ("has_nodata", c_int32),
+        ("nodata", c_float),
+    )
+
+
+class StreamOptions(Struct):
+    """``eosfm_stream_options``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("width", c_int32),
+        ("overlap", c_int32),
+        ("bands", POINTER(StreamBand)),
+        ("band_count", c_size_t),
+        ("least_valid", c_float),
+        ("skip_below", c_float),
+        ("levels", c_int32 * LEVELS),
+    )
+
+
+class BlockLevel(ctypes.Structure):
+    """``eosfm_block_level``."""
+
+    _fields_ = (
+        ("data", c_void_p),
+        ("channel_stride", ctypes.c_ssize_t),
+        ("row_stride", ctypes.c_ssize_t),
+        ("valid", c_void_p),
+        ("valid_stride", ctypes.c_ssize_t),
+        ("row", c_int64),
+        ("column", c_int32),
+        ("height", c_int32),
+        ("width", c_int32),
+    )
+
+
+class Block(Struct):
+    """``eosfm_block``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("tile_row", c_int64),
+        ("tile_column", c_int32),
+        ("skipped", c_int32),
+        ("tiles", c_int64),
+        ("tiles_skipped", c_int64),
+        ("levels", BlockLevel * LEVELS),
+    )
+
+
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "eosfm_version": (c_char_p, ()),
+    "eosfm_status_text": (c_char_p, (c_int32,)),
+    "eosfm_model_open": (c_int32, (c_char_p, POINTER(OpenOptions), POINTER(c_void_p))),
+    "eosfm_model_close": (None, (c_void_p,)),
+    "eosfm_model_error": (c_char_p, (c_void_p,)),
+    "eosfm_model_describe": (c_int32, (c_void_p, POINTER(ModelInfo))),
+    "eosfm_model_band": (c_int32, (c_void_p, c_int32, POINTER(BandInfo))),
+    "eosfm_model_specialist": (c_int32, (c_void_p, c_int32, POINTER(SpecialistInfo))),
+    "eosfm_model_plan": (c_int32, (c_void_p, POINTER(ContextOptions), POINTER(Plan))),
+    "eosfm_context_create": (c_int32, (c_void_p, POINTER(ContextOptions), POINTER(c_void_p))),
+    "eosfm_context_destroy": (None, (c_void_p,)),
+    "eosfm_context_error": (c_char_p, (c_void_p,)),
+    "eosfm_set_active": (c_int32, (c_void_p, c_char_p, c_size_t)),
+    "eosfm_context_set_grn": (c_int32, (c_void_p, c_int32)),
+    "eosfm_run": (
+        c_int32,
+        (c_void_p, POINTER(Image), POINTER(Level), POINTER(RunOptions)),
+    ),
+    "eosfm_cancel": (None, (c_void_p,)),
+    "eosfm_verify": (c_int32, (c_void_p, POINTER(c_double))),
+    "eosfm_stream_plan": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_size_t))),
+    "eosfm_stream_begin": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_void_p))),
+    "eosfm_stream_push_rows": (
+        c_int32,
+        (c_void_p, c_int32, c_void_p, c_int32, POINTER(c_int32)),
+    ),
+    "eosfm_stream_end": (c_int32, (c_void_p,)),
+    "eosfm_stream_next": (c_int32, (c_void_p, POINTER(RunOptions), POINTER(Block))),
+    "eosfm_stream_destroy": (None, (c_void_p,)),
+}
+
+
+def version() -> str:
+    """Return the version of the library that is loaded."""
+    text: bytes = library().eosfm_version()
+    return text.decode()
+
+
+def library_path() -> str:
+    """Return the library that is used: ``EOSFM_LIBRARY``, or the one in this package."""
+    # A package installed in place has its compiled part elsewhere, which importlib knows.
+    installed = resources.files("eosfm_edge.runtime") / "lib" / "libeosfm.so"
+    return os.environ.get("EOSFM_LIBRARY") or str(installed)
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Load libeosfm.
+
+    Raises:
+        UserError: it is not there or cannot be loaded.
+    """
+    try:
+        loaded = ctypes.CDLL(library_path())
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        raise UserError(
+            f"libeosfm cannot be loaded: {error}",
+            remedy="reinstall eosfm-edge, or run with --backend onnxruntime",
+        ) from error
+    return loaded

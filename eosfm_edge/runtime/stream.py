@@ -1,0 +1,226 @@
+"""Scenes of any length through libeosfm: rows go in, blocks of blended features come out.
+
+``eosfm_stream`` of ``runtime/include/eosfm.h``, which says how tiles are placed and blended.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from ctypes import byref, c_float, c_int32, c_size_t, c_void_p
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eosfm_edge.errors import UserError
+from eosfm_edge.runtime import header
+from eosfm_edge.runtime.binding import Context, Progress, run_options
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StreamBand:
+    """How the rows of a band come.
+
+    Attributes:
+        dtype: uint8, uint16, int16 or float32.
+        step: pixels of the scene, in each direction, that one of this band covers.
+        scale_offset: physical = stored * scale + offset; None: the bundle's, and its nodata. With
+            them, what is nodata comes as NaN.
+    """
+
+    dtype: np.dtype[Any]
+    step: int = 1
+    scale_offset: tuple[float, float] | None = None
+
+    def struct(self) -> header.StreamBand:
+        """Return ``eosfm_stream_band``."""
+        scale, offset = self.scale_offset or (1.0, 0.0)
+        return header.StreamBand(
+            dtype=header.DTYPES[self.dtype],
+            step=self.step,
+            calibrated=self.scale_offset is not None,
+            scale=scale,
+            offset=offset,
+        )
+
+
+@dataclass(frozen=True)
+class BlockLevel:
+    """A level's part of a block; arrays are views that hold until the next block.
+
+    Attributes:
+        features: (C, h, w), NaN where there is no data.
+        valid: (h, w), the share of each cell's pixels that are valid.
+        row: where it begins in the level of the scene.
+        column: the same.
+    """
+
+    features: FloatArray
+    valid: FloatArray
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one tile completes.
+
+    Attributes:
+        skipped: whether the tile was skipped, for want of valid pixels.
+        tiles: of the stream so far.
+        tiles_skipped: of them.
+        levels: None for those that are not wanted.
+    """
+
+    skipped: bool
+    tiles: int
+    tiles_skipped: int
+    levels: tuple[BlockLevel | None, ...]
+
+
+class Stream:
+    """A scene that is being run.
+
+    Args:
+        context: whose tiles' size it takes; not to be used for other things meanwhile.
+        width: pixels of the scene's rows.
+        bands: the model's, in order.
+        overlap: pixels that neighbouring tiles share, a multiple of 32; -1: a quarter of a tile.
+        least_valid: share of a cell's pixels: with fewer that are valid it is nodata.
+        skip_below: share of a tile's pixels: with fewer that are valid it is skipped.
+        levels: which are wanted.
+
+    Raises:
+        EosfmError: an option is not what it may be, or there is no memory.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        width: int,
+        bands: Sequence[StreamBand],
+        *,
+        overlap: int = -1,
+        least_valid: float = 0.5,
+        skip_below: float = 0.0,
+        levels: Sequence[bool] = (True,) * header.LEVELS,
+    ) -> None:
+        self._context, self._bands = context, tuple(bands)
+        self._widths = [-(-width // band.step) for band in bands]
+        structs = (header.StreamBand * len(bands))(*(band.struct() for band in bands))
+        options = header.StreamOptions(
+            width=width,
+            overlap=overlap,
+            bands=structs,
+            band_count=len(bands),
+            least_valid=least_valid,
+            skip_below=skip_below,
+            levels=(c_int32 * header.LEVELS)(*map(int, levels)),
+        )
+        self._library = header.library()
+        size, self._handle = c_size_t(), c_void_p()
+        context.checked(
+            self._library.eosfm_stream_plan(context.handle, byref(options), byref(size))
+        )
+        context.checked(
+            self._library.eosfm_stream_begin(context.handle, byref(options), byref(self._handle))
+        )
+        self.bytes = size.value
+        # The context must outlive its streams: the finalizer holds it.
+        self._closed = weakref.finalize(self, _destroy, self._handle, context)
+
+    def close(self) -> None:
+        """Destroy the stream; blocks that it gave are gone."""
+        self._closed()
+        self._handle = c_void_p()
+
+    def push_rows(self, band: int, rows: NDArray[Any]) -> int:
+        """Give the next rows of a band, (n, width); returns how many had room.
+
+        Raises:
+            UserError: they are not as wide, or of another dtype, than was said.
+        """
+        width, dtype = self._widths[band], self._bands[band].dtype
+        if rows.ndim != 2 or rows.shape[1] != width or rows.dtype != dtype:
+            raise UserError(
+                f"the rows of band {band} are {rows.dtype} {rows.shape}",
+                expected=f"{dtype} (n, {width})",
+            )
+        rows = np.ascontiguousarray(rows)
+        return self._push(band, rows.ctypes.data, len(rows))
+
+    def push_missing(self, band: int, count: int) -> int:
+        """Say that the next rows of a band are missing; returns how many had room."""
+        return self._push(band, None, count)
+
+    def blocks(
+        self, feed: Callable[[], bool], *, progress: Progress | None = None
+    ) -> Iterator[Block]:
+        """Run the tiles, from left to right and from top to bottom.
+
+        Args:
+            feed: called when there are too few rows: pushes some, or returns False if there are
+                none.
+            progress: of a tile, as for :meth:`Context.run`.
+
+        Yields:
+            What each tile completes.
+        """
+        while True:
+            block = header.Block()
+            with run_options(progress=progress) as options:
+                status = self._library.eosfm_stream_next(self._handle, byref(options), byref(block))
+            if status == header.END:
+                return
+            if status == header.AGAIN:
+                if not feed():
+                    self._context.checked(self._library.eosfm_stream_end(self._handle))
+                continue
+            self._context.checked(status)
+            yield Block(
+                skipped=bool(block.skipped),
+                tiles=block.tiles,
+                tiles_skipped=block.tiles_skipped,
+                levels=tuple(
+                    _view(level, shape[0])
+                    for level, shape in zip(block.levels, self._context.shapes, strict=True)
+                ),
+            )
+
+    def _push(self, band: int, address: int | None, count: int) -> int:
+        taken = c_int32()
+        self._context.checked(
+            self._library.eosfm_stream_push_rows(self._handle, band, address, count, byref(taken))
+        )
+        return taken.value
+
+
+def _destroy(handle: c_void_p, context: Context) -> None:
+    header.library().eosfm_stream_destroy(handle)
+
+
+def _view(level: header.BlockLevel, channels: int) -> BlockLevel | None:
+    if not level.data:
+        return None
+    plane = (level.height, level.width)
+    return BlockLevel(
+        features=_array(
+            level.data, (channels, *plane), (level.channel_stride, level.row_stride, 1)
+        ),
+        valid=_array(level.valid, plane, (level.valid_stride, 1)),
+        row=level.row,
+        column=level.column,
+    )
+
+
+def _array(address: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> FloatArray:
+    floats = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1
+    memory = (c_float * floats).from_address(address)
+    byte_strides = [4 * stride for stride in strides]
+    return np.lib.stride_tricks.as_strided(
+        np.frombuffer(memoryview(memory), np.float32), shape, byte_strides, writeable=False
+    )

@@ -1,0 +1,114 @@
+#include "mosaic.h"
+
+#include <math.h>
+
+#include <atomic>
+
+namespace eosfm {
+namespace {
+
+// Weights of a tile's cells along an axis: linear over the overlap on both sides, nowhere zero.
+void fill_ramp(float* ramp, int cells, int overlap) {
+  const double reach = overlap > 0 ? overlap : 0.5;
+  for (int i = 0; i < cells; ++i) {
+    const int inwards = i < cells - 1 - i ? i : cells - 1 - i;
+    ramp[i] = static_cast<float>(fmin((inwards + 0.5) / reach, 1.0));
+  }
+}
+
+}  // namespace
+
+void Mosaic::lay_out(Layout& layout, const MosaicShape& shape) {
+  shape_ = shape;
+  const size_t planes = static_cast<size_t>(shape.channels) + 1;
+  features_ = layout.take<float>(cells() * shape.channels);
+  window_ = layout.take<float>(cells() * planes);
+  strip_ = layout.take<float>(planes * shape.overlap * shape.scene_width);
+  factors_ = layout.take<float>(cells());
+  across_ = layout.take<float>(static_cast<size_t>(shape.tile_width));
+  down_ = layout.take<float>(static_cast<size_t>(shape.tile_height));
+  if (across_ == nullptr) return;
+  fill_ramp(across_, shape.tile_width, shape.overlap);
+  fill_ramp(down_, shape.tile_height, shape.overlap);
+}
+
+eosfm_level Mosaic::features() const {
+  return {sizeof(eosfm_level), features_, static_cast<ptrdiff_t>(cells()), shape_.tile_width};
+}
+
+bool Mosaic::features_are_finite(Team& team) const {
+  std::atomic<bool> finite{true};
+  team.each(shape_.channels, [&](int channel, int) {
+    const float* plane = features_ + cells() * channel;
+    constexpr uint32_t kExponent = 0x7f800000;
+    uint32_t any = 0;
+    for (size_t i = 0; i < cells(); ++i) {
+      uint32_t bits;
+      memcpy(&bits, plane + i, sizeof bits);
+      any |= (bits & kExponent) == kExponent ? 1U : 0U;
+    }
+    if (any != 0) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite.load(std::memory_order_relaxed);
+}
+
+void Mosaic::add(const MosaicTile& tile, bool skipped, const float* valid, float least, Team& team) {
+  const size_t width = static_cast<size_t>(shape_.tile_width);
+  const size_t strip = static_cast<size_t>(shape_.overlap) * shape_.scene_width;
+  float* weights = window_ + cells() * shape_.channels;
+  blend(tile, skipped, nullptr, weights, strip_ + strip * shape_.channels);
+  for (int y = 0; y < tile.done_height; ++y) {
+    const float* share = valid + (y + tile.row_before) * width + tile.column_before;
+    for (int x = 0; x < tile.done_width; ++x) {
+      const float weight = weights[y * width + x];
+      const bool has = weight > 0.0F && share[x] > 0.0F && share[x] >= least;
+      factors_[y * width + x] = has ? 1.0F / weight : NAN;
+    }
+  }
+  team.each(shape_.channels, [&](int channel, int) {
+    float* window = window_ + cells() * channel;
+    blend(tile, skipped, features_ + cells() * channel, window, strip_ + strip * channel);
+    for (int y = 0; y < tile.done_height; ++y) {
+      float* row = window + y * width;
+      const float* factors = factors_ + y * width;
+      for (int x = 0; x < tile.done_width; ++x) row[x] *= factors[x];
+    }
+  });
+}
+
+// Brings the window of one plane from the tile before to this one, adds the tile, and leaves to the next
+// row of tiles what that will cover too. Without features, those of weights.
+void Mosaic::blend(const MosaicTile& tile, bool skipped, const float* features, float* window,
+                   float* strip) const {
+  const size_t width = static_cast<size_t>(shape_.tile_width);
+  const int step_down = shape_.tile_height - shape_.overlap;
+  const int step_across = shape_.tile_width - shape_.overlap;
+  const int kept = tile.column > 0 ? shape_.overlap : 0;  // columns that the tile before has
+  for (int y = 0; y < tile.height; ++y) {
+    float* row = window + y * width;
+    if (kept > 0) memmove(row, row + step_across, static_cast<size_t>(kept) * sizeof(float));
+    const size_t fresh = static_cast<size_t>(tile.width > kept ? tile.width - kept : 0) * sizeof(float);
+    if (y < shape_.overlap) {
+      const float* above = strip + static_cast<size_t>(y) * shape_.scene_width + tile.column;
+      memcpy(row + kept, above + kept, fresh);
+    } else {
+      memset(row + kept, 0, fresh);
+    }
+    if (!skipped) {
+      const float* from =
+          features != nullptr
+              ? features + (y + tile.row_before) * width + tile.column_before
+              : nullptr;
+      for (int x = 0; x < tile.width; ++x) {
+        const float weight = down_[y] * across_[x];
+        row[x] += from != nullptr ? weight * from[x] : weight;
+      }
+    }
+    if (y >= step_down) {
+      float* below = strip + static_cast<size_t>(y - step_down) * shape_.scene_width + tile.column;
+      memcpy(below, row, static_cast<size_t>(tile.done_width) * sizeof(float));
+    }
+  }
+}
+
+}  // namespace eosfm

@@ -1,0 +1,344 @@
+#include "stream.h"
+
+#include <math.h>
+
+namespace eosfm {
+namespace {
+
+constexpr int kCoarsest = 32;  // pixels of a cell of the last level: all levels' cells meet there
+constexpr int kMostWidth = 1 << 20;
+
+int stride_of(int level) { return 4 << level; }
+
+int cells_over(int pixels, int level) {
+  return (pixels + stride_of(level) - 1) / stride_of(level);
+}
+
+int smaller(int a, int b) { return a < b ? a : b; }
+
+int default_overlap(const Settings& tile) {
+  const int quarter = smaller(tile.width, tile.height) / 4;
+  const int rounded = (quarter + kCoarsest - 1) / kCoarsest * kCoarsest;
+  return rounded < smaller(tile.width, tile.height) ? rounded : 0;
+}
+
+eosfm_status check_band(const eosfm_stream_band& band, int index, const char* name, int most_step,
+                        ErrorText& error) {
+  if (band.struct_size != sizeof(eosfm_stream_band) || dtype_bytes(band.dtype) == 0) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a dtype that is not known, or its "
+                      "struct_size is not set", index, name);
+  }
+  if (band.step < 1 || band.step > most_step) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a step of %d pixels, expected 1 to %d",
+                      index, name, band.step, most_step);
+  }
+  const ptrdiff_t bytes = static_cast<ptrdiff_t>(dtype_bytes(band.dtype));
+  if (band.column_stride % bytes != 0 || band.row_stride % bytes != 0) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has strides that are no multiples of its "
+                      "%td-byte pixels", index, name, bytes);
+  }
+  if (band.calibrated != 0 &&
+      (!isfinite(band.scale) || band.scale == 0.0F || !isfinite(band.offset))) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has scale %g and offset %g, expected finite "
+                      "numbers and no scale of 0", index, name, static_cast<double>(band.scale),
+                      static_cast<double>(band.offset));
+  }
+  return EOSFM_OK;
+}
+
+eosfm_status check(const eosfm_stream_options* options, const Settings& tile, const Chain& chain,
+                   int* overlap, ErrorText& error) {
+  if (options == nullptr || options->struct_size < sizeof(eosfm_stream_options)) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "there are no options, or their struct_size is not set");
+  }
+  if (options->width < 1 || options->width > kMostWidth) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the scene is %d pixels wide, expected 1 to %d",
+                      options->width, kMostWidth);
+  }
+  const int most = smaller(tile.width, tile.height) - kCoarsest;
+  *overlap = options->overlap == -1 ? default_overlap(tile) : options->overlap;
+  if (*overlap < 0 || *overlap > most || *overlap % kCoarsest != 0) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the overlap is %d pixels, expected a multiple of %d from 0 "
+                      "to %d, tiles being %d x %d", *overlap, kCoarsest, most, tile.width,
+                      tile.height);
+  }
+  const auto share = [](float value) { return value >= 0.0F && value <= 1.0F; };
+  if (!share(options->least_valid) || !share(options->skip_below)) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "least_valid is %g and skip_below %g, expected 0 to 1",
+                      static_cast<double>(options->least_valid),
+                      static_cast<double>(options->skip_below));
+  }
+  if (options->bands == nullptr || options->band_count != static_cast<size_t>(chain.bands.size())) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the scene has %zu bands, expected %d",
+                      options->bands != nullptr ? options->band_count : 0, chain.bands.size());
+  }
+  for (int b = 0; b < chain.bands.size(); ++b) {
+    const eosfm_status status = check_band(options->bands[b], b, chain.bands[b].name,
+                                           smaller(tile.width, tile.height), error);
+    if (status != EOSFM_OK) return status;
+  }
+  return EOSFM_OK;
+}
+
+}  // namespace
+
+void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, int overlap,
+                           const Settings& tile, const Chain& chain) {
+  const size_t pixels = static_cast<size_t>(tile.width) * tile.height;
+  const size_t bands_count = static_cast<size_t>(chain.bands.size());
+  swath.lay_out(layout, options, chain, tile.width, tile.height);
+  planes = layout.take<float>(pixels * bands_count);
+  valid = layout.take<uint8_t>(pixels);
+  counts = layout.take<uint16_t>(2 * pixels / 16);
+  bands = layout.take<eosfm_band>(bands_count);
+  for (int l = 0; l < kLevels; ++l) {
+    shares[l] = layout.take<float>(pixels / static_cast<size_t>(stride_of(l) * stride_of(l)));
+    if (options.levels[l] == 0) continue;
+    levels[l].lay_out(layout, {chain.level_channels[l], tile.width / stride_of(l),
+                               tile.height / stride_of(l), overlap / stride_of(l),
+                               cells_over(options.width, l)});
+  }
+}
+
+}  // namespace eosfm
+
+using namespace eosfm;
+
+eosfm_status eosfm_stream::plan(eosfm_context* context, const eosfm_stream_options* options,
+                                size_t* bytes) {
+  const Chain& chain = context->model()->chain;
+  const Settings& tile = context->settings();
+  int overlap = 0;
+  const eosfm_status status = check(options, tile, chain, &overlap, context->error);
+  if (status != EOSFM_OK) return status;
+  Layout layout;
+  StreamMemory memory = {};
+  memory.lay_out(layout, *options, overlap, tile, chain);
+  *bytes = layout.size();
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_options* options) {
+  context_ = context;
+  const Chain& chain = context_->model()->chain;
+  const Settings& tile = context_->settings();
+  const eosfm_status status = check(options, tile, chain, &overlap_, context_->error);
+  if (status != EOSFM_OK) return status;
+  Layout sizes;
+  memory_.lay_out(sizes, *options, overlap_, tile, chain);
+  const size_t bytes = sizes.size();
+  if (!block_.allocate(bytes)) return context_->error.no_memory("the stream");
+  memset(block_.data(), 0, bytes);  // so that no tile waits for the system to find pages
+  Layout layout(block_.data());
+  memory_.lay_out(layout, *options, overlap_, tile, chain);
+  const size_t plane = static_cast<size_t>(tile.width) * tile.height;
+  for (int b = 0; b < chain.bands.size(); ++b) {
+    const Band& own = chain.bands[b];
+    eosfm_band band = EOSFM_BAND_INIT;
+    band.data = memory_.planes + plane * b;
+    band.column_stride = sizeof(float);
+    band.row_stride = static_cast<ptrdiff_t>(sizeof(float)) * tile.width;
+    band.calibrated = 1;  // what is nodata has been found: the value itself is one like others now
+    band.scale = own.scale;
+    band.offset = own.offset;
+    memory_.bands[b] = band;
+  }
+  options_ = *options;
+  options_.bands = nullptr;  // the caller's
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_stream::push_rows(int band, const void* rows, int count, int* taken) {
+  const int bands = context_->model()->chain.bands.size();
+  if (band < 0 || band >= bands || count < 0 || taken == nullptr) {
+    return context_->error.fail(EOSFM_BAD_ARGUMENT, "band %d of %d gets %d rows, or there is no place "
+                                "for how many were taken", band, bands, count);
+  }
+  if (ended_) {
+    return context_->error.fail(EOSFM_BAD_ARGUMENT, "rows are pushed after the end of the scene");
+  }
+  *taken = memory_.swath.push(band, rows, count,
+                              tile_row_ * (context_->settings().height - overlap_));
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_stream::next(const eosfm_run_options* options, eosfm_block* block) {
+  if (block == nullptr || block->struct_size < sizeof(eosfm_block)) {
+    return context_->error.fail(EOSFM_BAD_ARGUMENT, "there is no block, or its struct_size is not set");
+  }
+  const int64_t rows = memory_.swath.rows();
+  const int64_t end = tile_row_ * (context_->settings().height - overlap_) +
+                      context_->settings().height;
+  if (done_ || (ended_ && rows == 0)) return EOSFM_END;
+  // Whether a row of tiles is the last depends on whether anything comes after it.
+  if (!ended_ && rows <= end) return EOSFM_AGAIN;
+  const Place place = place_of(rows);
+  read_tile(place);
+  count_valid(place);
+  const bool skipped = !worth_it(place);
+  if (!skipped) {
+    const eosfm_status status = run(options);
+    if (status != EOSFM_OK) return status;
+  }
+  give(place, skipped, block);
+  if (!place.last_column) {
+    ++tile_column_;
+    return EOSFM_OK;
+  }
+  tile_column_ = 0;
+  ++tile_row_;
+  done_ = place.last_row;
+  return EOSFM_OK;
+}
+
+namespace {
+
+// Where the last tile of an axis begins to be computed: earlier than its start, so that it is full of
+// what was measured, but on the grid of all levels, and nowhere that is no longer held.
+int64_t moved_back(int64_t start, int64_t length, int size, int64_t oldest) {
+  const auto on_grid = [](int64_t at) {
+    return at <= 0 ? 0 : (at + kCoarsest - 1) / kCoarsest * kCoarsest;
+  };
+  const int64_t from_end = on_grid(length - size);
+  const int64_t held = on_grid(oldest);
+  const int64_t back = from_end > held ? from_end : held;
+  return back < start ? back : start;
+}
+
+}  // namespace
+
+eosfm_stream::Place eosfm_stream::place_of(int64_t rows) const {
+  const Settings& tile = context_->settings();
+  Place place;
+  place.row = tile_row_ * (tile.height - overlap_);
+  place.column = tile_column_ * (tile.width - overlap_);
+  place.last_row = ended_ && place.row + tile.height >= rows;
+  place.last_column = place.column + tile.width >= options_.width;
+  TilePlace& pixels = place.pixels;
+  pixels = {place.row, place.column, tile.height, tile.width};
+  if (place.last_row) {
+    pixels.row = moved_back(place.row, rows, tile.height, memory_.swath.oldest());
+    pixels.height = smaller(tile.height, static_cast<int>(rows - pixels.row));
+  }
+  if (place.last_column) {
+    pixels.column = static_cast<int>(moved_back(place.column, options_.width, tile.width, 0));
+    pixels.width = smaller(tile.width, options_.width - pixels.column);
+  }
+  return place;
+}
+
+void eosfm_stream::read_tile(const Place& place) {
+  Stop never;
+  Team team(&context_->pool(), &never);
+  memory_.swath.set_tile(place.pixels);
+  team.each(context_->settings().height / kCoarsest, [&](int task, int) {
+    memory_.swath.read_rows(task * kCoarsest, kCoarsest, memory_.planes, memory_.valid);
+  });
+}
+
+// Fills in the shares of valid pixels among those of each cell that are in the scene.
+void eosfm_stream::count_valid(const Place& place) {
+  const Settings& tile = context_->settings();
+  for (int l = 0; l < kLevels; ++l) {
+    const int width = tile.width / stride_of(l);
+    const int height = tile.height / stride_of(l);
+    const int side = l == 0 ? 4 : 2;  // of a cell, in pixels or in cells of the level before
+    const size_t before = static_cast<size_t>(width) * side;
+    const uint16_t* finer = memory_.counts + (l % 2 == 0 ? tile.width * tile.height / 16 : 0);
+    uint16_t* counts = memory_.counts + (l % 2 == 0 ? 0 : tile.width * tile.height / 16);
+    for (int y = 0; y < height; ++y) {
+      const int inside_rows = smaller(place.pixels.height - y * stride_of(l), stride_of(l));
+      for (int x = 0; x < width; ++x) {
+        int count = 0;
+        for (int i = 0; i < side; ++i) {
+          const size_t at = static_cast<size_t>(y * side + i) * before + static_cast<size_t>(x * side);
+          for (int j = 0; j < side; ++j) {
+            count += l == 0 ? memory_.valid[at + static_cast<size_t>(j)]
+                            : finer[at + static_cast<size_t>(j)];
+          }
+        }
+        counts[y * width + x] = static_cast<uint16_t>(count);
+        const int inside = inside_rows * smaller(place.pixels.width - x * stride_of(l), stride_of(l));
+        memory_.shares[l][y * width + x] =
+            count > 0 ? static_cast<float>(count) / static_cast<float>(inside) : 0.0F;
+      }
+    }
+  }
+}
+
+bool eosfm_stream::worth_it(const Place& place) const {
+  const Settings& tile = context_->settings();
+  const auto inside = static_cast<size_t>(place.pixels.width) * place.pixels.height;
+  size_t valid = 0;
+  for (int i = 0; i < tile.width * tile.height; ++i) valid += memory_.valid[i];
+  if (valid == 0 ||
+      static_cast<double>(valid) < static_cast<double>(options_.skip_below) * static_cast<double>(inside)) {
+    return false;
+  }
+  for (int l = 0; l < kLevels; ++l) {
+    const int cells = tile.width * tile.height / (stride_of(l) * stride_of(l));
+    for (int i = 0; i < cells; ++i) {
+      const float share = memory_.shares[l][i];
+      if (share > 0.0F && share >= options_.least_valid) return true;
+    }
+  }
+  return false;
+}
+
+eosfm_status eosfm_stream::run(const eosfm_run_options* options) {
+  const eosfm_image image = {sizeof(eosfm_image), memory_.bands,
+                             static_cast<size_t>(context_->model()->chain.bands.size())};
+  eosfm_level levels[kLevels];
+  for (int l = 0; l < kLevels; ++l) {
+    const eosfm_level unwanted = EOSFM_LEVEL_INIT;
+    levels[l] = options_.levels[l] != 0 ? memory_.levels[l].features() : unwanted;
+  }
+  const eosfm_status status = context_->run(&image, levels, options);
+  if (status != EOSFM_OK) return status;
+  Stop never;
+  Team team(&context_->pool(), &never);
+  for (int l = 0; l < kLevels; ++l) {
+    if (options_.levels[l] == 0 || memory_.levels[l].features_are_finite(team)) continue;
+    return context_->error.fail(EOSFM_NOT_FINITE, "level %d of the tile at column %d, row %lld has "
+                                "values that are not finite", l + 1, memory_.swath.place().column,
+                                static_cast<long long>(memory_.swath.place().row));
+  }
+  return EOSFM_OK;
+}
+
+void eosfm_stream::give(const Place& place, bool skipped, eosfm_block* block) {
+  const Settings& tile = context_->settings();
+  Stop never;
+  Team team(&context_->pool(), &never);
+  const int rows = place.last_row
+                       ? static_cast<int>(place.pixels.row + place.pixels.height - place.row)
+                       : tile.height;
+  const int columns = place.last_column ? options_.width - place.column : tile.width;
+  for (int l = 0; l < kLevels; ++l) {
+    const eosfm_block_level none = {nullptr, 0, 0, nullptr, 0, 0, 0, 0, 0};
+    block->levels[l] = none;
+    if (options_.levels[l] == 0) continue;
+    const int stride = stride_of(l);
+    MosaicTile part;
+    part.column = place.column / stride;
+    part.width = cells_over(columns, l);
+    part.height = cells_over(rows, l);
+    part.column_before = (place.column - place.pixels.column) / stride;
+    part.row_before = static_cast<int>(place.row - place.pixels.row) / stride;
+    part.done_width = place.last_column ? part.width : (tile.width - overlap_) / stride;
+    part.done_height = place.last_row ? part.height : (tile.height - overlap_) / stride;
+    Mosaic& level = memory_.levels[l];
+    level.add(part, skipped, memory_.shares[l], options_.least_valid, team);
+    const ptrdiff_t width = tile.width / stride;
+    block->levels[l] = {level.block(), static_cast<ptrdiff_t>(level.cells()), width,
+                        memory_.shares[l] + part.row_before * width + part.column_before, width,
+                        place.row / stride, part.column, part.done_height, part.done_width};
+  }
+  ++tiles_;
+  tiles_skipped_ += skipped ? 1 : 0;
+  block->tile_row = tile_row_;
+  block->tile_column = tile_column_;
+  block->skipped = skipped ? 1 : 0;
+  block->tiles = tiles_;
+  block->tiles_skipped = tiles_skipped_;
+}

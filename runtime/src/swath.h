@@ -1,0 +1,61 @@
+// The rows of a scene that a stream holds: the last ones of each band, as they were stored.
+#ifndef EOSFM_SWATH_H
+#define EOSFM_SWATH_H
+
+#include "chain.h"
+#include "memory.h"
+
+namespace eosfm {
+
+// A tile's pixels in the scene. Beyond `height` and `width`, the tile mirrors what is in them.
+struct TilePlace {
+  int64_t row;
+  int column;
+  int height;
+  int width;
+};
+
+class Swath {
+ public:
+  // Finds the place of everything, for tiles of a size; called once without memory, for the size.
+  void lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain,
+               int tile_width, int tile_height);
+
+  // Takes as many of `count` rows as there is room for, without those of `needed` or later going.
+  int push(int band, const void* rows, int count, int64_t needed);
+
+  // Rows of the scene that all bands have had.
+  int64_t rows() const;
+  // The first row that all bands still hold.
+  int64_t oldest() const;
+
+  // To be called before a tile's rows are read.
+  void set_tile(const TilePlace& place);
+  const TilePlace& place() const { return place_; }
+  // Reads rows of the tile into planes [bands][height][width], as values that the bundle's sensor
+  // stores, and which pixels are valid into [height][width]. Pixels that are not, because a band has
+  // no value there, are filled in all bands.
+  void read_rows(int first, int rows, float* planes, uint8_t* valid) const;
+
+ private:
+  struct BandRows {
+    eosfm_stream_band how;
+    const Band* own;
+    char* pixels;      // [capacity][width]
+    uint8_t* present;  // [capacity]
+    int* columns;      // [tile width]: the pixel under each of the tile's columns
+    int width;
+    int capacity;
+    int64_t pushed;
+  };
+
+  BandRows* bands_ = nullptr;
+  int count_ = 0;
+  int tile_width_ = 0;
+  int tile_height_ = 0;
+  TilePlace place_ = {0, 0, 0, 0};
+};
+
+}  // namespace eosfm
+
+#endif
