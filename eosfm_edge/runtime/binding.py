@@ -10,23 +10,27 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ctypes import byref, c_double, c_void_p
+from ctypes import POINTER, byref, c_double, c_float, c_void_p, pointer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.ctypeslib import as_array
 from numpy.typing import NDArray
 
 from eosfm_edge.errors import UserError
 from eosfm_edge.runtime.header import (
     DTYPES,
+    ENGINE_FAILED,
     LEVELS,
     OK,
     WRONG_ANSWER,
     Band,
     BandInfo,
+    ComputeFn,
     ContextOptions,
+    Engine,
     EosfmError,
     Image,
     Level,
@@ -44,6 +48,8 @@ GRN_TILE, GRN_GATHER, GRN_SCENE = 0, 1, 2
 
 # Called with runs done and all runs; returns whether to stop.
 Progress = Callable[[int, int], bool]
+
+Compute = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
 
 
 class Model:
@@ -116,22 +122,27 @@ class Model:
         self._checked(status)
         return plan
 
-    def context(self, **options: int) -> Context:
+    def context(self, compute: Compute | None = None, **options: int) -> Context:
         """Create a context.
 
         Args:
+            compute: what computes in the library's place: returns the levels, each (C, h, w), of
+                an image (bands, height, width) of stored values, which is its own only for the
+                call. What it raises is raised by the run.
             **options: fields of ``eosfm_context_options``: threads, precision, width, height,
                 memory_limit.
         """
-        handle = c_void_p()
-        status = self._library.eosfm_context_create(
-            self._handle, byref(ContextOptions(**options)), byref(handle)
-        )
-        self._checked(status)
         info = self.describe()
-        width, height = options.get("width", 0) or info.tile, options.get("height", 0) or info.tile
-        shapes = [(info.channels[i], height >> (i + 2), width >> (i + 2)) for i in range(LEVELS)]
-        return Context(handle, info.bands, (height, width), shapes)
+        size = (options.get("height") or info.tile, options.get("width") or info.tile)
+        shapes = [(info.channels[i], size[0] >> (i + 2), size[1] >> (i + 2)) for i in range(LEVELS)]
+        fields, raised = ContextOptions(**options), list[BaseException]()
+        engine = _engine(compute, (info.bands, *size), shapes, raised) if compute else None
+        if engine is not None:
+            fields.engine = pointer(engine)
+        handle = c_void_p()
+        status = self._library.eosfm_context_create(self._handle, byref(fields), byref(handle))
+        self._checked(status)
+        return Context(handle, info.bands, size, shapes, engine, raised)
 
 
 class Context:
@@ -143,8 +154,11 @@ class Context:
         bands: int,
         size: tuple[int, int],
         shapes: Sequence[tuple[int, int, int]],
+        engine: Engine | None,
+        raised: list[BaseException],
     ) -> None:
         self._library = library()
+        self._engine, self._raised = engine, raised  # for as long as the library may call it
         self.handle = handle
         self._closed = weakref.finalize(self, self._library.eosfm_context_destroy, handle)
         self._bands, self._size = bands, size
@@ -168,6 +182,8 @@ class Context:
 
     def checked(self, status: int) -> None:
         """Raise an EosfmError for what is not OK, with the context's sentence."""
+        if status == ENGINE_FAILED and self._raised:
+            raise self._raised.pop()
         if status != OK:
             text: bytes = self._library.eosfm_context_error(self.handle)
             raise EosfmError(status, text.decode(errors="replace") or "it is closed")
@@ -248,6 +264,27 @@ class Context:
                 column_stride=band.strides[1],
             )
         return structs
+
+
+def _engine(
+    compute: Compute,
+    image_shape: tuple[int, int, int],
+    shapes: Sequence[tuple[int, int, int]],
+    raised: list[BaseException],
+) -> Engine:
+    """Return ``eosfm_engine`` for a function; what that raises goes into the list."""
+
+    def call(_user: int | None, image: Any, levels: Any) -> int:
+        try:
+            for index, features in enumerate(compute(as_array(image, image_shape))):
+                address = ctypes.cast(levels[index].data, POINTER(c_float))
+                as_array(address, shapes[index])[:] = features
+        except BaseException as error:
+            raised.append(error)
+            return 1
+        return 0
+
+    return Engine(compute=ComputeFn(call))
 
 
 @contextmanager

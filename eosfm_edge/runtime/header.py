@@ -17,7 +17,7 @@ import numpy as np
 from eosfm_edge.errors import UserError
 
 LEVELS = 4
-OK, WRONG_ANSWER, AGAIN, END = 0, 8, 10, 11
+OK, WRONG_ANSWER, NOT_FINITE, AGAIN, END, ENGINE_FAILED = 0, 8, 9, 10, 11, 12
 # By numpy's type, which compares equal to its name.
 DTYPES = {np.dtype(t): i for i, t in enumerate(("uint8", "uint16", "int16", "float32"))}
 
@@ -93,6 +93,26 @@ class SpecialistInfo(Struct):
     )
 
 
+class Level(Struct):
+    """``eosfm_level``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("data", c_void_p),
+        ("channel_stride", ctypes.c_ssize_t),
+        ("row_stride", ctypes.c_ssize_t),
+    )
+
+
+ComputeFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, POINTER(c_float), POINTER(Level))
+
+
+class Engine(Struct):
+    """``eosfm_engine``."""
+
+    _fields_ = (("struct_size", c_size_t), ("compute", ComputeFn), ("user", c_void_p))
+
+
 class ContextOptions(Struct):
     """``eosfm_context_options``."""
 
@@ -103,6 +123,7 @@ class ContextOptions(Struct):
         ("width", c_int32),
         ("height", c_int32),
         ("memory_limit", c_size_t),
+        ("engine", POINTER(Engine)),
     )
 
 
@@ -138,17 +159,6 @@ class Image(Struct):
     """``eosfm_image``."""
 
     _fields_ = (("struct_size", c_size_t), ("bands", POINTER(Band)), ("band_count", c_size_t))
-
-
-class Level(Struct):
-    """``eosfm_level``."""
-
-    _fields_ = (
-        ("struct_size", c_size_t),
-        ("data", c_void_p),
-        ("channel_stride", ctypes.c_ssize_t),
-        ("row_stride", ctypes.c_ssize_t),
-    )
 
 
 ProgressFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, c_int32, c_int32)

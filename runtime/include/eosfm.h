@@ -72,7 +72,8 @@ typedef enum eosfm_status {
   EOSFM_WRONG_ANSWER = 8, /* the known answer does not come out */
   EOSFM_NOT_FINITE = 9,   /* the model gives values that are not finite */
   EOSFM_AGAIN = 10,       /* of a stream: push more rows first */
-  EOSFM_END = 11          /* of a stream: there are no more blocks */
+  EOSFM_END = 11,         /* of a stream: there are no more blocks */
+  EOSFM_ENGINE_FAILED = 12 /* the host's engine says that it could not compute */
 } eosfm_status;
 
 /* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
@@ -175,6 +176,21 @@ typedef enum eosfm_precision {
   EOSFM_BF16 = 1       /* fp32 layers are computed in bf16, if the processor has that in hardware */
 } eosfm_precision;
 
+struct eosfm_level;
+
+/* An engine of the host's own, which computes the levels in the library's place: the image is read, and
+ * scenes stream, as they do without. */
+typedef struct eosfm_engine {
+  size_t struct_size;
+  /* Called for each image from the thread that runs. `image` is [bands][height][width] of values as the
+   * bundle's sensor stores them, with pixels that are not valid filled; `levels` are all to be written.
+   * Returns 0, or anything else for a failure. */
+  int (*compute)(void *user, const float *image, const struct eosfm_level *levels);
+  void *user;
+} eosfm_engine;
+
+#define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL}
+
 typedef struct eosfm_context_options {
   size_t struct_size;
   int32_t threads; /* 1 to 256; 0: as many as there are processors for this process */
@@ -183,9 +199,11 @@ typedef struct eosfm_context_options {
   int32_t height;
   size_t memory_limit; /* bytes; 0: none. Creating fails if the plan's context_bytes are more: the
                           weights, the files and what eosfm_verify takes are not counted. */
+  const eosfm_engine *engine; /* copied; NULL: the library's own. With one, no weights are made, all
+                                 specialists are active and GRN is the tile's. */
 } eosfm_context_options;
 
-#define EOSFM_CONTEXT_OPTIONS_INIT {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0}
+#define EOSFM_CONTEXT_OPTIONS_INIT {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL}
 
 typedef struct eosfm_plan {
   size_t struct_size;

@@ -42,6 +42,13 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
   width = given.width != 0 ? given.width : chain.tile;
   height = given.height != 0 ? given.height : chain.tile;
   memory_limit = given.memory_limit;
+  if (given.engine != nullptr) {
+    engine = *given.engine;
+    if (engine.struct_size < sizeof(eosfm_engine) || engine.compute == nullptr) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the engine has no function that computes, or its "
+                        "struct_size is not set");
+    }
+  }
   const auto fits = [](int side) { return side >= 32 && side <= kMostSide && side % 32 == 0; };
   if (fits(width) && fits(height)) return EOSFM_OK;
   return error.fail(EOSFM_BAD_ARGUMENT, "the image is %d x %d, expected sides that are multiples of "
@@ -110,11 +117,24 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
   }
 }
 
+void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chain& chain) {
+  const size_t pixels = static_cast<size_t>(settings.width) * settings.height;
+  planes = layout.take<float>(pixels * chain.bands.size());
+  for (int level = 0; level < kLevels; ++level) {
+    levels[level] = layout.take<float>(static_cast<size_t>(chain.level_channels[level]) *
+                                       cells(settings.width, level) * cells(settings.height, level));
+  }
+}
+
 size_t context_bytes(const Settings& settings, const Chain& chain, const PackedModel& packed,
                      const Kernels& kernels) {
   Layout layout;
   ContextMemory memory = {};
-  memory.lay_out(layout, settings, chain, packed, kernels);
+  if (settings.engine.compute != nullptr) {
+    memory.lay_out(layout, settings, chain);
+  } else {
+    memory.lay_out(layout, settings, chain, packed, kernels);
+  }
   return layout.size();
 }
 
@@ -216,14 +236,15 @@ eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
   model_ = model;
   settings_ = settings;
   PackedModel shapes;
-  eosfm_status status = model->shape(settings.precision, &shapes, text);
+  eosfm_status status =
+      has_engine() ? EOSFM_OK : model->shape(settings.precision, &shapes, text);
   if (status != EOSFM_OK) return status;
   const size_t needed = context_bytes(settings, model->chain, shapes, *model->kernels);
   if (settings.memory_limit != 0 && needed > settings.memory_limit) {
     return text.fail(EOSFM_NO_MEMORY, "the context needs %zu bytes, the limit is %zu; fewer threads "
                      "or smaller images need less", needed, settings.memory_limit);
   }
-  status = model->packed(settings.precision, &packed_, text);
+  if (!has_engine()) status = model->packed(settings.precision, &packed_, text);
   if (status != EOSFM_OK) return status;
   const int specialists = model->specialists.size();
   if (!block_.allocate(needed) || !active_.allocate(specialists) ||
@@ -232,10 +253,14 @@ eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
   }
   memset(block_.data(), 0, needed);  // so that no run waits for the system to find pages
   Layout layout(block_.data());
-  memory_.lay_out(layout, settings, model->chain, *packed_, *model->kernels);
-  const size_t plane = static_cast<size_t>(settings.width) * settings.height;
-  for (int i = 0; i < model->chain.run_bands.size(); ++i) {
-    memory_.run_planes[i] = memory_.planes + plane * model->chain.run_bands[i];
+  if (has_engine()) {
+    memory_.lay_out(layout, settings, model->chain);
+  } else {
+    memory_.lay_out(layout, settings, model->chain, *packed_, *model->kernels);
+    const size_t plane = static_cast<size_t>(settings.width) * settings.height;
+    for (int i = 0; i < model->chain.run_bands.size(); ++i) {
+      memory_.run_planes[i] = memory_.planes + plane * model->chain.run_bands[i];
+    }
   }
   for (uint8_t& one : active_) one = 1;
   active_count_ = specialists;
@@ -251,6 +276,9 @@ eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
   int wanted = 0;
   for (size_t i = 0; i < count; ++i) wanted += active[i] != 0 ? 1 : 0;
   if (wanted == 0) return error.fail(EOSFM_BAD_ARGUMENT, "no specialist is active");
+  if (wanted < active_.size() && has_engine()) {
+    return error.fail(EOSFM_UNSUPPORTED, "the host's engine runs all specialists");
+  }
   if (wanted < active_.size() && model_->chain.fusion == Fusion::multiplication) {
     return error.fail(EOSFM_UNSUPPORTED, "the fusion is a product: it is zero everywhere as soon as a "
                       "specialist is not active");
@@ -266,6 +294,9 @@ eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
 
 eosfm_status eosfm_context::set_grn(eosfm_grn mode) {
   eosfm_status status = EOSFM_OK;
+  if (has_engine() && mode != EOSFM_GRN_TILE) {
+    return error.fail(EOSFM_UNSUPPORTED, "the host's engine takes GRN's norms over each image");
+  }
   switch (mode) {
     case EOSFM_GRN_TILE: break;
     case EOSFM_GRN_GATHER: forget_gathered(); break;
@@ -364,7 +395,12 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
   const int64_t most_ms = INT64_MAX / 2000000;
   const int64_t ms = options->deadline_ms < most_ms ? options->deadline_ms : most_ms;
   stop_.reset(ms > 0 ? monotonic_ns() + ms * 1000000 : 0);
-  run_all(options);
+  if (has_engine()) {
+    status = run_engine();
+    if (status != EOSFM_OK) return status;
+  } else {
+    run_all(options);
+  }
   switch (stop_.reason()) {
     case Stop::kCancelled: return error.fail(EOSFM_CANCELLED, "the run was cancelled");
     case Stop::kDeadline:
@@ -374,19 +410,55 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
   }
   if (grn_ == EOSFM_GRN_GATHER) keep_gathered();
   for (int level = 0; level < kLevels; ++level) {
-    if (levels[level].data != nullptr) write_level(level, levels[level]);
+    if (levels[level].data == nullptr) continue;
+    if (has_engine()) {
+      copy_level(level, levels[level]);
+    } else {
+      write_level(level, levels[level]);
+    }
   }
   return EOSFM_OK;
 }
 
-void eosfm_context::run_all(const eosfm_run_options* options) {
-  const Chain& chain = model_->chain;
+void eosfm_context::read_image(Values values) {
   Team together(&pool_, &stop_);
   constexpr int kRows = 32;
   together.each(settings_.height / kRows, [&](int task, int) {
-    reader_.read_rows(*model_->kernels, task * kRows, kRows, settings_.width, settings_.height,
-                      memory_.planes);
+    reader_.read_rows(*model_->kernels, values, task * kRows, kRows, settings_.width,
+                      settings_.height, memory_.planes);
   });
+}
+
+eosfm_status eosfm_context::run_engine() {
+  read_image(Values::stored);
+  if (stop_.reason() != Stop::kNone) return EOSFM_OK;
+  eosfm_level levels[kLevels];
+  for (int level = 0; level < kLevels; ++level) {
+    const ptrdiff_t width = cells(settings_.width, level);
+    levels[level] = {sizeof(eosfm_level), memory_.levels[level],
+                     width * cells(settings_.height, level), width};
+  }
+  const int failed = settings_.engine.compute(settings_.engine.user, memory_.planes, levels);
+  stop_.due();
+  if (failed == 0) return EOSFM_OK;
+  return error.fail(EOSFM_ENGINE_FAILED, "the engine failed with %d", failed);
+}
+
+void eosfm_context::copy_level(int level, const eosfm_level& to) {
+  const size_t width = static_cast<size_t>(cells(settings_.width, level));
+  const int height = cells(settings_.height, level);
+  const float* from = memory_.levels[level];
+  for (int c = 0; c < model_->chain.level_channels[level]; ++c) {
+    for (int y = 0; y < height; ++y, from += width) {
+      memcpy(to.data + c * to.channel_stride + y * to.row_stride, from, width * sizeof(float));
+    }
+  }
+}
+
+void eosfm_context::run_all(const eosfm_run_options* options) {
+  const Chain& chain = model_->chain;
+  read_image(Values::physical);
+  Team together(&pool_, &stop_);
   int count = 0;
   for (int r = 0; r < chain.runs.size(); ++r) {
     if (active_[chain.runs[r].specialist] != 0) active_runs_[count++] = r;

@@ -15,6 +15,7 @@ struct Settings {
   int width = 0;
   int height = 0;
   size_t memory_limit = 0;
+  eosfm_engine engine = EOSFM_ENGINE_INIT;  // the host's; compute is null without
 
   eosfm_status set(const eosfm_context_options* options, const Chain& chain, ErrorText& error);
 };
@@ -43,10 +44,13 @@ struct ContextMemory {
   SetMemory* sets;
   GatheredSums* sums;  // [runs]
   WorkerMemory* workers;
+  float* levels[kLevels];  // of the host's engine: [channels][height][width]
 
   // Finds the place of everything; called once without memory, for the size.
   void lay_out(Layout& layout, const Settings& settings, const Chain& chain,
                const PackedModel& packed, const Kernels& kernels);
+  // The same where the host's engine computes.
+  void lay_out(Layout& layout, const Settings& settings, const Chain& chain);
 };
 
 size_t context_bytes(const Settings& settings, const Chain& chain, const PackedModel& packed,
@@ -71,6 +75,7 @@ struct eosfm_context {
   eosfm_status verify(double* worst);
   void cancel() { stop_.request(eosfm::Stop::kCancelled); }
   eosfm_model* model() const { return model_; }
+  bool has_engine() const { return settings_.engine.compute != nullptr; }
   const eosfm::Settings& settings() const { return settings_; }
   eosfm::Pool& pool() { return pool_; }
 
@@ -82,6 +87,9 @@ struct eosfm_context {
   void keep_gathered();
   eosfm_status check_levels(const eosfm_level* levels);
   void run_all(const eosfm_run_options* options);
+  void read_image(eosfm::Values values);
+  eosfm_status run_engine();
+  void copy_level(int level, const eosfm_level& to);
   void run_one(int run, int pass, eosfm::Team& team);
   void write_level(int level, const eosfm_level& to);
   void write_band(int level, const eosfm::Grid& grid, int band, int worker, const eosfm_level& to);

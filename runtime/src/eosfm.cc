@@ -134,6 +134,7 @@ const char* eosfm_status_text(int status) {
     case EOSFM_NOT_FINITE: return "values that are not finite";
     case EOSFM_AGAIN: return "more rows are needed";
     case EOSFM_END: return "end of the stream";
+    case EOSFM_ENGINE_FAILED: return "the engine failed";
   }
   return "a status that this version does not know";
 }
@@ -218,7 +219,9 @@ eosfm_status eosfm_model_plan(eosfm_model* model, const eosfm_context_options* o
   Settings settings;
   PackedModel shapes;
   eosfm_status status = settings.set(options, model->chain, text);
-  if (status == EOSFM_OK) status = model->shape(settings.precision, &shapes, text);
+  if (status == EOSFM_OK && settings.engine.compute == nullptr) {
+    status = model->shape(settings.precision, &shapes, text);
+  }
   if (status != EOSFM_OK) return model->keep(status, text);
   plan->context_bytes = context_bytes(settings, model->chain, shapes, *model->kernels);
   plan->weights_bytes = shapes.bytes;

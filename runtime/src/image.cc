@@ -71,24 +71,26 @@ eosfm_status ImageReader::set(const eosfm_image* image, const Chain& chain, Erro
   return EOSFM_OK;
 }
 
-ImageReader::Calibration ImageReader::calibration_of(int band) const {
+ImageReader::Calibration ImageReader::calibration_of(int band, Values values) const {
   const eosfm_band& given = bands_[band];
-  if (given.calibrated != 0) {
-    return {given.scale, given.offset, given.has_nodata != 0, given.nodata};
-  }
   const Band& own = chain_->bands[band];
-  return {own.scale, own.offset, own.has_nodata, own.nodata};
+  Calibration found = {own.scale, own.offset, own.has_nodata, own.nodata};
+  if (given.calibrated != 0) found = {given.scale, given.offset, given.has_nodata != 0, given.nodata};
+  if (values == Values::physical) return found;
+  found.offset = (found.offset - own.offset) / own.scale;
+  found.scale = found.scale / own.scale;
+  return found;
 }
 
-void ImageReader::read_rows(const Kernels& kernels, int first, int rows, int width, int height,
-                            float* planes) const {
+void ImageReader::read_rows(const Kernels& kernels, Values values, int first, int rows, int width,
+                            int height, float* planes) const {
   const size_t plane = static_cast<size_t>(width) * height;
   for (int y = first; y < first + rows; ++y) {
     uint8_t bad[kMostSide] = {0};
     float* row = planes + static_cast<size_t>(y) * width;
     for (int b = 0; b < chain_->bands.size(); ++b) {
       const eosfm_band& band = bands_[b];
-      const Calibration c = calibration_of(b);
+      const Calibration c = calibration_of(b, values);
       const float nodata = c.has_nodata ? c.nodata : NAN;
       const char* from = static_cast<const char*>(band.data) + y * band.row_stride;
       float* to = row + static_cast<size_t>(b) * plane;
@@ -112,7 +114,7 @@ void ImageReader::read_rows(const Kernels& kernels, int first, int rows, int wid
     if (any == 0) continue;
     for (int b = 0; b < chain_->bands.size(); ++b) {
       const Band& own = chain_->bands[b];  // its fill is a value as the bundle's sensor stores it
-      const float fill = own.fill * own.scale + own.offset;
+      const float fill = values == Values::stored ? own.fill : own.fill * own.scale + own.offset;
       float* to = row + static_cast<size_t>(b) * plane;
       for (int x = 0; x < width; ++x) to[x] = bad[x] != 0 ? fill : to[x];
     }

@@ -12,15 +12,17 @@ constexpr int kMostSide = 1024;
 // Of a pixel; 0 for a dtype that is not known.
 size_t dtype_bytes(int32_t dtype);
 
+// What values are read as: in physical units, or as the bundle's sensor stores them.
+enum class Values { physical, stored };
+
 // An image whose bands are checked and whose calibration is the caller's or the bundle's.
 class ImageReader {
  public:
   // Checks an image against the chain's bands; neither is copied.
   eosfm_status set(const eosfm_image* image, const Chain& chain, ErrorText& error);
 
-  // Writes rows of physical values to planes [bands][height][width], with pixels that are not valid
-  // filled in all bands.
-  void read_rows(const Kernels& kernels, int first, int rows, int width, int height,
+  // Writes rows to planes [bands][height][width], with pixels that are not valid filled in all bands.
+  void read_rows(const Kernels& kernels, Values values, int first, int rows, int width, int height,
                  float* planes) const;
 
  private:
@@ -30,7 +32,7 @@ class ImageReader {
     bool has_nodata;
     float nodata;
   };
-  Calibration calibration_of(int band) const;
+  Calibration calibration_of(int band, Values values) const;
 
   const eosfm_band* bands_ = nullptr;
   const Chain* chain_ = nullptr;

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from eosfm_edge.runtime.binding import Context, Model
+from eosfm_edge.runtime.binding import GRN_GATHER, Context, Model
 from eosfm_edge.runtime.header import LEVELS, EosfmError
 from eosfm_edge.runtime.stream import Block, Stream, StreamBand
 
@@ -409,3 +409,32 @@ def test_values_that_are_not_finite_are_no_nodata(tmp_path: Path) -> None:
         with pytest.raises(EosfmError, match=r"level 1 of the tile .* not finite") as refused:
             run(context, [np.full((64, 64), 3e38, np.float32)] * 2)
         assert refused.value.status == 9
+
+
+def test_an_engine_of_the_host_s_own_computes(context: Context, specks: dict[str, Path]) -> None:
+    image = list(image_of(2, 130, 90))
+    image[1][40:70, 10:50] = np.nan
+    wanted = run(context, image)
+    with (
+        Model(specks["fp32"]) as model,
+        model.context(lambda tile: context.run(list(tile)), width=TILE, height=TILE) as hosted,
+    ):
+        found = run(hosted, image)
+        with pytest.raises(EosfmError, match="runs all specialists"):
+            hosted.set_active([True, False])
+        with pytest.raises(EosfmError, match="over each image"):
+            hosted.set_grn(GRN_GATHER)
+    for mine, theirs in zip(found.levels, wanted.levels, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_an_engine_s_failure_is_raised(specks: dict[str, Path]) -> None:
+    def fail(_: Array) -> list[Array]:
+        raise ZeroDivisionError("on purpose")
+
+    with (
+        Model(specks["fp32"]) as model,
+        model.context(fail, width=TILE, height=TILE) as hosted,
+        pytest.raises(ZeroDivisionError, match="on purpose"),
+    ):
+        run(hosted, list(image_of(2, 64, 64)))
