@@ -29,8 +29,9 @@ $(VENV)/installed: pyproject.toml $(NATIVE)
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh build/demo
 
+# One process for each core. Files stay whole, since their tests share what is slow to make.
 test: $(VENV)/installed
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

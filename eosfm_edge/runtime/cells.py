@@ -1,4 +1,4 @@
-"""An array of cells on disk, which tiles are added to."""
+"""An array of cells on disk, written window by window."""
 
 from __future__ import annotations
 
@@ -56,11 +56,6 @@ class CellArray:
             for row in range(height)
         ]
         return np.frombuffer(b"".join(rows), np.float32).reshape(height, width, self.channels)
-
-    def add(self, window: FloatArray, left: int, top: int) -> None:
-        """Add a window (height, width, channels) to what is there."""
-        height, width, _ = window.shape
-        self.write(self.read(left, top, width, height) + window, left, top)
 
     def write(self, window: FloatArray, left: int, top: int) -> None:
         """Write a window (height, width, channels)."""

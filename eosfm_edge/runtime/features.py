@@ -1,4 +1,4 @@
-"""Feature rasters: tiles are blended on disk, and the result is a cloud-optimised GeoTIFF."""
+"""Feature rasters: blocks are collected on disk, and the result is a cloud-optimised GeoTIFF."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # no public name; rasterio.shutil raises it
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -63,7 +62,7 @@ class LevelRaster:
         self.level = level
         self.path = folder / f"{level.name}.tif"
         # The cell grid of stride s: same origin, cells s times as large.
-        self._transform = transform * Affine.scale(level.stride)
+        self._transform = transform @ Affine.scale(level.stride)
         self._crs = crs
         width, height = size
         self._cells = CellArray(folder / f".{level.name}.cells", height, width, level.channels)
@@ -79,25 +78,9 @@ class LevelRaster:
     ) -> None:
         self._cells.close()
 
-    def add(
-        self,
-        features: FloatArray,
-        weights: FloatArray,
-        valid: NDArray[np.bool_],
-        left: int,
-        top: int,
-    ) -> None:
-        """Add a tile's weighted features at a cell; cells that are not valid become NaN.
-
-        Args:
-            features: (C, h, w).
-            weights: (h, w).
-            valid: (h, w); must say the same of a cell in every tile that has it.
-            left: first column.
-            top: first row.
-        """
-        weighted = np.where(valid, weights, np.float32(np.nan)) * features
-        self._cells.add(weighted.transpose(1, 2, 0), left, top)
+    def write(self, features: FloatArray, left: int, top: int) -> None:
+        """Write cells (C, h, w), NaN where there is no data, at a column and row."""
+        self._cells.write(features.transpose(1, 2, 0), left, top)
 
     def finish(self) -> int:
         """Write the cloud-optimised GeoTIFF; returns its size in bytes.

@@ -1,34 +1,40 @@
-"""``eosfm-edge run``: a bundle over a scene, tile by tile."""
+"""``eosfm-edge run``: a bundle over a scene, whose rows stream through it."""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from eosfm_edge.bundle.manifest import Manifest, read_manifest
+from eosfm_edge.bundle.manifest import Level, read_manifest
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside
 from eosfm_edge.runtime.backends import Backend, Native, require_intact
-from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE
+from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Context, Model
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
+from eosfm_edge.runtime.header import LEVELS, NOT_FINITE, EosfmError
 from eosfm_edge.runtime.ladder import open_first
 from eosfm_edge.runtime.quicklook import write_quicklook
-from eosfm_edge.runtime.tiles import COARSEST, TileAxis
+from eosfm_edge.runtime.stream import Block, Stream, StreamBand, tile_count
 from eosfm_edge.scene.bands import SceneName
-from eosfm_edge.scene.scene import FloatImage, Mask, Radiometry, Scene, open_scene
+from eosfm_edge.scene.scene import FloatImage, Radiometry, Scene, open_scene
+
+COARSEST = 32  # stride of the last level: tiles start on its grid, so that all levels' cells meet
 
 # A cell with fewer of its pixels valid than this becomes nodata.
 LEAST_VALID_SHARE = 0.5
+
+ROWS_AT_ONCE = (
+    48  # of the finest bands: few, since they wait in memory, but no fewer than cost time
+)
 
 QUICKLOOK_NAME = "quicklook.png"
 
@@ -132,37 +138,30 @@ def run_scene(
                 scene_path, manifest.input, names=options.names, radiometry=options.radiometry
             )
         )
-        columns, rows = _cover(scene, manifest.tile.size, overlap)
         folder = stack.enter_context(
             atomic_directory(output, contents=contents, overwrite=options.overwrite)
         )
-        _require_space(manifest, columns, rows, folder, output)
+        _require_space(manifest.levels, scene, folder, output)
         require_intact(bundle, manifest)
         backend = open_first(options.backend, bundle, manifest, options.threads, tell)
+        context = _context(backend, bundle)
         rasters = [
             stack.enter_context(
-                LevelRaster(
-                    level,
-                    folder,
-                    (columns.cells(level.stride), rows.cells(level.stride)),
-                    scene.transform,
-                    scene.crs,
-                )
+                LevelRaster(level, folder, _cells(scene, level), scene.transform, scene.crs)
             )
             for level in manifest.levels
         ]
-
-        def tiles(stage: str) -> Iterator[_Tile]:
-            strides = [level.stride for level in manifest.levels]
-            return _read_tiles(scene, columns, rows, strides, partial(progress, stage))
-
+        tiles = tile_count(scene.width, scene.height, manifest.tile.size, overlap)
         gathering = 0.0
         if options.grn == "scene":
-            assert isinstance(backend, Native)
-            gathering = _gather(backend, tiles("gathering"))
-        skipped, compute = _run_tiles(backend, tiles("tiles"), columns, rows, rasters)
-        total = len(columns.starts) * len(rows.starts)
-        if skipped == total:
+            gather = _Pass(context, scene, overlap, tiles, levels=False)
+            gathering = _gather(context, gather, lambda done: progress("gathering", done, tiles))
+        blend = _Pass(context, scene, overlap, tiles)
+        for block in blend.blocks(lambda done: progress("tiles", done, tiles)):
+            for raster, part in zip(rasters, block.levels, strict=True):
+                assert part is not None, "all levels are wanted"
+                raster.write(part.features, part.column, part.row)
+        if blend.skipped == tiles:
             raise UserError(
                 f"{scene.path} has no valid pixel: every one is nodata or not a number",
                 remedy="check the file, or its nodata value (--nodata)",
@@ -180,10 +179,10 @@ def run_scene(
             backend=backend.name,
             grn=options.grn,
             megapixels=scene.width * scene.height / 1e6,
-            tiles=total,
-            skipped_tiles=skipped,
+            tiles=tiles,
+            skipped_tiles=blend.skipped,
             seconds=time.monotonic() - started,
-            compute_seconds=gathering + compute,
+            compute_seconds=gathering + blend.seconds,
             bytes=sizes,
         )
 
@@ -199,149 +198,128 @@ def _overlap(asked: int | None, tile: int) -> int:
     return asked
 
 
-def _cover(scene: Scene, tile: int, overlap: int) -> tuple[TileAxis, TileAxis]:
-    scene.require_room_for(tile)
-    return TileAxis.cover(scene.width, tile, overlap), TileAxis.cover(scene.height, tile, overlap)
+def _cells(scene: Scene, level: Level) -> tuple[int, int]:
+    """Return (width, height) of a level over the scene, partial cells at the ends included."""
+    return -(-scene.width // level.stride), -(-scene.height // level.stride)
 
 
-def _require_space(
-    manifest: Manifest, columns: TileAxis, rows: TileAxis, folder: Path, output: Path
-) -> None:
+def _require_space(levels: Sequence[Level], scene: Scene, folder: Path, output: Path) -> None:
     """Refuse at once what cannot end well.
 
     Beside the scratch files of levels to come and the GeoTIFFs of those done stand two files of
     the level that is being written: a plain one and the cloud-optimised.
     """
-    sizes = [
-        written_bytes(columns.cells(level.stride), rows.cells(level.stride), level.channels)
-        for level in manifest.levels
-    ]
+    sizes = [written_bytes(*_cells(scene, level), level.channels) for level in levels]
     needed = sum(sizes) + max(sizes)
     if shutil.disk_usage(folder).free < needed:
         raise cannot_write(output, "the disk is too full", needed)
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """A tile of the scene: its place, its pixels, and each level's cells that are valid."""
+def _context(backend: Backend, bundle: Path) -> Context:
+    """Return a context in which the backend computes."""
+    if isinstance(backend, Native):
+        return backend.context
+    with Model(bundle) as model:
+        return model.context(lambda tile: [level[0] for level in backend.run(tile[np.newaxis])])
 
-    column: int
-    row: int
-    left: int
-    top: int
-    image: FloatImage
-    masks: Sequence[Mask]
+
+class _Pass:
+    """The scene, once through a context.
+
+    Attributes:
+        skipped: tiles without enough valid pixels.
+        seconds: that it took to compute, without reading the scene or using the blocks.
+    """
+
+    def __init__(
+        self, context: Context, scene: Scene, overlap: int, tiles: int, *, levels: bool = True
+    ) -> None:
+        self._context, self._scene, self._overlap, self._tiles = context, scene, overlap, tiles
+        self._levels = [levels] * LEVELS
+        self.skipped, self.seconds = 0, 0.0
+
+    def blocks(self, progress: Callable[[int], None]) -> Iterator[Block]:
+        """Give what each tile completes; progress is told how many tiles are done."""
+        rows = [_Rows(self._scene, index) for index in range(len(self._scene.steps))]
+        stream = Stream(
+            self._context,
+            self._scene.width,
+            [band.how for band in rows],
+            overlap=self._overlap,
+            least_valid=LEAST_VALID_SHARE,
+            levels=self._levels,
+        )
+
+        def feed() -> bool:
+            started = time.monotonic()
+            for index, band in enumerate(rows):
+                band.give(partial(stream.push_rows, index))
+            self.seconds -= time.monotonic() - started
+            return any(not band.done for band in rows)
+
+        try:
+            blocks = stream.blocks(feed)
+            for done in range(self._tiles):
+                progress(done)
+                started = time.monotonic()
+                with _not_finite_is_a_failed_check():
+                    block = next(blocks)
+                self.seconds += time.monotonic() - started
+                self.skipped = block.tiles_skipped
+                yield block
+            progress(self._tiles)
+        finally:
+            stream.close()
+
+
+class _Rows:
+    """A band of the scene, some rows at a time."""
+
+    def __init__(self, scene: Scene, index: int) -> None:
+        self._scene, self._index = scene, index
+        self._at, self._end = 0, scene.row_count(index)
+        self._step = scene.steps[index]
+        self._waiting: FloatImage | None = None
+        self.how = StreamBand(
+            np.dtype(np.float32), self._step, scale_offset=scene.scale_offset(index)
+        )
 
     @property
-    def valid(self) -> bool:
-        """Whether any cell is."""
-        return any(mask.any() for mask in self.masks)
+    def done(self) -> bool:
+        """Whether all have been given."""
+        return self._waiting is None and self._at == self._end
 
-    def features(self, backend: Backend) -> list[FloatImage]:
-        """Compute the levels, each (C, h, w)."""
-        levels = [level[0] for level in backend.run(self.image[np.newaxis])]
-        _require_finite(levels, self.left, self.top)
-        return levels
-
-
-def _read_tiles(
-    scene: Scene,
-    columns: TileAxis,
-    rows: TileAxis,
-    strides: Sequence[int],
-    progress: Callable[[int, int], None],
-) -> Iterator[_Tile]:
-    total = len(columns.starts) * len(rows.starts)
-    for row, top in enumerate(rows.starts):
-        for column, left in enumerate(columns.starts):
-            progress(row * len(columns.starts) + column, total)
-            image, valid, inside = _read_tile(scene, left, top, columns.size)
-            masks = [_valid_cells(valid, inside, stride) for stride in strides]
-            yield _Tile(column, row, left, top, image, masks)
-    progress(total, total)
+    def give(self, push: Callable[[FloatImage], int]) -> None:
+        """Give what there is room for."""
+        if self._waiting is None:
+            count = min(max(1, ROWS_AT_ONCE // self._step), self._end - self._at)
+            if count == 0:
+                return
+            self._waiting = self._scene.rows(self._index, self._at, count)
+            self._at += count
+        taken = push(self._waiting)
+        self._waiting = self._waiting[taken:] if taken < len(self._waiting) else None
 
 
-def _gather(backend: Native, tiles: Iterator[_Tile]) -> float:
+def _gather(context: Context, gather: _Pass, progress: Callable[[int], None]) -> float:
     """Have GRN normalise over all tiles with something valid in them; returns compute seconds.
 
     Pixels that tiles share count as often as they are shared.
     """
-    compute, gathered = 0.0, False
-    backend.context.set_grn(GRN_GATHER)
-    for tile in tiles:
-        if tile.valid:
-            before = time.monotonic()
-            tile.features(backend)
-            compute += time.monotonic() - before
-            gathered = True
-    if gathered:
-        backend.context.set_grn(GRN_SCENE)
-    return compute
+    context.set_grn(GRN_GATHER)
+    tiles = sum(1 for _ in gather.blocks(progress))
+    if gather.skipped < tiles:
+        context.set_grn(GRN_SCENE)
+    return gather.seconds
 
 
-def _run_tiles(
-    backend: Backend,
-    tiles: Iterator[_Tile],
-    columns: TileAxis,
-    rows: TileAxis,
-    rasters: Sequence[LevelRaster],
-) -> tuple[int, float]:
-    """Run every tile with something valid in it; returns tiles skipped and compute seconds."""
-    skipped, compute = 0, 0.0
-    for tile in tiles:
-        if tile.valid:
-            before = time.monotonic()
-            levels = tile.features(backend)
-            compute += time.monotonic() - before
-        else:
-            skipped += 1
-            levels = [np.zeros((r.level.channels, *m.shape), np.float32)
-                      for r, m in zip(rasters, tile.masks, strict=True)]  # fmt: skip
-        for raster, features, mask in zip(rasters, levels, tile.masks, strict=True):
-            stride = raster.level.stride
-            weights = np.outer(rows.weights(tile.row, stride), columns.weights(tile.column, stride))
-            height, width = weights.shape
-            raster.add(
-                features[:, :height, :width],
-                weights,
-                mask[:height, :width],
-                tile.left // stride,
-                tile.top // stride,
-            )
-    return skipped, compute
-
-
-def _require_finite(levels: Sequence[FloatImage], left: int, top: int) -> None:
-    """NaN stands for nodata in the output: a NaN that was computed must not pass for it."""
-    if not all(np.isfinite(level).all() for level in levels):
+@contextmanager
+def _not_finite_is_a_failed_check() -> Iterator[None]:
+    try:
+        yield
+    except EosfmError as error:
+        if error.status != NOT_FINITE:
+            raise
         raise CheckFailedError(
-            f"the model gives values that are not finite for the tile at column {left}, row {top}",
-            remedy="look at the scene's values there, and at its scale and offset",
-        )
-
-
-def _read_tile(scene: Scene, left: int, top: int, size: int) -> tuple[FloatImage, Mask, Mask]:
-    """Read a tile; what reaches over the scene's end is mirrored in, and not valid.
-
-    Returns:
-        The image (bands, size, size), and masks (size, size) of valid pixels and of pixels that
-        are inside the scene.
-    """
-    width, height = min(size, scene.width - left), min(size, scene.height - top)
-    image, valid = scene.read(left, top, width, height)
-    beyond = ((0, size - height), (0, size - width))
-    inside = np.pad(np.ones((height, width), np.bool_), beyond)
-    image = np.pad(image, ((0, 0), *beyond), mode="symmetric")
-    return image, np.pad(valid, beyond), inside
-
-
-def _valid_cells(valid: Mask, inside: Mask, stride: int) -> NDArray[np.bool_]:
-    """Return which cells of a level have enough valid pixels among those inside the scene."""
-    cells = valid.shape[0] // stride
-
-    def count(mask: Mask) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = mask.reshape(cells, stride, cells, stride).sum(axis=(1, 3))
-        return counts
-
-    enough: Mask = count(valid) >= np.maximum(LEAST_VALID_SHARE * count(inside), 1)
-    return enough
+            str(error), remedy="look at the scene's values there, and at its scale and offset"
+        ) from error

@@ -199,6 +199,14 @@ class Stream:
         return taken.value
 
 
+def tile_count(width: int, height: int, tile: int, overlap: int) -> int:
+    """Return how many tiles cover a scene, in pixels."""
+    across, down = (
+        1 + max(0, -(-(length - tile) // (tile - overlap))) for length in (width, height)
+    )
+    return across * down
+
+
 def _destroy(handle: c_void_p, context: Context) -> None:
     header.library().eosfm_stream_destroy(handle)
 

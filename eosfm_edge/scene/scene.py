@@ -92,6 +92,7 @@ class Scene:
         else:
             _require_north_up(bands)
             self.transform, self.width, self.height = _common_grid(finest.transform, bands, path)
+        self._nested = [_nested(self.transform, band) for band in bands]
 
     def _warn_of_scale(self) -> None:
         """Reflectances in floats are often read as if they were stored integers."""
@@ -131,6 +132,47 @@ class Scene:
             (height, width), lambda band, read: self._read_band(band, read, *window)
         )
 
+    @property
+    def steps(self) -> list[int]:
+        """How many pixels of the scene, in each direction, one of a band's rows covers.
+
+        Above 1 where the band's grid is that much coarser, and its pixels' edges are the scene's.
+        """
+        return [nested.step if nested else 1 for nested in self._nested]
+
+    def scale_offset(self, index: int) -> tuple[float, float]:
+        """Return what makes physical values of those that :meth:`rows` gives of a band."""
+        band, wanted = self._bands[index], self._wanted[index]
+        scale, offset = band.scale_offset or (wanted.scale, wanted.offset)
+        return (
+            scale if self._radiometry.scale is None else self._radiometry.scale,
+            offset if self._radiometry.offset is None else self._radiometry.offset,
+        )
+
+    def row_count(self, index: int) -> int:
+        """Return how many rows of a band cover the scene."""
+        return -(-self.height // self.steps[index])
+
+    def rows(self, index: int, first: int, count: int) -> FloatImage:
+        """Read rows of one band, as coarse as :attr:`steps` says.
+
+        Returns:
+            Values as the files store them, (count, width), NaN where the band has none.
+
+        Raises:
+            UserError: the file is damaged there.
+        """
+        band, wanted, nested = self._bands[index], self._wanted[index], self._nested[index]
+        width = -(-self.width // self.steps[index])
+        if nested is None:
+            return self._measured(
+                band,
+                wanted,
+                lambda band, read: self._read_band(band, read, 0, first, width, count),
+            )
+        window = Window(nested.column, nested.row + first, width, count)
+        return self._measured(band, wanted, lambda band, read: read(band, window, (count, width)))
+
     def overview(self, longest: int) -> tuple[FloatImage, Mask]:
         """Read the whole scene at no more than ``longest`` pixels a side, nearest neighbour."""
         step = max(1.0, max(self.width, self.height) / longest)
@@ -143,16 +185,24 @@ class Scene:
         image = np.empty((len(self._bands), *size), np.float32)
         valid = np.ones(size, np.bool_)
         for i, (band, wanted) in enumerate(zip(self._bands, self._wanted, strict=True)):
-            values = read_with(band, _read_values)
+            values = self._measured(band, wanted, read_with)
             valid &= np.isfinite(values)
-            if band.has_mask:
-                valid &= read_with(band, _read_mask) != 0
-            for nodata in {band.nodata, wanted.nodata, self._radiometry.nodata} - {None}:
-                valid &= values != nodata
-            image[i] = self._stored(values, band, wanted)
+            image[i] = self._stored(values, i)
         for i, wanted in enumerate(self._wanted):
             image[i][~valid] = wanted.fill
         return image, valid
+
+    def _measured(
+        self, band: SceneBand, wanted: InputBand, read_with: Callable[[SceneBand, Reader], Pixels]
+    ) -> FloatImage:
+        """Read a band, with NaN for what is nodata."""
+        values = read_with(band, _read_values)
+        if band.has_mask:
+            values[read_with(band, _read_mask) == 0] = np.nan
+        for nodata in {band.nodata, wanted.nodata, self._radiometry.nodata} - {None}:
+            values[values == nodata] = np.nan
+        values[np.isinf(values)] = np.nan
+        return values
 
     def _read_band(
         self, band: SceneBand, read: Reader, left: int, top: int, width: int, height: int
@@ -168,7 +218,7 @@ class Scene:
         self, band: SceneBand, left: int, top: int, width: int, height: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the band's column and row under the centre of each pixel of a window."""
-        to_source = ~band.dataset.transform * self.transform
+        to_source = ~band.dataset.transform @ self.transform
         columns, _ = to_source * (np.arange(left, left + width) + 0.5, np.full(width, 0.5))
         _, rows = to_source * (np.full(height, 0.5), np.arange(top, top + height) + 0.5)
         # Rounding in the transforms may put a centre on the edge just outside.
@@ -180,16 +230,15 @@ class Scene:
 
     def _whole(self, band: SceneBand) -> Window:
         """Return the window of a band, in its own pixels, that is the whole scene."""
-        to_source = ~band.dataset.transform * self.transform
+        to_source = ~band.dataset.transform @ self.transform
         left, top = to_source * (0, 0)
         right, bottom = to_source * (self.width, self.height)
         return Window(left, top, right - left, bottom - top)
 
-    def _stored(self, values: FloatImage, band: SceneBand, wanted: InputBand) -> FloatImage:
+    def _stored(self, values: FloatImage, index: int) -> FloatImage:
         """Convert from the scene's scale and offset to the input's, where they differ."""
-        in_file = band.scale_offset or (wanted.scale, wanted.offset)
-        scale = in_file[0] if self._radiometry.scale is None else self._radiometry.scale
-        offset = in_file[1] if self._radiometry.offset is None else self._radiometry.offset
+        wanted = self._wanted[index]
+        scale, offset = self.scale_offset(index)
         if (scale, offset) == (wanted.scale, wanted.offset):
             return values
         physical = values.astype(np.float64) * scale + offset
@@ -266,6 +315,27 @@ def _read_errors(band: SceneBand) -> Iterator[None]:
         raise UserError(f"cannot read {band.place}: {error}") from error
 
 
+@dataclass(frozen=True)
+class _Nested:
+    """How a band's grid holds the scene's: the pixel of its first, and how much coarser it is."""
+
+    column: int
+    row: int
+    step: int
+
+
+def _nested(transform: Affine, band: SceneBand) -> _Nested | None:
+    """Return how a band's grid holds the scene's, or None: edges of pixels lie elsewhere."""
+    to_source = ~band.dataset.transform @ transform
+    step = round(1 / to_source.a) if to_source.a > 0 else 0
+    column, row = round(to_source.c), round(to_source.f)
+    if step < 1 or not to_source.almost_equals(
+        Affine(1 / step, 0, column, 0, 1 / step, row), precision=1e-6
+    ):
+        return None
+    return _Nested(column, row, step)
+
+
 def _require_grid(bands: Sequence[SceneBand]) -> None:
     for band in bands:
         if band.dataset.gcps[0] and band.dataset.transform.is_identity:
@@ -312,4 +382,4 @@ def _common_grid(
     width, height = end_column - first_column, end_row - first_row
     if width <= 0 or height <= 0:
         raise UserError(f"the bands of {path} do not overlap")
-    return finest * Affine.translation(first_column, first_row), width, height
+    return finest @ Affine.translation(first_column, first_row), width, height

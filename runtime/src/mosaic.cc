@@ -7,12 +7,14 @@
 namespace eosfm {
 namespace {
 
-// Weights of a tile's cells along an axis: linear over the overlap on both sides, nowhere zero.
-void fill_ramp(float* ramp, int cells, int overlap) {
-  const double reach = overlap > 0 ? overlap : 0.5;
+// Weights of a tile's cells along an axis: linear over the overlap on the sides where there is another
+// tile, nowhere zero. Those of two tiles add up to 1.
+void fill_ramp(float* ramp, int cells, int overlap, bool before, bool after) {
   for (int i = 0; i < cells; ++i) {
-    const int inwards = i < cells - 1 - i ? i : cells - 1 - i;
-    ramp[i] = static_cast<float>(fmin((inwards + 0.5) / reach, 1.0));
+    double weight = 1.0;
+    if (before && overlap > 0) weight = fmin(weight, (i + 0.5) / overlap);
+    if (after && overlap > 0) weight = fmin(weight, (cells - i - 0.5) / overlap);
+    ramp[i] = static_cast<float>(weight);
   }
 }
 
@@ -27,9 +29,6 @@ void Mosaic::lay_out(Layout& layout, const MosaicShape& shape) {
   factors_ = layout.take<float>(cells());
   across_ = layout.take<float>(static_cast<size_t>(shape.tile_width));
   down_ = layout.take<float>(static_cast<size_t>(shape.tile_height));
-  if (across_ == nullptr) return;
-  fill_ramp(across_, shape.tile_width, shape.overlap);
-  fill_ramp(down_, shape.tile_height, shape.overlap);
 }
 
 eosfm_level Mosaic::features() const {
@@ -56,6 +55,8 @@ void Mosaic::add(const MosaicTile& tile, bool skipped, const float* valid, float
   const size_t width = static_cast<size_t>(shape_.tile_width);
   const size_t strip = static_cast<size_t>(shape_.overlap) * shape_.scene_width;
   float* weights = window_ + cells() * shape_.channels;
+  fill_ramp(across_, shape_.tile_width, shape_.overlap, tile.column > 0, !tile.last_column);
+  fill_ramp(down_, shape_.tile_height, shape_.overlap, !tile.first_row, !tile.last_row);
   blend(tile, skipped, nullptr, weights, strip_ + strip * shape_.channels);
   for (int y = 0; y < tile.done_height; ++y) {
     const float* share = valid + (y + tile.row_before) * width + tile.column_before;

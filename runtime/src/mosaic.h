@@ -27,6 +27,9 @@ struct MosaicTile {
   int row_before;
   int done_width;     // the block that it completes: what no later tile covers
   int done_height;
+  bool first_row;     // of tiles
+  bool last_row;
+  bool last_column;
 };
 
 class Mosaic {
@@ -57,8 +60,8 @@ class Mosaic {
   float* window_ = nullptr;  // [channels + 1][tile height][tile width]
   float* strip_ = nullptr;   // [channels + 1][overlap][scene width]
   float* factors_ = nullptr;  // [tile height][tile width]
-  float* across_ = nullptr;  // [tile width]: the weights of a tile's cells, which fall to its edges
-  float* down_ = nullptr;    // [tile height]
+  float* across_ = nullptr;   // [tile width]: the weights of the tile's cells
+  float* down_ = nullptr;     // [tile height]
 };
 
 }  // namespace eosfm

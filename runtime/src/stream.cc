@@ -327,6 +327,9 @@ void eosfm_stream::give(const Place& place, bool skipped, eosfm_block* block) {
     part.row_before = static_cast<int>(place.row - place.pixels.row) / stride;
     part.done_width = place.last_column ? part.width : (tile.width - overlap_) / stride;
     part.done_height = place.last_row ? part.height : (tile.height - overlap_) / stride;
+    part.first_row = tile_row_ == 0;
+    part.last_row = place.last_row;
+    part.last_column = place.last_column;
     Mosaic& level = memory_.levels[l];
     level.add(part, skipped, memory_.shares[l], options_.least_valid, team);
     const ptrdiff_t width = tile.width / stride;

@@ -106,13 +106,6 @@ def test_a_scene_that_is_all_nodata(bundle: Path, tmp_path: Path, out: Path) -> 
     assert "zero.tif has no valid pixel" in refused(out, "run", bundle, scene, "-o", out / "f")
 
 
-def test_a_scene_smaller_than_a_tile(bundle: Path, tmp_path: Path, out: Path) -> None:
-    scene = write_scene(tmp_path / "s.tif", scene_pixels(13, 95, 300), S2_L1C)
-    message = refused(out, "run", bundle, scene, "-o", out / "f")
-    assert "300 x 95 pixels, smaller than a tile" in message
-    assert "at least 96 x 96" in message
-
-
 @pytest.mark.parametrize("overlap", ["-32", "20", "96"])
 def test_an_overlap_that_does_not_fit(bundle: Path, scene: Path, out: Path, overlap: str) -> None:
     message = refused(out, "run", bundle, scene, "-o", out / "f", "--overlap", overlap)

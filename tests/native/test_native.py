@@ -11,7 +11,7 @@ import pytest
 from programs import ALL_PATHS, PATHS, RUNTIME, X86_PATHS, build, processor_has, run
 
 CORPUS = RUNTIME / "tests" / "corpus"
-FUZZ_SECONDS = int(os.environ.get("EOSFM_FUZZ_SECONDS", "60"))
+FUZZ_SECONDS = int(os.environ.get("EOSFM_FUZZ_SECONDS", "20"))
 
 needs_clang = pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++")
 needs_arm = pytest.mark.skipif(

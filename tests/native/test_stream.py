@@ -119,6 +119,14 @@ def shares(bad: NDArray[np.bool_], stride: int) -> Array:
     return (good / inside).astype(np.float32)
 
 
+def ramp(cells: int, overlap: float, before: bool, after: bool) -> NDArray[np.float64]:
+    """Return weights that rise from 0 where there is a tile before, and fall where one is after."""
+    at = np.arange(cells) + 0.5
+    rising = at / overlap if before and overlap else np.ones(cells)
+    falling = (cells - at) / overlap if after and overlap else np.ones(cells)
+    return np.minimum(np.minimum(rising, falling), 1)
+
+
 def expected(context: Context, image: Array, overlap: int, least: float = 0.5) -> Mosaic:
     """Do the same by hand; ``image`` has NaN where there is no data."""
     _, height, width = image.shape
@@ -141,13 +149,13 @@ def expected(context: Context, image: Array, overlap: int, least: float = 0.5) -
         levels = context.run(list(np.pad(part, beyond, mode="symmetric")))
         for features, stride, total, weight in zip(levels, STRIDES, sums, weights, strict=True):
             n = TILE // stride
-            inwards = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
-            ramp = np.minimum(inwards / max(overlap / stride, 0.5), 1)
+            down = ramp(n, overlap / stride, top > 0, top < starts(height, overlap)[-1])
+            across = ramp(n, overlap / stride, left > 0, left < starts(width, overlap)[-1])
             computed = features[:, (top - y) // stride :, (left - x) // stride :]
             view = total[:, top // stride :, left // stride :]
             view = view[:, : computed.shape[1], : computed.shape[2]]
             rows, columns = view.shape[1:]
-            both = np.outer(ramp[:rows], ramp[:columns])
+            both = np.outer(down[:rows], across[:columns])
             view += both * computed[:, :rows, :columns]
             weight[top // stride :, left // stride :][:rows, :columns] += both
     for level, share, total, weight in zip(mosaic.levels, mosaic.valid, sums, weights, strict=True):

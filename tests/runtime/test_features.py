@@ -39,8 +39,7 @@ def finish(folder: Path, values: Array) -> Path:
     channels, height, width = values.shape
     level = Level(name="level1", stride=4, channels=channels)
     with LevelRaster(level, folder, (width, height), Affine.scale(10), None) as raster:
-        ones = np.ones((height, width))
-        raster.add(values, ones.astype(np.float32), ones.astype(np.bool_), 0, 0)
+        raster.write(values, 0, 0)
         raster.finish()
     return raster.path
 

@@ -120,10 +120,34 @@ def test_what_reaches_over_the_end_is_mirrored(bundle: Path, tmp_path: Path) -> 
         tmp_path / "out",
         RunOptions(overlap=0),
     )
-    # Tiles start at 0 and 32; the second has 18 pixels beyond the scene.
+    # Tiles start at 0 and 96; the second is computed from 32 on, with 18 pixels beyond the scene.
     mirrored = np.concatenate([pixels[:, :, 32:], pixels[:, :, :-19:-1]], axis=2)
     last = run_tile(bundle, mirrored)[3][:, :, -1]
     np.testing.assert_allclose(read_levels(tmp_path / "out")[3][:, :, 3], last, rtol=1e-5)
+
+
+def test_a_scene_smaller_than_a_tile_is_mirrored(bundle: Path, tmp_path: Path) -> None:
+    pixels = scene_pixels(13, 40, 30, seed=5)
+    run_scene(bundle, write_scene(tmp_path / "s.tif", pixels, S2_L1C), tmp_path / "out")
+    beyond = ((0, 0), (0, TILE - 40), (0, TILE - 30))
+    expected = run_tile(bundle, np.pad(pixels, beyond, mode="symmetric"))
+    for got, level, stride in zip(read_levels(tmp_path / "out"), expected, STRIDES, strict=True):
+        assert got.shape[1:] == (-(-40 // stride), -(-30 // stride))
+        np.testing.assert_array_equal(got, level[:, : got.shape[1], : got.shape[2]])
+
+
+def test_bands_of_other_resolutions_are_resampled_on_the_way(bundle: Path, tmp_path: Path) -> None:
+    pixels = scene_pixels(13, 120, 240, seed=5)
+    (tmp_path / "bands").mkdir()
+    for index, name in enumerate(S2_L1C):
+        step = (6, 1, 2)[index % 3]
+        coarse = pixels[index, ::step, ::step]
+        write_scene(tmp_path / "bands" / f"x_{name}.tif", coarse[np.newaxis], resolution=10 * step)
+        pixels[index] = np.kron(coarse, np.ones((step, step)))
+    run_scene(bundle, tmp_path / "bands", tmp_path / "a")
+    run_scene(bundle, write_scene(tmp_path / "s.tif", pixels, S2_L1C), tmp_path / "b")
+    for a, b in zip(read_levels(tmp_path / "a"), read_levels(tmp_path / "b"), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_cells_without_data_are_nan_and_others_are_not(bundle: Path, tmp_path: Path) -> None:

@@ -132,6 +132,31 @@ def test_grids_may_be_shifted_by_parts_of_a_pixel(tmp_path: Path, shift: float) 
                 assert image[1, row, column] == expected
 
 
+@pytest.mark.parametrize(
+    ("shift", "steps"), [(0, [1, 2, 6]), (120, [1, 2, 6]), (20, [1, 2, 6]), (-5, [1, 1, 6])]
+)
+def test_rows_of_bands_are_what_windows_repeat(
+    tmp_path: Path, shift: float, steps: list[int]
+) -> None:
+    fine, coarse, coarsest = texture(70, 80), texture(40, 44, seed=1), texture(12, 14, seed=2)
+    coarse[5:9, 7] = 0
+    write(tmp_path / "x_B02.tif", fine, resolution=10)
+    write(tmp_path / "x_B05.tif", coarse, resolution=20, corner=(LEFT + shift, TOP), nodata=0)
+    write(tmp_path / "x_B01.tif", coarsest, resolution=60)
+    with open_scene(tmp_path, inputs("B02 B05 B01")) as scene:
+        found = scene.steps
+        image, valid = read_all(scene)
+        for index, step in enumerate(found):
+            count = scene.row_count(index)
+            rows = np.concatenate([scene.rows(index, at, 1) for at in range(count)])
+            whole = np.kron(rows, np.ones((step, step)))[: scene.height, : scene.width]
+            np.testing.assert_array_equal(whole[valid], image[index][valid])
+            assert not (np.isnan(whole) & valid).any()
+    if shift == 20:  # the scene begins within a pixel of the coarsest band
+        steps = [1, 2, 1]
+    assert found == steps
+
+
 def test_the_finest_file_of_a_band_is_taken_and_others_are_ignored(tmp_path: Path) -> None:
     write(tmp_path / "x_B02_60m.tif", texture(2, 2, seed=1), resolution=60)
     fine = texture(12, 12)
