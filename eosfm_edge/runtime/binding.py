@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import POINTER, byref, c_double, c_float, c_void_p, pointer
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +21,9 @@ from numpy.ctypeslib import as_array
 from numpy.typing import NDArray
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.runtime import header
 from eosfm_edge.runtime.header import (
     DTYPES,
-    ENGINE_FAILED,
     LEVELS,
     OK,
     WRONG_ANSWER,
@@ -35,6 +36,7 @@ from eosfm_edge.runtime.header import (
     Image,
     Level,
     ModelInfo,
+    OpenFn,
     OpenOptions,
     Plan,
     ProgressFn,
@@ -50,6 +52,20 @@ GRN_TILE, GRN_GATHER, GRN_SCENE = 0, 1, 2
 Progress = Callable[[int, int], bool]
 
 Compute = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A specialist that decides of each image whether the others are worth running.
+
+    Attributes:
+        specialist: which.
+        open: whether the others run, given its levels, each (C, h, w), which are only for the call.
+            What it raises is raised by the run.
+    """
+
+    specialist: int
+    open: Callable[[Sequence[NDArray[np.float32]]], bool]
 
 
 class Model:
@@ -122,13 +138,16 @@ class Model:
         self._checked(status)
         return plan
 
-    def context(self, compute: Compute | None = None, **options: int) -> Context:
+    def context(
+        self, compute: Compute | None = None, gate: Gate | None = None, **options: int
+    ) -> Context:
         """Create a context.
 
         Args:
             compute: what computes in the library's place: returns the levels, each (C, h, w), of
                 an image (bands, height, width) of stored values, which is its own only for the
                 call. What it raises is raised by the run.
+            gate: a specialist that runs first, and decides whether the others do.
             **options: fields of ``eosfm_context_options``: threads, precision, width, height,
                 memory_limit.
         """
@@ -139,10 +158,13 @@ class Model:
         engine = _engine(compute, (info.bands, *size), shapes, raised) if compute else None
         if engine is not None:
             fields.engine = pointer(engine)
+        guard = _guard(gate, shapes, raised) if gate else None
+        if guard is not None:
+            fields.gate = pointer(guard)
         handle = c_void_p()
         status = self._library.eosfm_context_create(self._handle, byref(fields), byref(handle))
         self._checked(status)
-        return Context(handle, info.bands, size, shapes, engine, raised)
+        return Context(handle, info, size, shapes, (engine, guard), raised)
 
 
 class Context:
@@ -151,17 +173,17 @@ class Context:
     def __init__(
         self,
         handle: c_void_p,
-        bands: int,
+        info: ModelInfo,
         size: tuple[int, int],
         shapes: Sequence[tuple[int, int, int]],
-        engine: Engine | None,
+        called: object,
         raised: list[BaseException],
     ) -> None:
         self._library = library()
-        self._engine, self._raised = engine, raised  # for as long as the library may call it
+        self._called, self._raised = called, raised  # for as long as the library may call them
         self.handle = handle
         self._closed = weakref.finalize(self, self._library.eosfm_context_destroy, handle)
-        self._bands, self._size = bands, size
+        self._size, self.specialists = size, info.specialists
         self.shapes = tuple(shapes)
 
     def close(self) -> None:
@@ -182,7 +204,7 @@ class Context:
 
     def checked(self, status: int) -> None:
         """Raise an EosfmError for what is not OK, with the context's sentence."""
-        if status == ENGINE_FAILED and self._raised:
+        if self._raised:
             raise self._raised.pop()
         if status != OK:
             text: bytes = self._library.eosfm_context_error(self.handle)
@@ -204,6 +226,7 @@ class Context:
         *,
         deadline_ms: int = 0,
         progress: Progress | None = None,
+        present: NDArray[np.uint8] | None = None,
     ) -> list[NDArray[np.float32]]:
         """Compute the levels of an image.
 
@@ -215,6 +238,8 @@ class Context:
             deadline_ms: the run fails after so many milliseconds; 0: never.
             progress: called with runs done and all runs; returns whether to stop. What it raises
                 ends the run and is raised from here.
+            present: gets a flag for each specialist: whether it is in the levels. With it, a run
+                that the deadline ends gives what was done by then.
 
         Returns:
             The levels that were wanted.
@@ -227,7 +252,7 @@ class Context:
         targets = (Level * LEVELS)(
             *(_level(array, shape) for array, shape in zip(levels, self.shapes, strict=True))
         )
-        with run_options(deadline_ms, progress) as options:
+        with run_options(deadline_ms, progress, present) as options:
             status = self._library.eosfm_run(self.handle, byref(image), targets, byref(options))
         self.checked(status)
         return [level for level in levels if level is not None]
@@ -287,8 +312,31 @@ def _engine(
     return Engine(compute=ComputeFn(call))
 
 
+def _guard(
+    gate: Gate, shapes: Sequence[tuple[int, int, int]], raised: list[BaseException]
+) -> header.Gate:
+    """Return ``eosfm_gate``; what its function raises goes into the list."""
+
+    def call(_user: int | None, levels: Any, channels: Any) -> int:
+        try:
+            features = []
+            for index, (_, height, width) in enumerate(shapes):
+                address = ctypes.cast(levels[index].data, POINTER(c_float))
+                features.append(as_array(address, (channels[index], height, width)))
+            return int(gate.open(features))
+        except BaseException as error:
+            raised.append(error)
+            return 0
+
+    return header.Gate(specialist=gate.specialist, open=OpenFn(call))
+
+
 @contextmanager
-def run_options(deadline_ms: int = 0, progress: Progress | None = None) -> Iterator[RunOptions]:
+def run_options(
+    deadline_ms: int = 0,
+    progress: Progress | None = None,
+    present: NDArray[np.uint8] | None = None,
+) -> Iterator[RunOptions]:
     """Give ``eosfm_run_options`` for one call; what ``progress`` raised is raised on leaving."""
     raised: list[BaseException] = []
 
@@ -301,7 +349,10 @@ def run_options(deadline_ms: int = 0, progress: Progress | None = None) -> Itera
             return 1
 
     callback = ProgressFn() if progress is None else ProgressFn(call)
-    yield RunOptions(deadline_ms=deadline_ms, progress=callback)
+    options = RunOptions(deadline_ms=deadline_ms, progress=callback)
+    if present is not None:
+        options.present, options.present_count = present.ctypes.data, len(present)
+    yield options
     if raised:
         raise raised[0]
 

@@ -113,6 +113,20 @@ class Engine(Struct):
     _fields_ = (("struct_size", c_size_t), ("compute", ComputeFn), ("user", c_void_p))
 
 
+OpenFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, POINTER(Level), POINTER(c_int32))
+
+
+class Gate(Struct):
+    """``eosfm_gate``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("specialist", c_int32),
+        ("open", OpenFn),
+        ("user", c_void_p),
+    )
+
+
 class ContextOptions(Struct):
     """``eosfm_context_options``."""
 
@@ -124,6 +138,7 @@ class ContextOptions(Struct):
         ("height", c_int32),
         ("memory_limit", c_size_t),
         ("engine", POINTER(Engine)),
+        ("gate", POINTER(Gate)),
     )
 
 
@@ -172,6 +187,8 @@ class RunOptions(Struct):
         ("deadline_ms", c_int64),
         ("progress", ProgressFn),
         ("progress_user", c_void_p),
+        ("present", c_void_p),
+        ("present_count", c_size_t),
     )
 
 

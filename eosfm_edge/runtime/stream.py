@@ -73,12 +73,14 @@ class Block:
         skipped: whether the tile was skipped, for want of valid pixels.
         tiles: of the stream so far.
         tiles_skipped: of them.
+        present: whether each specialist is in the tile.
         levels: None for those that are not wanted.
     """
 
     skipped: bool
     tiles: int
     tiles_skipped: int
+    present: NDArray[np.bool_]
     levels: tuple[BlockLevel | None, ...]
 
 
@@ -158,21 +160,27 @@ class Stream:
         return self._push(band, None, count)
 
     def blocks(
-        self, feed: Callable[[], bool], *, progress: Progress | None = None
+        self,
+        feed: Callable[[], bool],
+        *,
+        deadline_ms: int = 0,
+        progress: Progress | None = None,
     ) -> Iterator[Block]:
         """Run the tiles, from left to right and from top to bottom.
 
         Args:
             feed: called when there are too few rows: pushes some, or returns False if there are
                 none.
+            deadline_ms: of each tile: it is made of the specialists that are done by then.
             progress: of a tile, as for :meth:`Context.run`.
 
         Yields:
             What each tile completes.
         """
+        present = np.zeros(self._context.specialists, np.uint8)
         while True:
             block = header.Block()
-            with run_options(progress=progress) as options:
+            with run_options(deadline_ms, progress, present) as options:
                 status = self._library.eosfm_stream_next(self._handle, byref(options), byref(block))
             if status == header.END:
                 return
@@ -185,6 +193,7 @@ class Stream:
                 skipped=bool(block.skipped),
                 tiles=block.tiles,
                 tiles_skipped=block.tiles_skipped,
+                present=present.astype(np.bool_),
                 levels=tuple(
                     _view(level, shape[0])
                     for level, shape in zip(block.levels, self._context.shapes, strict=True)

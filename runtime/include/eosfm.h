@@ -191,6 +191,19 @@ typedef struct eosfm_engine {
 
 #define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL}
 
+/* A specialist that decides of each image whether the others are worth running. */
+typedef struct eosfm_gate {
+  size_t struct_size;
+  int32_t specialist; /* which; it runs first */
+  /* Called from the thread that runs with the levels of the specialist's first run, as they go into the
+   * fusion: planes of so many channels each, which are gone after the call. Returns 0 if the others shall
+   * not run: their features count as zeros then. It is not asked when the specialist is not active. */
+  int (*open)(void *user, const struct eosfm_level *levels, const int32_t *channels);
+  void *user;
+} eosfm_gate;
+
+#define EOSFM_GATE_INIT {sizeof(eosfm_gate), 0, NULL, NULL}
+
 typedef struct eosfm_context_options {
   size_t struct_size;
   int32_t threads; /* 1 to 256; 0: as many as there are processors for this process */
@@ -201,9 +214,12 @@ typedef struct eosfm_context_options {
                           weights, the files and what eosfm_verify takes are not counted. */
   const eosfm_engine *engine; /* copied; NULL: the library's own. With one, no weights are made, all
                                  specialists are active and GRN is the tile's. */
+  const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a
+                             product. */
 } eosfm_context_options;
 
-#define EOSFM_CONTEXT_OPTIONS_INIT {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL}
+#define EOSFM_CONTEXT_OPTIONS_INIT \
+  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL}
 
 typedef struct eosfm_plan {
   size_t struct_size;
@@ -310,9 +326,15 @@ typedef struct eosfm_run_options {
   int64_t deadline_ms; /* from the call on; 0: none. Looked at when eosfm_cancel is. */
   eosfm_progress_fn progress;
   void *progress_user;
+  /* A flag for each specialist, or NULL: which are in the levels, when the run succeeds. With it, a run
+   * whose deadline passes succeeds with the specialists that were done, in their order in the bundle as a
+   * rule; the features of the others count as zeros. It fails only if none was, or if the fusion is a
+   * product. */
+  uint8_t *present;
+  size_t present_count;
 } eosfm_run_options;
 
-#define EOSFM_RUN_OPTIONS_INIT {sizeof(eosfm_run_options), 0, NULL, NULL}
+#define EOSFM_RUN_OPTIONS_INIT {sizeof(eosfm_run_options), 0, NULL, NULL, NULL, 0}
 
 /* Computes the levels of an image. The caller's buffers are written at the end: a run that is
  * cancelled, too late or refused leaves them as they were. Once the levels are being fused and written,

@@ -49,6 +49,20 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
                         "struct_size is not set");
     }
   }
+  if (given.gate != nullptr) {
+    gate = *given.gate;
+    if (gate.struct_size < sizeof(eosfm_gate) || gate.open == nullptr || gate.specialist < 0 ||
+        gate.specialist >= chain.specialists.size()) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the gate is specialist %d of %d, has no function that "
+                        "decides, or its struct_size is not set", gate.specialist,
+                        chain.specialists.size());
+    }
+    if (given.engine != nullptr || chain.fusion == Fusion::multiplication) {
+      return error.fail(EOSFM_UNSUPPORTED, "a gate leaves specialists out, which %s",
+                        given.engine != nullptr ? "the host's engine cannot"
+                                                : "makes a fusion by products zero everywhere");
+    }
+  }
   const auto fits = [](int side) { return side >= 32 && side <= kMostSide && side % 32 == 0; };
   if (fits(width) && fits(height)) return EOSFM_OK;
   return error.fail(EOSFM_BAD_ARGUMENT, "the image is %d x %d, expected sides that are multiples of "
@@ -103,6 +117,11 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
                            layout.take<float>(widest)};
     if (passes != nullptr) passes[i] = pass;
     if (sets != nullptr) sets[i] = set;
+  }
+  for (int level = 0; settings.gate.open != nullptr && level < kLevels; ++level) {
+    levels[level] = layout.take<float>(
+        static_cast<size_t>(chain.set_channels(settings.gate.specialist, level)) *
+        cells(settings.width, level) * cells(settings.height, level));
   }
   sums = layout.take<GatheredSums>(runs);
   for (size_t r = 0; r < runs; ++r) {
@@ -248,7 +267,8 @@ eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
   if (status != EOSFM_OK) return status;
   const int specialists = model->specialists.size();
   if (!block_.allocate(needed) || !active_.allocate(specialists) ||
-      !active_runs_.allocate(model->chain.runs.size())) {
+      !active_runs_.allocate(model->chain.runs.size()) ||
+      !run_done_.allocate(model->chain.runs.size()) || !present_.allocate(specialists)) {
     return text.no_memory("the context");
   }
   memset(block_.data(), 0, needed);  // so that no run waits for the system to find pages
@@ -334,7 +354,7 @@ void eosfm_context::forget_gathered() {
 void eosfm_context::keep_gathered() {
   const Chain& chain = model_->chain;
   for (int r = 0; r < chain.runs.size(); ++r) {
-    if (active_[chain.runs[r].specialist] == 0) continue;
+    if (present_[chain.runs[r].specialist] == 0) continue;
     GatheredSums& sums = memory_.sums[r];
     for (size_t i = 0; i < sums.count; ++i) sums.all[i] += sums.fresh[i];
     sums.any = true;
@@ -388,6 +408,11 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
     return error.fail(EOSFM_BAD_ARGUMENT, "the struct_size of the options is %zu, expected %zu, or "
                       "the deadline is below 0", options->struct_size, sizeof(eosfm_run_options));
   }
+  if (options->present != nullptr &&
+      options->present_count != static_cast<size_t>(present_.size())) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "there are %zu flags for which specialists are present, "
+                      "expected %d", options->present_count, present_.size());
+  }
   eosfm_status status = check_levels(levels);
   if (status == EOSFM_OK) status = reader_.set(image, model_->chain, error);
   if (status != EOSFM_OK) return status;
@@ -401,9 +426,11 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
   } else {
     run_all(options);
   }
+  find_present();
   switch (stop_.reason()) {
     case Stop::kCancelled: return error.fail(EOSFM_CANCELLED, "the run was cancelled");
     case Stop::kDeadline:
+      if (options->present != nullptr && present_count_ > 0) break;
       return error.fail(EOSFM_DEADLINE, "the deadline of %lld ms passed",
                         static_cast<long long>(options->deadline_ms));
     case Stop::kNone: break;
@@ -417,7 +444,22 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
       write_level(level, levels[level]);
     }
   }
+  for (int i = 0; options->present != nullptr && i < present_.size(); ++i) {
+    options->present[i] = present_[i];
+  }
   return EOSFM_OK;
+}
+
+// Which specialists can be in the levels: all of whose runs were done.
+void eosfm_context::find_present() {
+  const Chain& chain = model_->chain;
+  for (int i = 0; i < present_.size(); ++i) present_[i] = active_[i];
+  for (int r = 0; r < chain.runs.size(); ++r) {
+    present_[chain.runs[r].specialist] &= run_done_[r];
+  }
+  present_count_ = 0;
+  for (const uint8_t one : present_) present_count_ += one;
+  if (chain.fusion == Fusion::multiplication && present_count_ < present_.size()) present_count_ = 0;
 }
 
 void eosfm_context::read_image(Values values) {
@@ -438,6 +480,7 @@ eosfm_status eosfm_context::run_engine() {
     levels[level] = {sizeof(eosfm_level), memory_.levels[level],
                      width * cells(settings_.height, level), width};
   }
+  for (uint8_t& one : run_done_) one = 1;
   const int failed = settings_.engine.compute(settings_.engine.user, memory_.planes, levels);
   stop_.due();
   if (failed == 0) return EOSFM_OK;
@@ -459,9 +502,19 @@ void eosfm_context::run_all(const eosfm_run_options* options) {
   const Chain& chain = model_->chain;
   read_image(Values::physical);
   Team together(&pool_, &stop_);
+  for (uint8_t& one : run_done_) one = 0;
+  const int gate = settings_.gate.open != nullptr && active_[settings_.gate.specialist] != 0
+                       ? settings_.gate.specialist
+                       : -1;
   int count = 0;
-  for (int r = 0; r < chain.runs.size(); ++r) {
-    if (active_[chain.runs[r].specialist] != 0) active_runs_[count++] = r;
+  int first = 0;  // of those after the gate's
+  for (int turn = 0; turn < 2; ++turn) {
+    for (int r = 0; r < chain.runs.size(); ++r) {
+      const int specialist = chain.runs[r].specialist;
+      const bool mine = turn == 0 ? specialist == gate : specialist != gate;
+      if (mine && active_[specialist] != 0) active_runs_[count++] = r;
+    }
+    if (turn == 0) first = count;
   }
   std::atomic<int> done{0};
   const auto finished = [&](int worker) {
@@ -471,35 +524,23 @@ void eosfm_context::run_all(const eosfm_run_options* options) {
       stop_.request(Stop::kCancelled);
     }
   };
+  const auto shared = [&](int from, int to) {
+    for (int i = from; i < to && !together.stopped(); ++i) {
+      run_one(active_runs_[i], 0, together);
+      finished(0);
+    }
+  };
+  shared(0, first);
+  if (gate >= 0 && !together.stopped() && !gate_opens(active_runs_[0])) return;
   // One specialist for each core is fastest, since nothing waits; what is left over is shared.
   const int workers = pool_.workers();
-  const int alone = workers > 1 ? count / workers * workers : 0;
+  const int alone = workers > 1 ? (count - first) / workers * workers : 0;
   together.each(alone, [&](int task, int worker) {
     Team team(worker, &stop_);
-    run_one(active_runs_[task], worker, team);
+    run_one(active_runs_[first + task], worker, team);
     finished(worker);
   });
-  for (int i = alone; i < count && !together.stopped(); ++i) {
-    run_one(active_runs_[i], 0, together);
-    finished(0);
-  }
-}
-
-void eosfm_context::run_one(int run, int pass, Team& team) {
-  const Run& what = model_->chain.runs[run];
-  Features features(*this, run, memory_.sets[pass]);
-  const GatheredSums& sums = memory_.sums[run];
-  run_network(packed_->networks[what.specialist], *model_->kernels,
-              memory_.run_planes + what.first_band, settings_.width, settings_.height,
-              {grn_, grn_ == EOSFM_GRN_SCENE ? sums.all : sums.fresh}, memory_.passes[pass],
-              memory_.workers, team, features);
-}
-
-void eosfm_context::write_level(int level, const eosfm_level& to) {
-  const Grid grid(cells(settings_.width, level), cells(settings_.height, level));
-  Stop never;  // from here on the caller's buffers are written: a run that came so far is finished
-  Team team(&pool_, &never);
-  team.each(grid.bands, [&](int band, int worker) { write_band(level, grid, band, worker, to); });
+  shared(first + alone, count);
 }
 
 namespace {
@@ -520,6 +561,58 @@ void to_planes(const float* cells, size_t stride, int channels, int width, int f
     }
   }
 }
+
+}  // namespace
+
+// Shows the gate the features of its run, and asks.
+bool eosfm_context::gate_opens(int run) {
+  const ChainWeights& chain = packed_->chain;
+  Team team(&pool_, &stop_);
+  eosfm_level levels[kLevels];
+  int32_t channels[kLevels];
+  for (int l = 0; l < kLevels; ++l) {
+    const Grid grid(cells(settings_.width, l), cells(settings_.height, l));
+    const SetWeights& set = chain.sets[l][run];
+    const size_t stride = row_bytes(chain.columns[l], chain.storage);
+    const eosfm_level level = {sizeof(eosfm_level), memory_.levels[l], grid.pixels(), grid.width};
+    team.each(grid.bands, [&](int band, int worker) {
+      // Scaling by nothing makes floats of what is stored.
+      const int first = band * grid.band_rows;
+      const int pixels = grid.rows_of(band) * grid.width;
+      const size_t row = static_cast<size_t>(set.padded) * sizeof(float);
+      const char* from = memory_.features[l] + static_cast<size_t>(first) * grid.width * stride +
+                         static_cast<size_t>(set.column) * element_bytes(chain.storage);
+      float* wide = memory_.workers[worker].wide;
+      model_->kernels->scale_rows(from, stride, chain.storage, pixels, set.padded, nullptr, nullptr,
+                                  {wide, row, row, Storage::f32, 0.0F});
+      to_planes(wide, static_cast<size_t>(set.padded), set.channels, grid.width, first,
+                grid.rows_of(band), level, 0);
+    });
+    levels[l] = level;
+    channels[l] = set.channels;
+  }
+  return team.stopped() || settings_.gate.open(settings_.gate.user, levels, channels) != 0;
+}
+
+void eosfm_context::run_one(int run, int pass, Team& team) {
+  const Run& what = model_->chain.runs[run];
+  Features features(*this, run, memory_.sets[pass]);
+  const GatheredSums& sums = memory_.sums[run];
+  run_network(packed_->networks[what.specialist], *model_->kernels,
+              memory_.run_planes + what.first_band, settings_.width, settings_.height,
+              {grn_, grn_ == EOSFM_GRN_SCENE ? sums.all : sums.fresh}, memory_.passes[pass],
+              memory_.workers, team, features);
+  run_done_[run] = team.stopped() ? 0 : 1;
+}
+
+void eosfm_context::write_level(int level, const eosfm_level& to) {
+  const Grid grid(cells(settings_.width, level), cells(settings_.height, level));
+  Stop never;  // from here on the caller's buffers are written: a run that came so far is finished
+  Team team(&pool_, &never);
+  team.each(grid.bands, [&](int band, int worker) { write_band(level, grid, band, worker, to); });
+}
+
+namespace {
 
 void zero_planes(int channels, int width, int first_row, int rows, const eosfm_level& to) {
   for (int c = 0; c < channels; ++c) {
@@ -545,10 +638,9 @@ void eosfm_context::write_band(int level, const Grid& grid, int band, int worker
   const size_t stride = row_bytes(weights.columns[level], weights.storage);
   char* features = memory_.features[level] + static_cast<size_t>(first) * grid.width * stride;
   const auto& sets = weights.sets[level];
-  const auto active = [&](int run) { return active_[chain.runs[run].specialist] != 0; };
 
-  for (int r = 0; r < chain.runs.size() && active_count_ < active_.size(); ++r) {
-    if (active(r)) continue;
+  for (int r = 0; r < chain.runs.size() && present_count_ < present_.size(); ++r) {
+    if (present_[chain.runs[r].specialist] != 0) continue;
     const size_t bytes = static_cast<size_t>(element_bytes(weights.storage));
     for (int p = 0; p < pixels; ++p) {
       memset(features + static_cast<size_t>(p) * stride + sets[r].column * bytes, 0,
@@ -648,9 +740,12 @@ eosfm_status eosfm_context::verify(double* worst) {
   }
   const eosfm_image image = {sizeof(eosfm_image), bands.begin(), static_cast<size_t>(bands.size())};
   const eosfm_grn mode = grn_;
+  const eosfm_gate gate = settings_.gate;
   grn_ = EOSFM_GRN_TILE;
+  settings_.gate.open = nullptr;
   const eosfm_status status = run(&image, levels, nullptr);
   grn_ = mode;
+  settings_.gate = gate;
   if (status != EOSFM_OK) return status;
 
   int wrong = -1;

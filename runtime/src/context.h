@@ -16,6 +16,7 @@ struct Settings {
   int height = 0;
   size_t memory_limit = 0;
   eosfm_engine engine = EOSFM_ENGINE_INIT;  // the host's; compute is null without
+  eosfm_gate gate = EOSFM_GATE_INIT;        // open is null without
 
   eosfm_status set(const eosfm_context_options* options, const Chain& chain, ErrorText& error);
 };
@@ -44,7 +45,7 @@ struct ContextMemory {
   SetMemory* sets;
   GatheredSums* sums;  // [runs]
   WorkerMemory* workers;
-  float* levels[kLevels];  // of the host's engine: [channels][height][width]
+  float* levels[kLevels];  // of the host's engine or of the gate: [channels][height][width]
 
   // Finds the place of everything; called once without memory, for the size.
   void lay_out(Layout& layout, const Settings& settings, const Chain& chain,
@@ -87,6 +88,8 @@ struct eosfm_context {
   void keep_gathered();
   eosfm_status check_levels(const eosfm_level* levels);
   void run_all(const eosfm_run_options* options);
+  void find_present();
+  bool gate_opens(int run);
   void read_image(eosfm::Values values);
   eosfm_status run_engine();
   void copy_level(int level, const eosfm_level& to);
@@ -102,6 +105,9 @@ struct eosfm_context {
   eosfm::Array<uint8_t> active_;  // [specialists]
   eosfm::Array<int> active_runs_;
   int active_count_ = 0;
+  eosfm::Array<uint8_t> run_done_;  // [runs], of the last image
+  eosfm::Array<uint8_t> present_;   // [specialists]: whose runs were all done
+  int present_count_ = 0;
   eosfm_grn grn_ = EOSFM_GRN_TILE;
   eosfm::ImageReader reader_;
   eosfm::Stop stop_;

@@ -179,6 +179,8 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* options, eosfm_block* b
   if (!skipped) {
     const eosfm_status status = run(options);
     if (status != EOSFM_OK) return status;
+  } else if (options != nullptr && options->present != nullptr) {
+    memset(options->present, 0, options->present_count);
   }
   give(place, skipped, block);
   if (!place.last_column) {
