@@ -241,12 +241,12 @@ def main() -> None:
             snr = {contender.name: case.snr(contender) for contender in contenders}
             show(title, timings, snr)
             results[title] = [{**asdict(t), "snr_db": snr[t.name]} for t in timings]
-    path = HERE / "results" / f"engines-{_machine(facts, one)}.json"
+    path = HERE / "results" / f"engines-{machine_name(facts, one)}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"all of it is in {path}")
 
 
-def _machine(facts: dict[str, object], case: Case) -> str:
+def machine_name(facts: dict[str, object], case: Case) -> str:
     """Name the machine: its processor, and the path that the native engine takes on it."""
     model = str(facts["processor"]["model"]).lower()  # type: ignore[index]
     with Model(_bundle(case, "fp32")) as native:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def alternate(
     Raises:
         UserError: a contender cannot run; its complaint is in the message.
     """
-    processes = [_Process(contender) for contender in contenders]
+    processes = [Process(contender) for contender in contenders]
     try:
         for process in processes:
             process.run(WARM_UP)
@@ -119,8 +120,13 @@ def alternate(
             process.kill()
 
 
-class _Process:
-    """A contender's process, which has loaded and waits."""
+class Process:
+    """A contender's process, which has loaded and waits.
+
+    Attributes:
+        name: the contender's.
+        load_ms: from the first call to when it could run.
+    """
 
     def __init__(self, contender: Contender) -> None:
         self.name = contender.name
@@ -135,7 +141,13 @@ class _Process:
         loaded = self._answer()
         self.load_ms, self._base_mb = float(loaded["load_ms"]), float(loaded["base_mb"])
 
+    def resident_mb(self) -> float:
+        """Return the megabytes of it that are in memory now."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
     def run(self, times: int) -> list[float]:
+        """Run it so many times; returns the milliseconds of each."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{times}\n")
         self._process.stdin.flush()
@@ -143,11 +155,13 @@ class _Process:
         return answer
 
     def finish(self) -> float:
+        """End it; returns its peak of megabytes, less what the interpreter had before loading."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         return float(self._answer()["peak_mb"]) - self._base_mb
 
     def kill(self) -> None:
+        """End it, whatever it is doing."""
         self._process.kill()
         self._process.wait()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import speck  # noqa: F401  (the backbone of these bundles)
 from chains import random_ensemble, spec_of, write
+from programs import build
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,9 @@ def specks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "bf16": write(folder / "bf16", mixed, 32, "bf16"),
         "int8": write(folder / "int8", projected, 32, "int8"),
     }
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The native tests and examples, built."""
+    return build(tmp_path_factory.mktemp("native"), "EOSFM_TESTS=ON")

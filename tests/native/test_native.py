@@ -21,11 +21,6 @@ needs_arm = pytest.mark.skipif(
 on_x86 = pytest.mark.skipif(ALL_PATHS is not X86_PATHS, reason="this machine is no x86-64")
 
 
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("native"), "EOSFM_TESTS=ON")
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("name", ["test_api", "test_allocation"])
 def test_promises(programs: Path, specks: dict[str, Path], name: str, precision: str) -> None:
