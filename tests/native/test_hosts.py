@@ -17,7 +17,11 @@ from support import scene_pixels, write_scene
 
 from eosfm_edge.bundle.manifest import read_manifest
 from eosfm_edge.ensemble.bands import S2_L1C
+from eosfm_edge.runtime.binding import Model
 from eosfm_edge.runtime.run import run_scene
+from eosfm_edge.runtime.stream import tile_count
+
+ROOT = Path(__file__).parents[2]
 
 STEPS = {"B01": 6, "B09": 6, "B10": 6} | dict.fromkeys(("B05", "B06", "B07", "B8A", "B11"), 2)
 
@@ -27,6 +31,28 @@ def hosts(programs: Path) -> Path:
     if not (programs / "gdal_features").exists():
         pytest.skip("there is no libgdal-dev")
     return programs
+
+
+@pytest.mark.parametrize("rows", [1, 90, 200])
+def test_the_program_of_the_docs(
+    programs: Path, specks: dict[str, Path], tmp_path: Path, rows: int
+) -> None:
+    text = (ROOT / "docs" / "embedding.md").read_text()
+    (tmp_path / "lines.c").write_text(text.split("```c\n")[1].split("```")[0])
+    library = programs.parent
+    run(
+        ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", tmp_path / "lines.c", "-o",
+         tmp_path / "lines", f"-I{ROOT / 'runtime' / 'include'}", library / "libeosfm.a", "-lpthread",
+         "-lm"]
+    )  # fmt: skip
+    lines = np.arange(rows * 2 * 100, dtype=np.uint16).reshape(rows, 2, 100) % 200
+    done = subprocess.run(
+        [tmp_path / "lines", specks["fp32"], "100"],
+        input=lines.tobytes(), capture_output=True, check=True,
+    )  # fmt: skip
+    with Model(specks["fp32"]) as model:
+        tile = model.describe().tile
+    assert f"{tile_count(100, rows, tile, 0)} tiles, of which 0 skipped" in done.stdout.decode()
 
 
 def write_bands(folder: Path, seed: int, driver: str = "GTiff") -> Path:
@@ -109,7 +135,7 @@ def test_a_folder_is_watched(hosts: Path, bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_unit_is_one_that_systemd_reads(hosts: Path) -> None:
-    unit = Path(__file__).parents[2] / "runtime" / "examples" / "gdal" / "eosfm-watch.service"
+    unit = ROOT / "runtime" / "examples" / "gdal" / "eosfm-watch.service"
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd-analyze")
     text = unit.read_text().replace("/opt/eosfm/bin/watch_folder", str(hosts / "watch_folder"))

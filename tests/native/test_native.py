@@ -27,6 +27,12 @@ def test_promises(programs: Path, specks: dict[str, Path], name: str, precision:
     assert "all checks hold" in run([programs / name, specks[precision]])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_process_keeps_nothing(programs: Path, specks: dict[str, Path], precision: str) -> None:
+    library = programs.parent / "libeosfm.so"
+    assert "all checks hold" in run([programs / "test_process", library, specks[precision]])
+
+
 @pytest.mark.parametrize("isa", ALL_PATHS)
 def test_promises_on_every_path(programs: Path, specks: dict[str, Path], isa: str) -> None:
     if not processor_has(isa):
