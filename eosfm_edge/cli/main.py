@@ -21,6 +21,7 @@ from eosfm_edge.cli.calibrate import calibrate
 from eosfm_edge.cli.export import export
 from eosfm_edge.cli.import_ import import_
 from eosfm_edge.cli.inspect import inspect
+from eosfm_edge.cli.packets import packets
 from eosfm_edge.cli.prune import prune
 from eosfm_edge.cli.run import run
 from eosfm_edge.cli.targets import targets
@@ -67,7 +68,7 @@ def _sparing_inputs(verb: click.Command) -> click.Command:
     return verb
 
 
-for command in (import_, prune, calibrate, inspect, export, build, run, verify, bench):
+for command in (import_, prune, calibrate, inspect, export, build, run, packets, verify, bench):
     cli.add_command(_sparing_inputs(command))
 
 cli.add_command(targets)

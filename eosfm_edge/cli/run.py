@@ -20,6 +20,7 @@ from eosfm_edge.cli.options import (
     radiometry,
     scene_bands,
 )
+from eosfm_edge.packets.words import parse_levels, parse_size
 
 
 @click.command()
@@ -41,6 +42,26 @@ from eosfm_edge.cli.options import (
     help="Pixels that tiles share, a multiple of 32.  [default: a quarter of a tile]",
 )
 @click.option("--quicklook", is_flag=True, help="Write quicklook.png: the scene and its features.")
+@click.option(
+    "--packets",
+    type=parse_size,
+    metavar="200kB",
+    help="Write features.eosp too: packets for a downlink, each of at most so many bytes.",
+)
+@click.option(
+    "--packet-levels",
+    type=parse_levels,
+    default="1,2,3,4",
+    show_default=True,
+    help="Which levels are sent.",
+)
+@click.option(
+    "--packet-encoding",
+    type=click.Choice(["int8", "fp16"]),
+    default="int8",
+    show_default=True,
+    help="int8: with a step for each channel. fp16: lossless from there on.",
+)
 @scene_bands
 @radiometry
 @overwrite
@@ -51,6 +72,7 @@ def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
     resolutions (..._B02.jp2, ..._B11_20m.tif). Tiles overlap and are blended; cells of which
     less than half is valid become NaN.
     """
+    from eosfm_edge.packets.writer import PacketOptions
     from eosfm_edge.runtime.run import RunOptions, RunReport, run_scene
     from eosfm_edge.scene.scene import Radiometry
 
@@ -94,6 +116,10 @@ def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
                 grn=options["grn"],
                 overlap=options["overlap"],
                 quicklook=options["quicklook"],
+                packets=options["packets"]
+                and PacketOptions(
+                    options["packets"], options["packet_levels"], options["packet_encoding"]
+                ),
                 overwrite=options["overwrite"],
                 names=options["names"],
                 radiometry=Radiometry(options["scale"], options["offset"], options["nodata"]),

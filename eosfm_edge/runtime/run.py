@@ -13,10 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from eosfm_edge.bundle.manifest import Level, read_manifest
+from eosfm_edge.bundle.manifest import MANIFEST_NAME, Level, read_manifest
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.files import atomic_directory, cannot_write, require_outside
+from eosfm_edge.files import atomic_directory, cannot_write, require_outside, sha256_file
+from eosfm_edge.packets.writer import PacketOptions, PacketWriter
 from eosfm_edge.runtime.backends import Backend, Native, require_intact
 from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Context, Model
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
@@ -37,6 +38,7 @@ ROWS_AT_ONCE = (
 )
 
 QUICKLOOK_NAME = "quicklook.png"
+PACKETS_NAME = "features.eosp"
 
 Progress = Callable[[str, int, int], None]
 
@@ -56,6 +58,7 @@ class RunOptions:
         overlap: pixels that neighbouring tiles share, a multiple of 32; None: a quarter of a
             tile, rounded up to that.
         quicklook: write ``quicklook.png`` too.
+        packets: write ``features.eosp`` too.
         overwrite: replace an output that is there.
         names: what the bands of the scene are, if its files do not say so.
         radiometry: scale, offset and nodata of the scene, if its files do not say so.
@@ -66,6 +69,7 @@ class RunOptions:
     grn: Grn = "tile"
     overlap: int | None = None
     quicklook: bool = False
+    packets: PacketOptions | None = None
     overwrite: bool = False
     names: Sequence[Band] | None = None
     radiometry: Radiometry | None = None
@@ -131,7 +135,8 @@ def run_scene(
     require_outside(output, [path for path in inputs if isinstance(path, Path)])
     manifest = read_manifest(bundle)
     overlap = _overlap(options.overlap, manifest.tile.size)
-    contents = (*(f"{level.name}.tif" for level in manifest.levels), QUICKLOOK_NAME)
+    names = (f"{level.name}.tif" for level in manifest.levels)
+    contents = (*names, QUICKLOOK_NAME, PACKETS_NAME)
     with ExitStack() as stack:
         scene = stack.enter_context(
             open_scene(
@@ -156,11 +161,22 @@ def run_scene(
         if options.grn == "scene":
             gather = _Pass(context, scene, overlap, tiles, levels=False)
             gathering = _gather(context, gather, lambda done: progress("gathering", done, tiles))
+        packets = None
+        if options.packets:
+            packets = stack.enter_context(
+                PacketWriter(
+                    folder / PACKETS_NAME,
+                    bytes.fromhex(sha256_file(bundle / MANIFEST_NAME)),
+                    options.packets,
+                )
+            )
         blend = _Pass(context, scene, overlap, tiles)
         for block in blend.blocks(lambda done: progress("tiles", done, tiles)):
             for raster, part in zip(rasters, block.levels, strict=True):
                 assert part is not None, "all levels are wanted"
                 raster.write(part.features, part.column, part.row)
+                if packets:
+                    packets.write(raster.level, part.features, part.column, part.row)
         if blend.skipped == tiles:
             raise UserError(
                 f"{scene.path} has no valid pixel: every one is nodata or not a number",
@@ -171,6 +187,8 @@ def run_scene(
             progress("writing", done, len(rasters))
             sizes[raster.path.name] = raster.finish()
         progress("writing", len(rasters), len(rasters))
+        if packets:
+            sizes[PACKETS_NAME] = packets.finish()
         if options.quicklook:
             path = folder / QUICKLOOK_NAME
             write_quicklook(path, scene, manifest.input, rasters[0].path)

@@ -41,9 +41,9 @@ def test_the_program_of_the_docs(
     (tmp_path / "lines.c").write_text(text.split("```c\n")[1].split("```")[0])
     library = programs.parent
     run(
-        ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", tmp_path / "lines.c", "-o",
-         tmp_path / "lines", f"-I{ROOT / 'runtime' / 'include'}", library / "libeosfm.a", "-lpthread",
-         "-lm"]
+        ["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", tmp_path / "lines.c",
+         "-o", tmp_path / "lines", f"-I{ROOT / 'runtime' / 'include'}",
+         library / "libeosfm.a", "-lpthread", "-lm"]
     )  # fmt: skip
     lines = np.arange(rows * 2 * 100, dtype=np.uint16).reshape(rows, 2, 100) % 200
     done = subprocess.run(

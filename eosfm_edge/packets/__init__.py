@@ -1,0 +1,1 @@
+"""Feature packets for the downlink; ``docs/packets.md`` is their format."""

@@ -1,0 +1,98 @@
+"""The packets of a run, one after the other in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from eosfm_edge.bundle.manifest import Level
+from eosfm_edge.files import cannot_write
+from eosfm_edge.packets.packet import Encoding, FloatArray, Packet
+from eosfm_edge.packets.split import split
+
+
+@dataclass(frozen=True)
+class PacketOptions:
+    """Which features are sent, and how.
+
+    Attributes:
+        most: bytes of a packet.
+        levels: which, from 1 to 4.
+        encoding: of the values.
+    """
+
+    most: int
+    levels: Sequence[int] = (1, 2, 3, 4)
+    encoding: Encoding = "int8"
+
+
+class PacketWriter:
+    """A file of packets in the making.
+
+    Args:
+        path: the file; it must not exist.
+        bundle: the SHA-256 of the bundle's manifest.
+        options: which features, and how.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, bundle: bytes, options: PacketOptions) -> None:
+        self._path, self._bundle, self._options = path, bundle[:8], options
+        self._size = 0
+        try:
+            self._file = path.open("xb")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def __enter__(self) -> PacketWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def write(self, level: Level, features: FloatArray, column: int, row: int) -> None:
+        """Write the packets of a block, (C, h, w), if its level is one that is sent.
+
+        What has no data anywhere is not sent: cells of no packet have none.
+
+        Raises:
+            UserError: a value is larger than fp16 can hold, or the disk is full.
+        """
+        number = LEVEL_NUMBERS[level.stride]
+        if number not in self._options.levels or np.isnan(features).all():
+            return
+        block = Packet(
+            self._bundle, number, row, column, 0, level.channels, np.ascontiguousarray(features)
+        )
+        try:
+            for data in split(block, self._options.encoding, self._options.most):
+                self._file.write(data)
+                self._size += len(data)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def finish(self) -> int:
+        """Close the file; returns its bytes.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+        return self._size
+
+
+LEVEL_NUMBERS = {4: 1, 8: 2, 16: 3, 32: 4}  # by stride

@@ -1,0 +1,85 @@
+// Packets that are damaged at every byte: test_packets FILE. For sanitizers, and for what must not be given.
+#include <eosfm_packets.h>
+
+#include <fstream>
+#include <iterator>
+#include <vector>
+
+#include <zlib.h>
+
+#include "check.h"
+
+namespace {
+
+using Bytes = std::vector<unsigned char>;
+
+// Decodes all; returns how many packets there are.
+int decode_all(const Bytes& data, size_t* lost) {
+  size_t offset = 0;
+  int count = 0;
+  *lost = 0;
+  eosfm_packet packet = EOSFM_PACKET_INIT;
+  while (eosfm_packets_next(data.data(), data.size(), &offset, lost, &packet) == EOSFM_OK) {
+    std::vector<float> features(static_cast<size_t>(packet.channels) * packet.height * packet.width);
+    Bytes work(packet.work_size);
+    const eosfm_status status = eosfm_packets_decode(&packet, features.data(), work.data());
+    CHECK(status == EOSFM_OK || status == EOSFM_BAD_BUNDLE);
+    ++count;
+  }
+  CHECK(offset == data.size());
+  return count;
+}
+
+void damaged(const Bytes& whole, int packets) {
+  size_t lost = 0;
+  for (size_t at = 0; at < whole.size(); ++at) {
+    for (const unsigned char bits : {0x01, 0x80, 0xff}) {
+      Bytes data = whole;
+      data[at] = static_cast<unsigned char>(data[at] ^ bits);
+      CHECK(decode_all(data, &lost) == packets - 1 && lost > 0);
+      // The same with a checksum that agrees, as only a hostile sender makes it.
+      if (at < 16) continue;
+      const size_t size = data[8] + (data[9] << 8U) + (data[10] << 16U);
+      if (at >= size) continue;
+      const uLong sum = crc32(0, data.data() + 16, static_cast<uInt>(size - 16));
+      for (unsigned i = 0; i < 4; ++i) data[12 + i] = static_cast<unsigned char>(sum >> (8 * i));
+      decode_all(data, &lost);
+    }
+  }
+  for (size_t size = 0; size < whole.size(); ++size) {
+    decode_all(Bytes(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(size)), &lost);
+  }
+}
+
+void wrong_calls_are_refused() {
+  size_t offset = 0;
+  size_t lost = 0;
+  float feature = 7.0F;
+  unsigned char work[8];
+  eosfm_packet packet = EOSFM_PACKET_INIT;
+  CHECK(eosfm_packets_next(nullptr, 0, &offset, &lost, &packet) == EOSFM_END);
+  CHECK(eosfm_packets_next(nullptr, 4, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packets_next(work, 8, nullptr, &lost, &packet) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packets_next(work, 8, &offset, nullptr, &packet) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packets_next(work, 8, &offset, &lost, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packets_decode(&packet, &feature, work) == EOSFM_BAD_ARGUMENT);
+  packet.struct_size = 4;
+  CHECK(eosfm_packets_next(work, 8, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
+  offset = 9;
+  packet.struct_size = sizeof packet;
+  CHECK(eosfm_packets_next(work, 8, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  std::ifstream file(argv[1], std::ios::binary);
+  const Bytes whole{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  size_t lost = 0;
+  const int packets = decode_all(whole, &lost);
+  CHECK(packets > 1 && lost == 0);
+  damaged(whole, packets);
+  wrong_calls_are_refused();
+  return report();
+}
