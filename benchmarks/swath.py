@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -35,14 +36,19 @@ TILES_OF_PEERS = 10  # in a turn
 
 
 def write_bands(scene: Path, case: Case, path: Path) -> None:
-    """Write the scene's bands at their own resolutions."""
+    """Write the scene's bands at their own resolutions, cut so that all mirror at one place."""
     wanted = load_ensemble(case.folder / "ensemble").spec.input
     with open_scene(scene, wanted) as opened:
+        steps = opened.steps
+        whole = math.lcm(*steps)
+        height, width = opened.height // whole * whole, opened.width // whole * whole
         bands = {
-            f"band{i}": np.nan_to_num(opened.rows(i, 0, opened.row_count(i))).astype(np.uint16)
-            for i in range(len(wanted))
+            f"band{i}": np.nan_to_num(opened.rows(i, 0, height // step))[:, : width // step].astype(
+                np.uint16
+            )
+            for i, step in enumerate(steps)
         }
-        np.savez(path, steps=np.array(opened.steps), **bands)
+        np.savez(path, steps=np.array(steps), **bands)
 
 
 def main() -> None:
