@@ -28,8 +28,10 @@ Mask = NDArray[np.bool_]
 Pixels = NDArray[Any]
 Reader = Callable[[SceneBand, Window, tuple[int, int]], Pixels]
 
-# GDAL keeps decoded blocks; a fixed ceiling keeps memory a matter of the tile, not of the scene.
+# GDAL keeps decoded blocks; a ceiling keeps memory a matter of the tile and the blocks, not of the
+# scene. Where a row of blocks is more than the most, blocks are decoded several times.
 CACHE_BYTES = 128 << 20
+MOST_CACHE_BYTES = 512 << 20
 
 
 class SceneWarning(UserWarning):
@@ -270,10 +272,26 @@ def open_scene(
         try:
             matched = match_bands(wanted, bands, path)
             _warn_of_places(wanted, matched, path)
-            yield Scene(path, wanted, matched, radiometry or Radiometry())
+            with rasterio.Env(GDAL_CACHEMAX=cache_bytes(matched)):
+                yield Scene(path, wanted, matched, radiometry or Radiometry())
         finally:
             for band in bands:
                 band.dataset.close()
+
+
+def cache_bytes(bands: Sequence[SceneBand]) -> int:
+    """Return what GDAL must keep so that reading rows of all bands decodes each block once.
+
+    That is a row of blocks of each band, and of the largest one more, which rows may reach into.
+    Sentinel-2's JPEG 2000 files have blocks of 1024 x 1024 pixels: with less, every block is
+    decoded again for every few rows.
+    """
+    rows: list[int] = []
+    for dataset in {band.dataset for band in bands}:  # GDAL decodes all bands of a file together
+        for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
+            across = -(-dataset.width // width) * width
+            rows.append(min(height, dataset.height) * across * np.dtype(dtype).itemsize)
+    return min(max(CACHE_BYTES, sum(rows) + max(rows)), MOST_CACHE_BYTES)
 
 
 def _warn_of_places(wanted: Sequence[Band], matched: Sequence[SceneBand], path: SceneName) -> None:

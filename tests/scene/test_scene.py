@@ -14,13 +14,14 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.env import getenv
 from rasterio.transform import Affine, from_origin
 from rasterio.vrt import WarpedVRT
 
 from eosfm_edge.ensemble.bands import parse_bands
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
-from eosfm_edge.scene.scene import Radiometry, Scene, SceneWarning, open_scene
+from eosfm_edge.scene.scene import CACHE_BYTES, Radiometry, Scene, SceneWarning, open_scene
 
 Array = NDArray[Any]
 LEFT, TOP = 600_000.0, 4_000_000.0
@@ -155,6 +156,26 @@ def test_rows_of_bands_are_what_windows_repeat(
     if shift == 20:  # the scene begins within a pixel of the coarsest band
         steps = [1, 2, 1]
     assert found == steps
+
+
+def test_a_row_of_blocks_of_all_bands_is_kept(tmp_path: Path) -> None:
+    """GDAL decodes whole blocks: when it forgets some of a row of them, it does so for each row."""
+    for name, resolution in (("B02", 10), ("B05", 20)):
+        side = 120_000 // resolution
+        path = tmp_path / f"x_{name}.tif"
+        layout = {"tiled": True, "blockxsize": 1024, "blockysize": 1024, "sparse_ok": True}
+        with rasterio.open(
+            path, "w", driver="GTiff", count=1, width=side, height=side, dtype="float32",
+            crs="EPSG:32633", transform=from_origin(LEFT, TOP, resolution, resolution), **layout,
+        ):  # fmt: skip
+            pass
+    fine, coarse = 12 * 1024 * 1024 * 4, 6 * 1024 * 1024 * 4
+    assert 2 * fine + coarse < CACHE_BYTES
+    with open_scene(tmp_path, inputs("B02 B05")):
+        assert getenv()["GDAL_CACHEMAX"] == CACHE_BYTES
+    (tmp_path / "x_B03.tif").write_bytes((tmp_path / "x_B02.tif").read_bytes())
+    with open_scene(tmp_path, inputs("B02 B03 B05")):
+        assert getenv()["GDAL_CACHEMAX"] == 3 * fine + coarse
 
 
 def test_the_finest_file_of_a_band_is_taken_and_others_are_ignored(tmp_path: Path) -> None:

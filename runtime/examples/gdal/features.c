@@ -117,6 +117,22 @@ static int align(Scene *scene) {
   return 0;
 }
 
+/* Has GDAL keep a row of blocks of every band, and one more of the largest: with less it decodes JPEG
+ * 2000's large blocks again for every few rows. */
+static void keep_blocks(const Scene *scene) {
+  GIntBig all = 0, largest = 0;
+  for (int i = 0; i < scene->count; i++) {
+    const Source *source = &scene->bands[i];
+    int width, height;
+    GDALGetBlockSize(source->band, &width, &height);
+    const GIntBig across = (source->width + width - 1) / width * width;
+    const GIntBig row = across * height * GDALGetDataTypeSizeBytes(source->type);
+    all += row;
+    if (row > largest) largest = row;
+  }
+  if (all + largest > GDALGetCacheMax64()) GDALSetCacheMax64(all + largest);
+}
+
 static int open_scene(Scene *scene, eosfm_model *model, const char *input) {
   eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
   struct stat status;
@@ -138,6 +154,7 @@ static int open_scene(Scene *scene, eosfm_model *model, const char *input) {
   }
   CSLDestroy(files);
   if (failed || align(scene) != 0) return -1;
+  keep_blocks(scene);
   scene->rows = malloc((size_t)kRowsAtOnce * (size_t)scene->width * sizeof(float));
   return scene->rows != NULL ? 0 : complain(input, "there is no memory for its rows");
 }
