@@ -149,7 +149,7 @@ def run_scene(
         _require_space(manifest.levels, scene, folder, output)
         require_intact(bundle, manifest)
         backend = open_first(options.backend, bundle, manifest, options.threads, tell)
-        context = _context(backend, bundle)
+        context = _context(backend, bundle, options.threads)
         rasters = [
             stack.enter_context(
                 LevelRaster(level, folder, _cells(scene, level), scene.transform, scene.crs)
@@ -233,12 +233,14 @@ def _require_space(levels: Sequence[Level], scene: Scene, folder: Path, output: 
         raise cannot_write(output, "the disk is too full", needed)
 
 
-def _context(backend: Backend, bundle: Path) -> Context:
+def _context(backend: Backend, bundle: Path, threads: int) -> Context:
     """Return a context in which the backend computes."""
     if isinstance(backend, Native):
         return backend.context
     with Model(bundle) as model:
-        return model.context(lambda tile: [level[0] for level in backend.run(tile[np.newaxis])])
+        return model.context(
+            lambda tile: [level[0] for level in backend.run(tile[np.newaxis])], threads=threads
+        )
 
 
 class _Pass:
