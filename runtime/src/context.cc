@@ -472,6 +472,7 @@ void eosfm_context::read_image(Values values) {
 }
 
 eosfm_status eosfm_context::run_engine() {
+  for (uint8_t& one : run_done_) one = 0;
   read_image(Values::stored);
   if (stop_.reason() != Stop::kNone) return EOSFM_OK;
   eosfm_level levels[kLevels];
@@ -480,10 +481,12 @@ eosfm_status eosfm_context::run_engine() {
     levels[level] = {sizeof(eosfm_level), memory_.levels[level],
                      width * cells(settings_.height, level), width};
   }
-  for (uint8_t& one : run_done_) one = 1;
   const int failed = settings_.engine.compute(settings_.engine.user, memory_.planes, levels);
   stop_.due();
-  if (failed == 0) return EOSFM_OK;
+  if (failed == 0) {
+    for (uint8_t& one : run_done_) one = 1;
+    return EOSFM_OK;
+  }
   return error.fail(EOSFM_ENGINE_FAILED, "the engine failed with %d", failed);
 }
 
@@ -531,7 +534,7 @@ void eosfm_context::run_all(const eosfm_run_options* options) {
     }
   };
   shared(0, first);
-  if (gate >= 0 && !together.stopped() && !gate_opens(active_runs_[0])) return;
+  if (first > 0 && !together.stopped() && !gate_opens(active_runs_[0])) return;
   // One specialist for each core is fastest, since nothing waits; what is left over is shared.
   const int workers = pool_.workers();
   const int alone = workers > 1 ? (count - first) / workers * workers : 0;

@@ -180,3 +180,32 @@ def test_a_scene_s_tiles_are_gated_one_by_one(three: Path) -> None:
         stream.close()
     one, every = [True, False, False], [True, True, True]
     assert present == [every, one, one, every]
+
+
+def test_an_engine_that_is_late_gives_nothing_old(three: Path) -> None:
+    """Whether it is late is the machine's to say; levels are of this run or there are none."""
+    calls = 0
+
+    def compute(tile: Array) -> list[Array]:
+        nonlocal calls
+        calls += 1
+        shapes = [(c, tile.shape[1] >> s, tile.shape[2] >> s) for c, s in channels_and_shifts]
+        return [np.full(shape, calls, np.float32) for shape in shapes]
+
+    image = list(image_of(2, 1024, 1024))
+    present = np.zeros(3, np.uint8)
+    with Model(three) as model:
+        info = model.describe()
+        channels_and_shifts = list(zip(info.channels, range(2, 6), strict=True))
+        with model.context(compute, threads=1, width=1024, height=1024) as context:
+            context.run(image, present=present)
+            for _ in range(5):
+                before = calls
+                try:
+                    levels = context.run(image, deadline_ms=1, present=present)
+                except EosfmError as error:
+                    assert error.status == 7
+                    assert calls == before
+                else:
+                    assert calls == before + 1
+                    assert all((level == calls).all() for level in levels)
