@@ -9,7 +9,6 @@ from types import TracebackType
 
 import numpy as np
 
-from eosfm_edge.bundle.manifest import Level
 from eosfm_edge.files import cannot_write
 from eosfm_edge.packets.packet import Encoding, FloatArray, Packet
 from eosfm_edge.packets.split import split
@@ -61,19 +60,18 @@ class PacketWriter:
     ) -> None:
         self._file.close()
 
-    def write(self, level: Level, features: FloatArray, column: int, row: int) -> None:
-        """Write the packets of a block, (C, h, w), if its level is one that is sent.
+    def write(self, level: int, features: FloatArray, column: int, row: int) -> None:
+        """Write the packets of a block, (C, h, w), if its level, 1 to 4, is one that is sent.
 
         What has no data anywhere is not sent: cells of no packet have none.
 
         Raises:
             UserError: a value is larger than fp16 can hold, or the disk is full.
         """
-        number = LEVEL_NUMBERS[level.stride]
-        if number not in self._options.levels or np.isnan(features).all():
+        if level not in self._options.levels or np.isnan(features).all():
             return
         block = Packet(
-            self._bundle, number, row, column, 0, level.channels, np.ascontiguousarray(features)
+            self._bundle, level, row, column, 0, len(features), np.ascontiguousarray(features)
         )
         try:
             for data in split(block, self._options.encoding, self._options.most):
@@ -93,6 +91,3 @@ class PacketWriter:
         except OSError as error:
             raise cannot_write(self._path, error) from error
         return self._size
-
-
-LEVEL_NUMBERS = {4: 1, 8: 2, 16: 3, 32: 4}  # by stride

@@ -153,6 +153,16 @@ class Plan(Struct):
     )
 
 
+# What eosfm_band and eosfm_stream_band end with.
+_CALIBRATION = (
+    ("calibrated", c_int32),
+    ("scale", c_float),
+    ("offset", c_float),
+    ("has_nodata", c_int32),
+    ("nodata", c_float),
+)
+
+
 class Band(Struct):
     """``eosfm_band``."""
 
@@ -162,11 +172,7 @@ class Band(Struct):
         ("dtype", c_int32),
         ("column_stride", ctypes.c_ssize_t),
         ("row_stride", ctypes.c_ssize_t),
-        ("calibrated", c_int32),
-        ("scale", c_float),
-        ("offset", c_float),
-        ("has_nodata", c_int32),
-        ("nodata", c_float),
+        *_CALIBRATION,
     )
 
 
@@ -201,11 +207,7 @@ class StreamBand(Struct):
         ("step", c_int32),
         ("column_stride", ctypes.c_ssize_t),
         ("row_stride", ctypes.c_ssize_t),
-        ("calibrated", c_int32),
-        ("scale", c_float),
-        ("offset", c_float),
-        ("has_nodata", c_int32),
-        ("nodata", c_float),
+        *_CALIBRATION,
     )
 
 

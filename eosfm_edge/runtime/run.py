@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,23 +14,20 @@ import numpy as np
 
 from eosfm_edge.bundle.manifest import MANIFEST_NAME, Level, read_manifest
 from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside, sha256_file
 from eosfm_edge.packets.writer import PacketOptions, PacketWriter
 from eosfm_edge.runtime.backends import Backend, Native, require_intact
 from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Context, Model
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
-from eosfm_edge.runtime.header import LEVELS, NOT_FINITE, EosfmError
 from eosfm_edge.runtime.ladder import open_first
 from eosfm_edge.runtime.quicklook import write_quicklook
-from eosfm_edge.runtime.stream import Block, Stream, StreamBand, tile_count
+from eosfm_edge.runtime.scene_pass import ScenePass
+from eosfm_edge.runtime.stream import tile_count
 from eosfm_edge.scene.bands import SceneName
-from eosfm_edge.scene.scene import FloatImage, Radiometry, Scene, open_scene
+from eosfm_edge.scene.scene import Radiometry, Scene, open_scene
 
 COARSEST = 32  # stride of the last level: tiles start on its grid, so that all levels' cells meet
-
-# A cell with fewer of its pixels valid than this becomes nodata.
-LEAST_VALID_SHARE = 0.5
 
 ROWS_AT_ONCE = (
     48  # of the finest bands: few, since they wait in memory, but no fewer than cost time
@@ -159,7 +155,7 @@ def run_scene(
         tiles = tile_count(scene.width, scene.height, manifest.tile.size, overlap)
         gathering = 0.0
         if options.grn == "scene":
-            gather = _Pass(context, scene, overlap, tiles, levels=False)
+            gather = ScenePass(context, scene, overlap, tiles, levels=False)
             gathering = _gather(context, gather, lambda done: progress("gathering", done, tiles))
         packets = None
         if options.packets:
@@ -170,13 +166,13 @@ def run_scene(
                     options.packets,
                 )
             )
-        blend = _Pass(context, scene, overlap, tiles)
+        blend = ScenePass(context, scene, overlap, tiles)
         for block in blend.blocks(lambda done: progress("tiles", done, tiles)):
-            for raster, part in zip(rasters, block.levels, strict=True):
+            for number, part in enumerate(block.levels, start=1):
                 assert part is not None, "all levels are wanted"
-                raster.write(part.features, part.column, part.row)
+                rasters[number - 1].write(part.features, part.column, part.row)
                 if packets:
-                    packets.write(raster.level, part.features, part.column, part.row)
+                    packets.write(number, part.features, part.column, part.row)
         if blend.skipped == tiles:
             raise UserError(
                 f"{scene.path} has no valid pixel: every one is nodata or not a number",
@@ -243,85 +239,7 @@ def _context(backend: Backend, bundle: Path, threads: int) -> Context:
         )
 
 
-class _Pass:
-    """The scene, once through a context.
-
-    Attributes:
-        skipped: tiles without enough valid pixels.
-        seconds: that it took to compute, without reading the scene or using the blocks.
-    """
-
-    def __init__(
-        self, context: Context, scene: Scene, overlap: int, tiles: int, *, levels: bool = True
-    ) -> None:
-        self._context, self._scene, self._overlap, self._tiles = context, scene, overlap, tiles
-        self._levels = [levels] * LEVELS
-        self.skipped, self.seconds = 0, 0.0
-
-    def blocks(self, progress: Callable[[int], None]) -> Iterator[Block]:
-        """Give what each tile completes; progress is told how many tiles are done."""
-        rows = [_Rows(self._scene, index) for index in range(len(self._scene.steps))]
-        stream = Stream(
-            self._context,
-            self._scene.width,
-            [band.how for band in rows],
-            overlap=self._overlap,
-            least_valid=LEAST_VALID_SHARE,
-            levels=self._levels,
-        )
-
-        def feed() -> bool:
-            started = time.monotonic()
-            for index, band in enumerate(rows):
-                band.give(partial(stream.push_rows, index))
-            self.seconds -= time.monotonic() - started
-            return any(not band.done for band in rows)
-
-        try:
-            blocks = stream.blocks(feed)
-            for done in range(self._tiles):
-                progress(done)
-                started = time.monotonic()
-                with _not_finite_is_a_failed_check():
-                    block = next(blocks)
-                self.seconds += time.monotonic() - started
-                self.skipped = block.tiles_skipped
-                yield block
-            progress(self._tiles)
-        finally:
-            stream.close()
-
-
-class _Rows:
-    """A band of the scene, some rows at a time."""
-
-    def __init__(self, scene: Scene, index: int) -> None:
-        self._scene, self._index = scene, index
-        self._at, self._end = 0, scene.row_count(index)
-        self._step = scene.steps[index]
-        self._waiting: FloatImage | None = None
-        self.how = StreamBand(
-            np.dtype(np.float32), self._step, scale_offset=scene.scale_offset(index)
-        )
-
-    @property
-    def done(self) -> bool:
-        """Whether all have been given."""
-        return self._waiting is None and self._at == self._end
-
-    def give(self, push: Callable[[FloatImage], int]) -> None:
-        """Give what there is room for."""
-        if self._waiting is None:
-            count = min(max(1, ROWS_AT_ONCE // self._step), self._end - self._at)
-            if count == 0:
-                return
-            self._waiting = self._scene.rows(self._index, self._at, count)
-            self._at += count
-        taken = push(self._waiting)
-        self._waiting = self._waiting[taken:] if taken < len(self._waiting) else None
-
-
-def _gather(context: Context, gather: _Pass, progress: Callable[[int], None]) -> float:
+def _gather(context: Context, gather: ScenePass, progress: Callable[[int], None]) -> float:
     """Have GRN normalise over all tiles with something valid in them; returns compute seconds.
 
     Pixels that tiles share count as often as they are shared.
@@ -331,15 +249,3 @@ def _gather(context: Context, gather: _Pass, progress: Callable[[int], None]) ->
     if gather.skipped < tiles:
         context.set_grn(GRN_SCENE)
     return gather.seconds
-
-
-@contextmanager
-def _not_finite_is_a_failed_check() -> Iterator[None]:
-    try:
-        yield
-    except EosfmError as error:
-        if error.status != NOT_FINITE:
-            raise
-        raise CheckFailedError(
-            str(error), remedy="look at the scene's values there, and at its scale and offset"
-        ) from error

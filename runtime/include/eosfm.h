@@ -25,8 +25,9 @@
  *
  * Memory: a model keeps its files mapped (or uses the caller's memory) and the weights as the
  * processor's kernels want them; the first context of a precision makes those. A context allocates all
- * that it needs when it is created; eosfm_run allocates nothing. eosfm_verify does, for the known
- * answer, and gives it back. What EOSFM_GRN_GATHER adds up has its place from the start.
+ * that it needs when it is created, as a stream does; eosfm_run and eosfm_stream_next allocate nothing.
+ * eosfm_verify does, for the known answer, and gives it back. What EOSFM_GRN_GATHER adds up has its
+ * place from the start.
  *
  * Files that are mapped must not be truncated or written to while the model is open: what reads a page
  * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does.

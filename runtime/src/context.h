@@ -8,6 +8,9 @@
 
 namespace eosfm {
 
+// Cells of a level over so many pixels, a multiple of 32.
+inline int cells(int pixels, int level) { return pixels >> (level + 2); }
+
 // Options with their defaults filled in.
 struct Settings {
   int threads = 1;

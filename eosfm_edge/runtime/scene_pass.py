@@ -1,0 +1,112 @@
+"""A scene, once through a context: its bands are read and pushed as the stream wants them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+
+from eosfm_edge.errors import CheckFailedError
+from eosfm_edge.runtime.binding import Context
+from eosfm_edge.runtime.header import LEVELS, NOT_FINITE, EosfmError
+from eosfm_edge.runtime.stream import Block, Stream, StreamBand
+from eosfm_edge.scene.scene import FloatImage, Scene
+
+# A cell with fewer of its pixels valid than this becomes nodata.
+LEAST_VALID_SHARE = 0.5
+
+# Of the finest bands. They wait in memory, so not many.
+ROWS_AT_ONCE = 48
+
+
+class ScenePass:
+    """The scene, once through a context.
+
+    Attributes:
+        skipped: tiles without enough valid pixels.
+        seconds: that it took to compute, without reading the scene or using the blocks.
+    """
+
+    def __init__(
+        self, context: Context, scene: Scene, overlap: int, tiles: int, *, levels: bool = True
+    ) -> None:
+        self._context, self._scene, self._overlap, self._tiles = context, scene, overlap, tiles
+        self._levels = [levels] * LEVELS
+        self.skipped, self.seconds = 0, 0.0
+
+    def blocks(self, progress: Callable[[int], None]) -> Iterator[Block]:
+        """Give what each tile completes; progress is told how many tiles are done."""
+        rows = [_Rows(self._scene, index) for index in range(len(self._scene.steps))]
+        stream = Stream(
+            self._context,
+            self._scene.width,
+            [band.how for band in rows],
+            overlap=self._overlap,
+            least_valid=LEAST_VALID_SHARE,
+            levels=self._levels,
+        )
+
+        def feed() -> bool:
+            started = time.monotonic()
+            for index, band in enumerate(rows):
+                band.give(partial(stream.push_rows, index))
+            self.seconds -= time.monotonic() - started
+            return any(not band.done for band in rows)
+
+        try:
+            blocks = stream.blocks(feed)
+            for done in range(self._tiles):
+                progress(done)
+                started = time.monotonic()
+                with _not_finite_is_a_failed_check():
+                    block = next(blocks)
+                self.seconds += time.monotonic() - started
+                self.skipped = block.tiles_skipped
+                yield block
+            progress(self._tiles)
+        finally:
+            stream.close()
+
+
+class _Rows:
+    """A band of the scene, some rows at a time."""
+
+    def __init__(self, scene: Scene, index: int) -> None:
+        self._scene, self._index = scene, index
+        self._at, self._end = 0, scene.row_count(index)
+        self._step = scene.steps[index]
+        self._waiting: FloatImage | None = None
+        self.how = StreamBand(
+            np.dtype(np.float32), self._step, scale_offset=scene.scale_offset(index)
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether all have been given."""
+        return self._waiting is None and self._at == self._end
+
+    def give(self, push: Callable[[FloatImage], int]) -> None:
+        """Give what there is room for."""
+        if self._waiting is None:
+            count = min(max(1, ROWS_AT_ONCE // self._step), self._end - self._at)
+            if count == 0:
+                return
+            self._waiting = self._scene.rows(self._index, self._at, count)
+            self._at += count
+        taken = push(self._waiting)
+        self._waiting = self._waiting[taken:] if taken < len(self._waiting) else None
+
+
+@contextmanager
+def _not_finite_is_a_failed_check() -> Iterator[None]:
+    try:
+        yield
+    except EosfmError as error:
+        if error.status != NOT_FINITE:
+            raise
+        raise CheckFailedError(
+            str(error), remedy="look at the scene's values there, and at its scale and offset"
+        ) from error
