@@ -21,6 +21,7 @@ from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.targets.profile import Version
 
 LIBRARY_NAME = "libeosfm.so.0"
+BACKEND_NAME = "libeosfm_onnxruntime.so"  # ONNX Runtime itself is the board's
 
 
 def sources() -> Path:
@@ -38,11 +39,11 @@ def require_tools() -> None:
     _tools()
 
 
-def build_library(destination: Path, glibc: Version) -> None:
-    """Build ``libeosfm.so.0`` for aarch64, stripped; the same sources give the same bytes.
+def build_libraries(folder: Path, glibc: Version) -> None:
+    """Build libeosfm and its backend for aarch64, stripped; the same sources give the same bytes.
 
     Args:
-        destination: the file.
+        folder: where ``libeosfm.so.0`` and ``libeosfm_onnxruntime.so`` go.
         glibc: the oldest that it must run with: ``2.31``.
 
     Raises:
@@ -50,8 +51,8 @@ def build_library(destination: Path, glibc: Version) -> None:
         UserError: a tool is missing, or the build fails.
     """
     tools = _tools()
-    with tempfile.TemporaryDirectory() as folder:
-        source, build = sources(), Path(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        source, build = sources(), Path(scratch)
         # What a library remembers of where it was built would differ from machine to machine.
         nowhere = f"-ffile-prefix-map={source}=eosfm -ffile-prefix-map={build}=build"
         _run(
@@ -62,11 +63,14 @@ def build_library(destination: Path, glibc: Version) -> None:
             f"-DEOSFM_GLIBC={glibc}",
             f"-DCMAKE_CXX_FLAGS={nowhere}",
             "-DCMAKE_SHARED_LINKER_FLAGS=-s",
+            "-DCMAKE_MODULE_LINKER_FLAGS=-s",
         )  # fmt: skip
-        _run(tools.cmake, "--build", build, "--target", "eosfm_shared")
-        built = build / LIBRARY_NAME
-        require_runs_with(built, glibc)
-        shutil.copyfile(built, destination)
+        _run(tools.cmake, "--build", build, "--target", "eosfm_shared", "eosfm_onnxruntime")
+        names = (LIBRARY_NAME, BACKEND_NAME)
+        for name in names:
+            require_runs_with(build / name, glibc)
+        for name in names:
+            shutil.copyfile(build / name, folder / name)
 
 
 def require_runs_with(library: Path, glibc: Version) -> None:
@@ -89,7 +93,8 @@ def require_runs_with(library: Path, glibc: Version) -> None:
             for _, versions in section.iter_versions()
             for version in versions
         ]
-    others = [n for n in needed if not n.startswith(("libc.", "libm.", "libpthread.", "ld-linux"))]
+    libc = ("libc.", "libm.", "libpthread.", "libdl.", "ld-linux")
+    others = [name for name in needed if not name.startswith(libc)]
     later = [name for name in wanted if _numbers(name) > _numbers(glibc)]
     if others or later:
         raise CheckFailedError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from eosfm_edge.device.cross import LIBRARY_NAME, build_library, sources
+from eosfm_edge.device.cross import LIBRARY_NAME, build_libraries, sources
 from eosfm_edge.device.readme import readme
 from eosfm_edge.device.service import UNIT_NAME, service
 from eosfm_edge.files import sha256_file
@@ -30,12 +30,13 @@ def write_device_package(folder: Path, profile: Profile, bundle: str) -> None:
     glibc = oldest_glibc(profile)
     for name in ("lib", "include", "examples"):
         (folder / name).mkdir(parents=True)
-    library = folder / "lib" / LIBRARY_NAME
-    build_library(library, glibc)
+    build_libraries(folder / "lib", glibc)
     shutil.copyfile(sources() / "include" / "eosfm.h", folder / "include" / "eosfm.h")
     for name in _EXAMPLES:
         shutil.copyfile(sources() / "examples" / name, folder / "examples" / name)
-    (folder / "README.md").write_text(readme(profile, bundle, glibc, sha256_file(library)))
+    (folder / "README.md").write_text(
+        readme(profile, bundle, glibc, sha256_file(folder / "lib" / LIBRARY_NAME))
+    )
     (folder / UNIT_NAME).write_text(service(profile, bundle))
 
 

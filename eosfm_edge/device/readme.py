@@ -108,6 +108,9 @@ Is it what was exported, and does this device compute the known answer?
     gcc -std=c99 -Iinclude examples/verify.c lib/libeosfm.so.0 -Wl,-rpath,$PWD/lib -o verify
     ./verify ..
 
+With `"onnxruntime-cuda native"` as a second argument it says whether ONNX Runtime could compute
+here, by `lib/libeosfm_onnxruntime.so`; `EOSFM_ONNXRUNTIME` is where the board has its
+`libonnxruntime.so`.
 `examples/run_tile.c` runs an image, and `include/eosfm.h` is the manual.
 """
 

@@ -49,7 +49,7 @@ from eosfm_edge.export.choice import Timer, choose_precision
 from eosfm_edge.export.deployment import Scales, deployment, load_scales
 from eosfm_edge.export.graphs import write_graphs
 from eosfm_edge.export.memory import least_need
-from eosfm_edge.export.native import write_chain, write_specialists
+from eosfm_edge.export.native import Graphs, write_chain, write_specialists
 from eosfm_edge.export.onnx import level_names
 from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_onnx
 from eosfm_edge.files import atomic_directory
@@ -173,7 +173,10 @@ def export_bundle(
 
         def write_chain_file(tolerance: float) -> None:
             answer = KnownAnswer(tiles[0][np.newaxis], tuple(exact[0]))
-            write_chain(scratch, chain, bundle.stem, tile.size, precision, answer, tolerance)
+            others = Graphs(graphs, onnx.tolerance)
+            write_chain(
+                scratch, chain, bundle.stem, tile.size, precision, answer, tolerance, others
+            )
 
         write_chain_file(TOLERANCE)
         rounded = deployed.simulated(NATIVE) if precision != "fp32" else None

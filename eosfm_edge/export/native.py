@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,20 @@ from eosfm_edge.network.folding import Matrix
 FloatArray = NDArray[np.float32]
 
 FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The ONNX graphs of a bundle.
+
+    Attributes:
+        files: their paths in the bundle, in the order in which they run.
+        tolerance: how far from the known answer a level of theirs may be, relative to its largest
+            value.
+    """
+
+    files: Sequence[str]
+    tolerance: float
 
 
 def write_specialists(bundle: Path, chain: Chain, encoders: Mapping[int, DeployedEncoder]) -> None:
@@ -71,6 +86,7 @@ def write_chain(
     precision: Precision,
     answer: KnownAnswer,
     tolerance: float,
+    graphs: Graphs | None = None,
 ) -> None:
     """Write ``chain.gguf``: everything but the specialists.
 
@@ -82,6 +98,7 @@ def write_chain(
         precision: of the specialists; a fusion is bf16 where they are bf16 or int8.
         answer: the known answer.
         tolerance: how far from it a level may be, relative to its largest value.
+        graphs: that other backends run.
     """
     spec = chain.ensemble.spec
     owners = sorted({owner for owner, _ in chain.runs})
@@ -110,6 +127,9 @@ def write_chain(
         channels = [level.shape[1] for level in answer.levels]
         _add_uints(writer, "eosfm.levels.channels", channels)
         _add_floats(writer, "eosfm.known.tolerances", [tolerance] * len(LEVELS))
+        if graphs is not None:
+            _add_texts(writer, "eosfm.graphs.files", graphs.files)
+            _add_floats(writer, "eosfm.graphs.tolerances", [graphs.tolerance] * len(LEVELS))
         if spec.fusion == "none":
             starts = [_first_channels(chain, level) for level in LEVELS]
             _add_uints(writer, "eosfm.runs.channels", np.transpose(starts).ravel().tolist())

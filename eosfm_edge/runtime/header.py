@@ -110,7 +110,13 @@ ComputeFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, POINTER(c_float), POINTER(L
 class Engine(Struct):
     """``eosfm_engine``."""
 
-    _fields_ = (("struct_size", c_size_t), ("compute", ComputeFn), ("user", c_void_p))
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("compute", ComputeFn),
+        ("user", c_void_p),
+        ("cancel", c_void_p),
+        ("error", c_void_p),
+    )
 
 
 OpenFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, POINTER(Level), POINTER(c_int32))
@@ -139,6 +145,8 @@ class ContextOptions(Struct):
         ("memory_limit", c_size_t),
         ("engine", POINTER(Engine)),
         ("gate", POINTER(Gate)),
+        ("backends", c_char_p),
+        ("backend_library", c_char_p),
     )
 
 
@@ -269,6 +277,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "eosfm_context_create": (c_int32, (c_void_p, POINTER(ContextOptions), POINTER(c_void_p))),
     "eosfm_context_destroy": (None, (c_void_p,)),
     "eosfm_context_error": (c_char_p, (c_void_p,)),
+    "eosfm_context_backend": (c_char_p, (c_void_p,)),
     "eosfm_set_active": (c_int32, (c_void_p, c_char_p, c_size_t)),
     "eosfm_context_set_grn": (c_int32, (c_void_p, c_int32)),
     "eosfm_run": (

@@ -29,10 +29,6 @@ from eosfm_edge.scene.scene import Radiometry, Scene, open_scene
 
 COARSEST = 32  # stride of the last level: tiles start on its grid, so that all levels' cells meet
 
-ROWS_AT_ONCE = (
-    48  # of the finest bands: few, since they wait in memory, but no fewer than cost time
-)
-
 QUICKLOOK_NAME = "quicklook.png"
 PACKETS_NAME = "features.eosp"
 

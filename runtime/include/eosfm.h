@@ -33,7 +33,8 @@
  * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does.
  *
  * Environment: EOSFM_ISA forces a lower instruction set: avx2, avx512, avx512-vnni, avx512-bf16, amx,
- * neon or neon-dotprod. It is read when a model is opened.
+ * neon or neon-dotprod. It is read when a model is opened. EOSFM_ONNXRUNTIME and EOSFM_TENSORRT_RTX say
+ * where backends find theirs, and are read when a context is created.
  */
 #ifndef EOSFM_H
 #define EOSFM_H
@@ -74,7 +75,7 @@ typedef enum eosfm_status {
   EOSFM_NOT_FINITE = 9,   /* the model gives values that are not finite */
   EOSFM_AGAIN = 10,       /* of a stream: push more rows first */
   EOSFM_END = 11,         /* of a stream: there are no more blocks */
-  EOSFM_ENGINE_FAILED = 12 /* the host's engine says that it could not compute */
+  EOSFM_ENGINE_FAILED = 12 /* the host's engine, or the backend, could not compute */
 } eosfm_status;
 
 /* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
@@ -188,9 +189,13 @@ typedef struct eosfm_engine {
    * Returns 0, or anything else for a failure. */
   int (*compute)(void *user, const float *image, const struct eosfm_level *levels);
   void *user;
+  /* Called by eosfm_cancel, from its thread and at any time: ends compute soon. NULL: it cannot. */
+  void (*cancel)(void *user);
+  /* The sentence of compute's last failure. NULL: there is none. */
+  const char *(*error)(void *user);
 } eosfm_engine;
 
-#define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL}
+#define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL, NULL, NULL}
 
 /* A specialist that decides of each image whether the others are worth running. */
 typedef struct eosfm_gate {
@@ -217,10 +222,35 @@ typedef struct eosfm_context_options {
                                  specialists are active and GRN is the tile's. */
   const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a
                              product. */
+  /* Who may compute: names with spaces between them, of which the first that works here is taken. NULL:
+   * "native", which is this library. See "Backends" below. Not with an engine. */
+  const char *backends;
+  const char *backend_library; /* the file of what backends stand on; NULL: it is searched for */
 } eosfm_context_options;
 
 #define EOSFM_CONTEXT_OPTIONS_INIT \
-  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL}
+  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL, NULL, NULL}
+
+/* Backends. Other libraries can compute in this one's place, from the bundle's ONNX graphs:
+ *
+ *   native                   this library
+ *   onnxruntime              ONNX Runtime 1.12 or later, on the CPU
+ *   onnxruntime-cuda         with CUDA
+ *   onnxruntime-tensorrt     with TensorRT, which builds its engines when the context is created
+ *   onnxruntime-tensorrt-rtx with TensorRT-RTX: of ONNX Runtime's own build, or NVIDIA's plugin
+ *
+ * as in "onnxruntime-tensorrt onnxruntime-cuda native". The name up to its first '-' is that of a shared
+ * object, libeosfm_NAME.so, which is loaded when it is first asked for: from the directory of this
+ * library, or else as the system finds it. It loads what it stands on in turn: ONNX Runtime is
+ * `backend_library`, or else the environment's EOSFM_ONNXRUNTIME, or else libonnxruntime.so.1 as the
+ * system finds it; NVIDIA's plugin is EOSFM_TENSORRT_RTX, or else
+ * libonnxruntime_providers_nv_tensorrt_rtx.so. What was loaded stays loaded.
+ *
+ * A backend is taken only if it gives the bundle's known answer. For one that is not, the model's log gets
+ * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
+ * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
+ * over the tile. They allocate memory of their own, which the plan does not know, and while running too;
+ * eosfm_cancel ends them soon, a deadline only before they start. */
 
 typedef struct eosfm_plan {
   size_t struct_size;
@@ -231,7 +261,8 @@ typedef struct eosfm_plan {
 
 #define EOSFM_PLAN_INIT {sizeof(eosfm_plan), 0, 0, 0}
 
-/* What a context with these options will need. NULL options are the defaults. */
+/* What a context with these options will need; with several backends, what the one that needs most will.
+ * NULL options are the defaults. */
 EOSFM_API eosfm_status eosfm_model_plan(eosfm_model *model, const eosfm_context_options *options,
                                         eosfm_plan *plan);
 
@@ -243,6 +274,9 @@ EOSFM_API void eosfm_context_destroy(eosfm_context *context);
 
 /* The sentence of this context's last failed call; "" if there was none. */
 EOSFM_API const char *eosfm_context_error(const eosfm_context *context);
+
+/* Who computes: one of the backends' names; "host" for the engine of the options. */
+EOSFM_API const char *eosfm_context_backend(const eosfm_context *context);
 
 /* Chooses which specialists run, for the runs that follow: `active` has one flag for each specialist.
  * The features of the others count as zeros. At least one must be active. */

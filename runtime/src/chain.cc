@@ -47,6 +47,12 @@ bool inside(const char* path) {
   return true;
 }
 
+eosfm_status check_inside(const char* path, const Gguf& file, ErrorText& error) {
+  if (inside(path)) return EOSFM_OK;
+  return error.fail(EOSFM_BAD_BUNDLE, "%s names a file outside the bundle: %s", file.file_name(),
+                    path);
+}
+
 }  // namespace
 
 eosfm_status Chain::parse(Bytes bytes, const char* file_name, ErrorText& error) {
@@ -66,6 +72,7 @@ eosfm_status Chain::parse(Bytes bytes, const char* file_name, ErrorText& error) 
   if (status == EOSFM_OK) status = parse_specialists(error);
   if (status == EOSFM_OK) status = parse_modes(error);
   if (status == EOSFM_OK) status = parse_runs(error);
+  if (status == EOSFM_OK) status = parse_graphs(error);
   return status;
 }
 
@@ -117,12 +124,31 @@ eosfm_status Chain::parse_specialists(ErrorText& error) {
       status = file.read_float_at("eosfm.specialists.factors", i, &one.factor, error);
     }
     if (status != EOSFM_OK) return status;
-    if (!inside(one.file)) {
-      return error.fail(EOSFM_BAD_BUNDLE, "%s names a file outside the bundle: %s",
-                        file.file_name(), one.file);
-    }
+    status = check_inside(one.file, file, error);
+    if (status != EOSFM_OK) return status;
   }
   return EOSFM_OK;
+}
+
+// A bundle may do without.
+eosfm_status Chain::parse_graphs(ErrorText& error) {
+  static constexpr char kFiles[] = "eosfm.graphs.files";
+  static constexpr char kTolerances[] = "eosfm.graphs.tolerances";
+  if (!file.has(kFiles)) return EOSFM_OK;
+  uint32_t count = 0;
+  eosfm_status status = file.read_count(kTolerances, kLevels, kLevels, &count, error);
+  for (uint32_t level = 0; status == EOSFM_OK && level < kLevels; ++level) {
+    status = file.read_float_at(kTolerances, level, &graph_tolerance[level], error);
+  }
+  if (status == EOSFM_OK) status = file.read_count(kFiles, 1, kMostSpecialists + 1, &count, error);
+  if (status != EOSFM_OK) return status;
+  if (!graphs.allocate(static_cast<int>(count))) return error.no_memory("the graphs");
+  for (uint32_t i = 0; status == EOSFM_OK && i < count; ++i) {
+    ChainGraph& one = graphs[static_cast<int>(i)];
+    status = file.read_text_at(kFiles, i, one.file, sizeof one.file, error);
+    if (status == EOSFM_OK) status = check_inside(one.file, file, error);
+  }
+  return status;
 }
 
 eosfm_status Chain::parse_modes(ErrorText& error) {

@@ -31,6 +31,11 @@ struct ChainSpecialist {
   float factor;  // of the selection
 };
 
+// An ONNX graph: it takes the image, or what graphs before it give.
+struct ChainGraph {
+  char file[160];
+};
+
 // One run of a specialist over some of the bands. It gives a feature set.
 struct Run {
   int specialist;
@@ -52,6 +57,8 @@ struct Chain {
   Fusion fusion = Fusion::none;
   int level_channels[kLevels];
   float tolerance[kLevels];  // of the known answer
+  Array<ChainGraph> graphs;  // what other backends than the library's own run, in this order
+  float graph_tolerance[kLevels];  // of the known answer as graphs give it
 
   eosfm_status parse(Bytes bytes, const char* file_name, ErrorText& error);
 
@@ -70,6 +77,7 @@ struct Chain {
   eosfm_status parse_specialists(ErrorText& error);
   eosfm_status parse_runs(ErrorText& error);
   eosfm_status parse_modes(ErrorText& error);
+  eosfm_status parse_graphs(ErrorText& error);
   eosfm_status check_fusion(int level, ErrorText& error);
 
   int set_channels_[kMostSpecialists][kLevels];

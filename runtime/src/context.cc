@@ -2,7 +2,10 @@
 
 #include <math.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "ladder.h"
 
 namespace eosfm {
 namespace {
@@ -40,6 +43,14 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
   width = given.width != 0 ? given.width : chain.tile;
   height = given.height != 0 ? given.height : chain.tile;
   memory_limit = given.memory_limit;
+  backend_library = given.backend_library;
+  if (given.backends != nullptr) {
+    backends = given.backends;
+    if (given.engine != nullptr || !are_backends(backends)) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the backends are '%.100s', expected names of small letters, "
+                        "digits and '-' with spaces between, and no engine beside them", backends);
+    }
+  }
   if (given.engine != nullptr) {
     engine = *given.engine;
     if (engine.struct_size < sizeof(eosfm_engine) || engine.compute == nullptr) {
@@ -147,11 +158,14 @@ size_t context_bytes(const Settings& settings, const Chain& chain, const PackedM
                      const Kernels& kernels) {
   Layout layout;
   ContextMemory memory = {};
-  if (settings.engine.compute != nullptr) {
-    memory.lay_out(layout, settings, chain);
-  } else {
-    memory.lay_out(layout, settings, chain, packed, kernels);
-  }
+  memory.lay_out(layout, settings, chain, packed, kernels);
+  return layout.size();
+}
+
+size_t context_bytes(const Settings& settings, const Chain& chain) {
+  Layout layout;
+  ContextMemory memory = {};
+  memory.lay_out(layout, settings, chain);
   return layout.size();
 }
 
@@ -161,41 +175,82 @@ using namespace eosfm;
 
 eosfm_context::~eosfm_context() = default;
 
-eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings, ErrorText& text) {
+eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
+                                   const char* backend, ErrorText& text) {
   model_ = model;
   settings_ = settings;
+  tolerance_ = model->chain.tolerance;
+  const bool is_other = backend != nullptr && strcmp(backend, kNative) != 0;
+  eosfm_status status = EOSFM_OK;
+  if (backend != nullptr) snprintf(backend_name_, sizeof backend_name_, "%s", backend);
+  if (is_other) status = open_backend(backend, text);
+  if (status == EOSFM_OK) status = make_memory(text);
+  if (status != EOSFM_OK) return status;
+  for (uint8_t& one : active_) one = 1;
+  active_count_ = active_.size();
+  if (!pool_.start(settings.threads)) return text.no_memory("the context's threads");
+  if (!is_other) return EOSFM_OK;
+  double worst[kLevels];
+  status = verify(worst);
+  if (status != EOSFM_OK) text = error;
+  return status;
+}
+
+// Has a backend compute, if it can what the settings ask for.
+eosfm_status eosfm_context::open_backend(const char* name, ErrorText& text) {
+  const Chain& chain = model_->chain;
+  if (settings_.width != chain.tile || settings_.height != chain.tile) {
+    return text.fail(EOSFM_UNSUPPORTED, "it runs images of the bundle's %d x %d pixels, not %d x %d",
+                     chain.tile, chain.tile, settings_.width, settings_.height);
+  }
+  if (settings_.precision != EOSFM_AS_STORED || settings_.gate.open != nullptr) {
+    return text.fail(EOSFM_UNSUPPORTED, "it computes all specialists, as the bundle's graphs are: there "
+                     "is no gate, and no other precision");
+  }
+  const eosfm_status status =
+      backend_.open(name, settings_.backend_library, *model_, settings_.threads, text);
+  settings_.engine = backend_.engine();
+  tolerance_ = chain.graph_tolerance;
+  return status;
+}
+
+eosfm_status eosfm_context::make_memory(ErrorText& text) {
+  const Chain& chain = model_->chain;
   PackedModel shapes;
   eosfm_status status =
-      has_engine() ? EOSFM_OK : model->shape(settings.precision, &shapes, text);
+      has_engine() ? EOSFM_OK : model_->shape(settings_.precision, &shapes, text);
   if (status != EOSFM_OK) return status;
-  const size_t needed = context_bytes(settings, model->chain, shapes, *model->kernels);
-  if (settings.memory_limit != 0 && needed > settings.memory_limit) {
+  const size_t needed = has_engine() ? context_bytes(settings_, chain)
+                                     : context_bytes(settings_, chain, shapes, *model_->kernels);
+  if (settings_.memory_limit != 0 && needed > settings_.memory_limit) {
     return text.fail(EOSFM_NO_MEMORY, "the context needs %zu bytes, the limit is %zu; fewer threads "
-                     "or smaller images need less", needed, settings.memory_limit);
+                     "or smaller images need less", needed, settings_.memory_limit);
   }
-  if (!has_engine()) status = model->packed(settings.precision, &packed_, text);
+  if (!has_engine()) status = model_->packed(settings_.precision, &packed_, text);
   if (status != EOSFM_OK) return status;
-  const int specialists = model->specialists.size();
+  const int specialists = model_->specialists.size();
   if (!block_.allocate(needed) || !active_.allocate(specialists) ||
-      !active_runs_.allocate(model->chain.runs.size()) ||
-      !run_done_.allocate(model->chain.runs.size()) || !present_.allocate(specialists)) {
+      !active_runs_.allocate(chain.runs.size()) || !run_done_.allocate(chain.runs.size()) ||
+      !present_.allocate(specialists)) {
     return text.no_memory("the context");
   }
   memset(block_.data(), 0, needed);  // so that no run waits for the system to find pages
   Layout layout(block_.data());
   if (has_engine()) {
-    memory_.lay_out(layout, settings, model->chain);
-  } else {
-    memory_.lay_out(layout, settings, model->chain, *packed_, *model->kernels);
-    const size_t plane = static_cast<size_t>(settings.width) * settings.height;
-    for (int i = 0; i < model->chain.run_bands.size(); ++i) {
-      memory_.run_planes[i] = memory_.planes + plane * model->chain.run_bands[i];
-    }
+    memory_.lay_out(layout, settings_, chain);
+    return EOSFM_OK;
   }
-  for (uint8_t& one : active_) one = 1;
-  active_count_ = specialists;
-  if (!pool_.start(settings.threads)) return text.no_memory("the context's threads");
+  memory_.lay_out(layout, settings_, chain, *packed_, *model_->kernels);
+  const size_t plane = static_cast<size_t>(settings_.width) * settings_.height;
+  for (int i = 0; i < chain.run_bands.size(); ++i) {
+    memory_.run_planes[i] = memory_.planes + plane * chain.run_bands[i];
+  }
   return EOSFM_OK;
+}
+
+void eosfm_context::cancel() {
+  stop_.request(Stop::kCancelled);
+  if (settings_.engine.cancel != nullptr) settings_.engine.cancel(settings_.engine.user);
 }
 
 eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
@@ -207,7 +262,7 @@ eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
   for (size_t i = 0; i < count; ++i) wanted += active[i] != 0 ? 1 : 0;
   if (wanted == 0) return error.fail(EOSFM_BAD_ARGUMENT, "no specialist is active");
   if (wanted < active_.size() && has_engine()) {
-    return error.fail(EOSFM_UNSUPPORTED, "the host's engine runs all specialists");
+    return error.fail(EOSFM_UNSUPPORTED, "the engine (%s) runs all specialists", backend_name_);
   }
   if (wanted < active_.size() && model_->chain.fusion == Fusion::multiplication) {
     return error.fail(EOSFM_UNSUPPORTED, "the fusion is a product: it is zero everywhere as soon as a "
@@ -225,7 +280,8 @@ eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
 eosfm_status eosfm_context::set_grn(eosfm_grn mode) {
   eosfm_status status = EOSFM_OK;
   if (has_engine() && mode != EOSFM_GRN_TILE) {
-    return error.fail(EOSFM_UNSUPPORTED, "the host's engine takes GRN's norms over each image");
+    return error.fail(EOSFM_UNSUPPORTED, "the engine (%s) takes GRN's norms over each image",
+                      backend_name_);
   }
   switch (mode) {
     case EOSFM_GRN_TILE: break;
@@ -391,13 +447,17 @@ eosfm_status eosfm_context::run_engine() {
     levels[level] = {sizeof(eosfm_level), memory_.levels[level],
                      width * cells(settings_.height, level), width};
   }
-  const int failed = settings_.engine.compute(settings_.engine.user, memory_.planes, levels);
+  const eosfm_engine& engine = settings_.engine;
+  const int failed = engine.compute(engine.user, memory_.planes, levels);
   stop_.due();
   if (failed == 0) {
     for (uint8_t& one : run_done_) one = 1;
     return EOSFM_OK;
   }
-  return error.fail(EOSFM_ENGINE_FAILED, "the engine failed with %d", failed);
+  // An engine that was told to end its run early says that it failed.
+  if (stop_.reason() != Stop::kNone) return EOSFM_OK;
+  return error.fail(EOSFM_ENGINE_FAILED, "the engine (%s) failed with %d: %s", backend_name_, failed,
+                    engine.error != nullptr ? engine.error(engine.user) : "it does not say why");
 }
 
 void eosfm_context::run_all(const eosfm_run_options* options) {
@@ -506,10 +566,10 @@ eosfm_status eosfm_context::verify(double* worst) {
       difference = d <= difference ? difference : d;  // keeps what is not a number
     }
     worst[level] = peak > 0.0 ? difference / peak : difference;
-    if (!(worst[level] <= static_cast<double>(chain.tolerance[level]))) wrong = level;
+    if (!(worst[level] <= static_cast<double>(tolerance_[level]))) wrong = level;
   }
   if (wrong < 0) return EOSFM_OK;
   return error.fail(EOSFM_WRONG_ANSWER, "level %d is off the known answer by %.2g of its largest "
                     "value, expected at most %.2g", wrong + 1, worst[wrong],
-                    static_cast<double>(chain.tolerance[wrong]));
+                    static_cast<double>(tolerance_[wrong]));
 }

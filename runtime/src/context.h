@@ -2,6 +2,7 @@
 #ifndef EOSFM_CONTEXT_H
 #define EOSFM_CONTEXT_H
 
+#include "backend.h"
 #include "image.h"
 #include "model.h"
 #include "team.h"
@@ -18,6 +19,8 @@ struct Settings {
   int width = 0;
   int height = 0;
   size_t memory_limit = 0;
+  const char* backends = "native";  // names and spaces; the caller's, as is the library's path
+  const char* backend_library = nullptr;
   eosfm_engine engine = EOSFM_ENGINE_INIT;  // the host's; compute is null without
   eosfm_gate gate = EOSFM_GATE_INIT;        // open is null without
 
@@ -53,12 +56,14 @@ struct ContextMemory {
   // Finds the place of everything; called once without memory, for the size.
   void lay_out(Layout& layout, const Settings& settings, const Chain& chain,
                const PackedModel& packed, const Kernels& kernels);
-  // The same where the host's engine computes.
+  // The same where an engine computes.
   void lay_out(Layout& layout, const Settings& settings, const Chain& chain);
 };
 
+// What a context allocates: where the library computes, and where an engine does.
 size_t context_bytes(const Settings& settings, const Chain& chain, const PackedModel& packed,
                      const Kernels& kernels);
+size_t context_bytes(const Settings& settings, const Chain& chain);
 
 }  // namespace eosfm
 
@@ -70,14 +75,16 @@ struct eosfm_context {
   eosfm_context& operator=(const eosfm_context&) = delete;
   ~eosfm_context();
 
-  eosfm_status create(eosfm_model* model, const eosfm::Settings& settings,
+  // `backend` is one of the settings'; null: the settings have an engine.
+  eosfm_status create(eosfm_model* model, const eosfm::Settings& settings, const char* backend,
                       eosfm::ErrorText& text);
   eosfm_status set_active(const uint8_t* active, size_t count);
   eosfm_status set_grn(eosfm_grn mode);
   eosfm_status run(const eosfm_image* image, const eosfm_level* levels,
                    const eosfm_run_options* options);
   eosfm_status verify(double* worst);
-  void cancel() { stop_.request(eosfm::Stop::kCancelled); }
+  void cancel();
+  const char* backend() const { return backend_name_; }
   eosfm_model* model() const { return model_; }
   bool has_engine() const { return settings_.engine.compute != nullptr; }
   const eosfm::Settings& settings() const { return settings_; }
@@ -86,6 +93,8 @@ struct eosfm_context {
  private:
   class Features;
 
+  eosfm_status open_backend(const char* name, eosfm::ErrorText& text);
+  eosfm_status make_memory(eosfm::ErrorText& text);
   eosfm_status check_gathered(const uint8_t* active);
   void forget_gathered();
   void keep_gathered();
@@ -103,6 +112,9 @@ struct eosfm_context {
   eosfm_model* model_ = nullptr;
   const eosfm::PackedModel* packed_ = nullptr;
   eosfm::Settings settings_;
+  eosfm::Backend backend_;
+  char backend_name_[eosfm::kMostBackendName] = "host";
+  const float* tolerance_ = nullptr;  // [levels], of the known answer
   eosfm::Block block_;
   eosfm::ContextMemory memory_ = {};
   eosfm::Array<uint8_t> active_;  // [specialists]

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "ladder.h"
 #include "made.h"
 #include "model.h"
 #include "stream.h"
@@ -18,42 +19,6 @@ template <class T>
 bool sized(const T* given) {
   return given != nullptr && given->struct_size >= sizeof(T);
 }
-
-class Directory final : public FileSource {
- public:
-  explicit Directory(const char* path) : path_(path) {}
-
-  eosfm_status open(const char* path, FileBytes* file, ErrorText& error) override {
-    const int length = snprintf(file->path, sizeof file->path, "%s/%s", path_, path);
-    if (length < 0 || static_cast<size_t>(length) >= sizeof file->path) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is too long: %.100s...", path_);
-    }
-    return file->map(file->path, error);
-  }
-
- private:
-  const char* path_;
-};
-
-class InMemory final : public FileSource {
- public:
-  InMemory(const eosfm_file* files, size_t count) : files_(files), count_(count) {}
-
-  eosfm_status open(const char* path, FileBytes* file, ErrorText& error) override {
-    for (size_t i = 0; i < count_; ++i) {
-      if (files_[i].path != nullptr && strcmp(files_[i].path, path) == 0 &&
-          files_[i].data != nullptr) {
-        file->borrow(files_[i].data, files_[i].size);
-        return EOSFM_OK;
-      }
-    }
-    return error.fail(EOSFM_NOT_FOUND, "%s is not among the %zu files in memory", path, count_);
-  }
-
- private:
-  const eosfm_file* files_;
-  size_t count_;
-};
 
 bool usable(const eosfm_open_options* options) { return options == nullptr || sized(options); }
 
@@ -70,15 +35,17 @@ eosfm_status bad_open(const eosfm_open_options* options) {
   return EOSFM_BAD_ARGUMENT;
 }
 
-eosfm_status open_from(FileSource& source, const eosfm_open_options* options, eosfm_model** result) {
+// Opens the bundle whose files `set` sets.
+template <class Set>
+eosfm_status open_from(Set set, const eosfm_open_options* options, eosfm_model** result) {
   ErrorText text;
   eosfm_model* model = make<eosfm_model>();
-  eosfm_status status = model != nullptr ? EOSFM_OK : text.no_memory("the model");
+  eosfm_status status = model != nullptr ? set(model->files, text) : text.no_memory("the model");
   if (status == EOSFM_OK && options != nullptr) {
     model->log = options->log;
     model->log_user = options->log_user;
   }
-  if (status == EOSFM_OK) status = model->load(source, text);
+  if (status == EOSFM_OK) status = model->load(text);
   if (status == EOSFM_OK) {
     *result = model;
     if (model->log != nullptr) {
@@ -142,15 +109,15 @@ const char* eosfm_status_text(int status) {
 eosfm_status eosfm_model_open(const char* directory, const eosfm_open_options* options,
                               eosfm_model** model) {
   if (directory == nullptr || model == nullptr || !usable(options)) return bad_open(options);
-  Directory source(directory);
-  return open_from(source, options, model);
+  const auto set = [&](BundleFiles& to, ErrorText& text) { return to.set_directory(directory, text); };
+  return open_from(set, options, model);
 }
 
 eosfm_status eosfm_model_open_memory(const eosfm_file* files, size_t count,
                                      const eosfm_open_options* options, eosfm_model** model) {
   if (files == nullptr || model == nullptr || !usable(options)) return bad_open(options);
-  InMemory source(files, count);
-  return open_from(source, options, model);
+  const auto set = [&](BundleFiles& to, ErrorText& text) { return to.set_memory(files, count, text); };
+  return open_from(set, options, model);
 }
 
 void eosfm_model_close(eosfm_model* model) {
@@ -219,11 +186,15 @@ eosfm_status eosfm_model_plan(eosfm_model* model, const eosfm_context_options* o
   Settings settings;
   PackedModel shapes;
   eosfm_status status = settings.set(options, model->chain, text);
-  if (status == EOSFM_OK && settings.engine.compute == nullptr) {
-    status = model->shape(settings.precision, &shapes, text);
-  }
+  const bool has_engine = settings.engine.compute != nullptr;
+  const bool is_native = !has_engine && names_native(settings.backends);
+  if (status == EOSFM_OK && is_native) status = model->shape(settings.precision, &shapes, text);
   if (status != EOSFM_OK) return model->keep(status, text);
-  plan->context_bytes = context_bytes(settings, model->chain, shapes, *model->kernels);
+  plan->context_bytes = is_native ? context_bytes(settings, model->chain, shapes, *model->kernels) : 0;
+  if (has_engine || names_others(settings.backends)) {
+    const size_t bytes = context_bytes(settings, model->chain);
+    if (bytes > plan->context_bytes) plan->context_bytes = bytes;
+  }
   plan->weights_bytes = shapes.bytes;
   plan->mapped_bytes = model->mapped_bytes();
   return EOSFM_OK;
@@ -239,15 +210,9 @@ eosfm_status eosfm_context_create(eosfm_model* model, const eosfm_context_option
   Settings settings;
   eosfm_status status = settings.set(options, model->chain, text);
   if (status != EOSFM_OK) return model->keep(status, text);
-  eosfm_context* context = make<eosfm_context>();
-  status = context != nullptr ? context->create(model, settings, text)
-                              : text.no_memory("the context");
-  if (status != EOSFM_OK) {
-    unmake(context);
-    return model->keep(status, text);
-  }
+  status = create_first(model, settings, result, text);
+  if (status != EOSFM_OK) return model->keep(status, text);
   model->retain();
-  *result = context;
   return EOSFM_OK;
 }
 
@@ -260,6 +225,10 @@ void eosfm_context_destroy(eosfm_context* context) {
 
 const char* eosfm_context_error(const eosfm_context* context) {
   return context != nullptr ? context->error.text : "";
+}
+
+const char* eosfm_context_backend(const eosfm_context* context) {
+  return context != nullptr ? context->backend() : "";
 }
 
 eosfm_status eosfm_set_active(eosfm_context* context, const uint8_t* active, size_t count) {

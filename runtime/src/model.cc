@@ -1,51 +1,10 @@
 #include "model.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "kernels/paths.h"
 #include "made.h"
-
-namespace eosfm {
-
-FileBytes::~FileBytes() {
-  if (mapped_) munmap(const_cast<uint8_t*>(bytes_.data), bytes_.size);
-}
-
-eosfm_status FileBytes::map(const char* file_path, ErrorText& error) {
-  const int fd = open(file_path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    return error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s", file_path, error_name(errno));
-  }
-  struct stat info;
-  void* mapped = MAP_FAILED;
-  if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0) {
-    mapped = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
-  }
-  close(fd);
-  if (mapped == MAP_FAILED) {
-    return error.fail(EOSFM_NOT_FOUND, "cannot map %s: it is empty, not a file, or there is no "
-                      "memory", file_path);
-  }
-  bytes_ = {static_cast<const uint8_t*>(mapped), static_cast<size_t>(info.st_size)};
-  mapped_ = true;
-  return EOSFM_OK;
-}
-
-void FileBytes::borrow(const void* data, size_t size) {
-  bytes_ = {static_cast<const uint8_t*>(data), size};
-}
-
-void FileBytes::give_back_pages() {
-  if (mapped_) madvise(const_cast<uint8_t*>(bytes_.data), bytes_.size, MADV_DONTNEED);
-}
-
-}  // namespace eosfm
 
 using namespace eosfm;
 
@@ -54,7 +13,7 @@ eosfm_model::~eosfm_model() {
   pthread_mutex_destroy(&mutex_);
 }
 
-eosfm_status eosfm_model::load(FileSource& source, ErrorText& text) {
+eosfm_status eosfm_model::load(ErrorText& text) {
   const char* wanted = getenv("EOSFM_ISA");
   kernels = choose_kernels(wanted);
   if (kernels == nullptr) {
@@ -63,7 +22,7 @@ eosfm_status eosfm_model::load(FileSource& source, ErrorText& text) {
                            "library has not", wanted)
                : text.fail(EOSFM_UNSUPPORTED, "this processor has neither AVX2 with FMA nor NEON");
   }
-  eosfm_status status = source.open("chain.gguf", &chain_bytes_, text);
+  eosfm_status status = files.open("chain.gguf", &chain_bytes_, text);
   if (status == EOSFM_OK) status = chain.parse(chain_bytes_.bytes(), "chain.gguf", text);
   if (status != EOSFM_OK) return status;
   const int count = chain.specialists.size();
@@ -72,7 +31,7 @@ eosfm_status eosfm_model::load(FileSource& source, ErrorText& text) {
   }
   for (int s = 0; s < count; ++s) {
     const char* path = chain.specialists[s].file;
-    status = source.open(path, &specialist_bytes_[s], text);
+    status = files.open(path, &specialist_bytes_[s], text);
     if (status == EOSFM_OK) {
       status = specialists[s].parse(specialist_bytes_[s].bytes(), path, *kernels, text);
     }

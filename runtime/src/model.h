@@ -7,31 +7,12 @@
 #include <atomic>
 
 #include "chain.h"
+#include "files.h"
 #include "kernels/kernels.h"
 #include "specialist.h"
 #include "status.h"
 
 namespace eosfm {
-
-// A file's bytes: mapped, or the caller's.
-class FileBytes {
- public:
-  FileBytes() = default;
-  FileBytes(const FileBytes&) = delete;
-  FileBytes& operator=(const FileBytes&) = delete;
-  ~FileBytes();
-
-  eosfm_status map(const char* path, ErrorText& error);
-  void borrow(const void* data, size_t size);
-  // Gives the pages of a mapped file back, after a pass over it; they are read again when needed.
-  void give_back_pages();
-  Bytes bytes() const { return bytes_; }
-  char path[1024] = "";
-
- private:
-  Bytes bytes_;
-  bool mapped_ = false;
-};
 
 // The weights for one precision, shared by the contexts that want it.
 struct PackedModel {
@@ -40,18 +21,10 @@ struct PackedModel {
   size_t bytes = 0;
 };
 
-// Where a bundle's files come from.
-class FileSource {
- public:
-  virtual eosfm_status open(const char* path, FileBytes* file, ErrorText& error) = 0;
-
- protected:
-  ~FileSource() = default;
-};
-
 }  // namespace eosfm
 
 struct eosfm_model {
+  eosfm::BundleFiles files;
   eosfm::Chain chain;
   eosfm::Array<eosfm::Specialist> specialists;
   const eosfm::Kernels* kernels = nullptr;
@@ -64,7 +37,8 @@ struct eosfm_model {
   eosfm_model& operator=(const eosfm_model&) = delete;
   ~eosfm_model();
 
-  eosfm_status load(eosfm::FileSource& source, eosfm::ErrorText& text);
+  // Reads the bundle whose files are set.
+  eosfm_status load(eosfm::ErrorText& text);
 
   // The shapes for one precision, without memory.
   eosfm_status shape(eosfm_precision precision, eosfm::PackedModel* packed,

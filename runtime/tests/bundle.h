@@ -21,7 +21,14 @@ struct BundleFiles {
   explicit BundleFiles(const std::string& directory) {
     add(directory, "chain.gguf");
     for (const auto& entry : std::filesystem::directory_iterator(directory + "/specialists")) {
-      add(directory, "specialists/" + entry.path().filename().string());
+      if (entry.path().extension() == ".gguf") add(directory, "specialists/" + entry.path().filename().string());
+    }
+  }
+
+  void add_graphs(const std::string& directory) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+      if (entry.path().extension() != ".onnx") continue;
+      add(directory, std::filesystem::relative(entry.path(), directory).string());
     }
   }
 

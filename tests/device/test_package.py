@@ -17,7 +17,13 @@ from precise import exported
 from eosfm_edge.bundle.manifest import Precision, read_manifest
 from eosfm_edge.cli.main import cli
 from eosfm_edge.device import cross
-from eosfm_edge.device.cross import build_library, require_runs_with, sources
+from eosfm_edge.device.cross import (
+    BACKEND_NAME,
+    LIBRARY_NAME,
+    build_libraries,
+    require_runs_with,
+    sources,
+)
 from eosfm_edge.device.package import oldest_glibc
 from eosfm_edge.device.readme import readme
 from eosfm_edge.device.service import service
@@ -41,8 +47,9 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("libraries")
     found = {}
     for glibc in ("2.31", "2.35"):
-        found[glibc] = folder / f"libeosfm-{glibc}.so.0"
-        build_library(found[glibc], glibc)
+        (folder / glibc).mkdir()
+        build_libraries(folder / glibc, glibc)
+        found[glibc] = folder / glibc / LIBRARY_NAME
     return found
 
 
@@ -67,8 +74,9 @@ def test_the_library_is_what_is_promised(libraries: dict[str, Path], glibc: str)
 
 
 def test_the_same_sources_give_the_same_bytes(libraries: dict[str, Path], tmp_path: Path) -> None:
-    build_library(tmp_path / "again", "2.31")
-    assert (tmp_path / "again").read_bytes() == libraries["2.31"].read_bytes()
+    build_libraries(tmp_path, "2.31")
+    for name in (LIBRARY_NAME, BACKEND_NAME):
+        assert (tmp_path / name).read_bytes() == (libraries["2.31"].parent / name).read_bytes()
 
 
 def test_a_library_that_wants_more_is_refused(libraries: dict[str, Path]) -> None:
@@ -84,7 +92,7 @@ def test_tools_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_build_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="could not be built for the target"):
-        build_library(tmp_path / "lib", "1.0")
+        build_libraries(tmp_path, "1.0")
     assert not list(tmp_path.iterdir())
 
 
@@ -112,6 +120,7 @@ def test_the_bundle_has_it(nano: dict[str, Path], precision: str) -> None:
         "device/README.md",
         "device/eosfm@.service",
         "device/lib/libeosfm.so.0",
+        "device/lib/libeosfm_onnxruntime.so",
         "device/include/eosfm.h",
         "device/examples/run_tile.c",
         "device/examples/verify.c",
@@ -140,7 +149,7 @@ def test_an_emulated_board_computes_the_known_answer(
         [*emulator, str(tmp_path / "verify"), str(bundle)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert f"({isa}) computes the known answer" in done.stdout
+    assert f"(native, {isa}) computes the known answer" in done.stdout
     differences = [float(number) for number in re.findall(r"\d\.\de[-+]\d+", done.stdout)]
     for there, level in zip(differences, here.levels, strict=True):
         assert there <= here.tolerance

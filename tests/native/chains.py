@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from eosfm_edge.bundle.known_answer import KnownAnswer
-from eosfm_edge.bundle.manifest import Precision
+from eosfm_edge.bundle.manifest import Layout, Precision
 from eosfm_edge.calibration.ranges import set_scales
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.model import Ensemble, physical_units
@@ -25,7 +25,8 @@ from eosfm_edge.ensemble.spec import (
     SpecialistSpec,
 )
 from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.native import write_chain, write_specialists
+from eosfm_edge.export.graphs import write_graphs
+from eosfm_edge.export.native import Graphs, write_chain, write_specialists
 from eosfm_edge.network.deployed import DeployedEncoder, Depthwise
 
 Array = NDArray[np.float32]
@@ -142,8 +143,9 @@ def write(
     precision: Precision = "fp32",
     change: Callable[[DeployedEncoder], None] = lambda encoder: None,
     seen: Array | None = None,
+    layout: Layout | None = None,
 ) -> Path:
-    """Write the native part of a bundle.
+    """Write the native part of a bundle, and its graphs.
 
     Args:
         folder: where to.
@@ -152,6 +154,7 @@ def write(
         precision: of all matrices.
         change: to be made to each encoder before it is written.
         seen: the image that int8 has its scales from, instead of the known answer.
+        layout: of the graphs, which are in fp32; None: there are none.
     """
     folder.mkdir()
     chain = Chain(ensemble)
@@ -163,5 +166,12 @@ def write(
     write_specialists(folder, chain, encoders)
     answer = KnownAnswer(image[np.newaxis], levels)
     tolerance = 1e-4 if precision == "fp32" else 0.5
-    write_chain(folder, chain, "test", tile, precision, answer, tolerance)
+    graphs = None
+    if layout is not None:
+        stored = torch.from_numpy(image[np.newaxis])
+        files = write_graphs(
+            chain, layout, stored, folder, dynamic_batch=False, integer_biases=False
+        )
+        graphs = Graphs(files, 1e-4)
+    write_chain(folder, chain, "test", tile, precision, answer, tolerance, graphs)
     return folder

@@ -1,0 +1,85 @@
+#include "backend.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+namespace eosfm {
+namespace {
+
+// Loads a shared object that may lie beside this library, or null.
+void* load_beside(const char* file) {
+  Dl_info self;
+  if (dladdr(reinterpret_cast<void*>(&eosfm_version), &self) == 0 || self.dli_fname == nullptr) {
+    return nullptr;
+  }
+  const char* slash = strrchr(self.dli_fname, '/');
+  if (slash == nullptr) return nullptr;
+  char path[1024];
+  const int length = snprintf(path, sizeof path, "%.*s/%s",
+                              static_cast<int>(slash - self.dli_fname), self.dli_fname, file);
+  if (length < 0 || static_cast<size_t>(length) >= sizeof path) return nullptr;
+  return dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+}
+
+// libeosfm_NAME.so for NAME and NAME-VARIANT. It stays loaded: what it stands on may have threads.
+eosfm_status load(const char* name, const eosfm_backend** result, ErrorText& error) {
+  char file[kMostBackendName + 32];
+  const int length = static_cast<int>(strcspn(name, "-"));
+  snprintf(file, sizeof file, "libeosfm_%.*s.so", length, name);
+  void* object = load_beside(file);
+  if (object == nullptr) object = dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  if (object == nullptr) {
+    const char* reason = dlerror();
+    return error.fail(EOSFM_NOT_FOUND, "%s is neither beside libeosfm nor where the system looks: %s",
+                      file, reason != nullptr ? reason : "");
+  }
+  *result = static_cast<const eosfm_backend*>(dlsym(object, EOSFM_BACKEND_SYMBOL));
+  dlclose(object);
+  if (*result != nullptr) return EOSFM_OK;
+  return error.fail(EOSFM_UNSUPPORTED, "%s is for another version of libeosfm: it has no "
+                    EOSFM_BACKEND_SYMBOL, file);
+}
+
+}  // namespace
+
+Backend::~Backend() {
+  if (loaded_ != nullptr) loaded_->close(&engine_);
+}
+
+eosfm_status Backend::open(const char* name, const char* library, const eosfm_model& model,
+                           int threads, ErrorText& error) {
+  const Chain& chain = model.chain;
+  const int count = chain.graphs.size();
+  if (count == 0) {
+    return error.fail(EOSFM_UNSUPPORTED, "chain.gguf names no ONNX graphs: export the bundle again");
+  }
+  const eosfm_backend* loaded = nullptr;
+  eosfm_status status = load(name, &loaded, error);
+  if (status != EOSFM_OK) return status;
+  Array<FileBytes> files;
+  Array<eosfm_file> graphs;
+  if (!files.allocate(count) || !graphs.allocate(count)) return error.no_memory("the graphs");
+  for (int i = 0; i < count; ++i) {
+    status = model.files.open(chain.graphs[i].file, &files[i], error);
+    if (status != EOSFM_OK) return status;
+    const Bytes bytes = files[i].bytes();
+    graphs[i] = {chain.graphs[i].file, bytes.data, bytes.size};
+  }
+  eosfm_backend_request request = {};
+  request.name = name;
+  request.library = library;
+  request.graphs = graphs.begin();
+  request.graph_count = static_cast<size_t>(count);
+  request.threads = threads;
+  request.bands = chain.bands.size();
+  request.tile = chain.tile;
+  memcpy(request.channels, chain.level_channels, sizeof request.channels);
+  request.error = error.text;
+  request.error_size = sizeof error.text;
+  status = loaded->open(&request, &engine_);
+  if (status == EOSFM_OK) loaded_ = loaded;
+  return status;
+}
+
+}  // namespace eosfm

@@ -1,0 +1,31 @@
+// A backend in a shared object: loaded, and an engine of it opened.
+#ifndef EOSFM_SRC_BACKEND_H
+#define EOSFM_SRC_BACKEND_H
+
+#include "../backends/backend.h"
+#include "model.h"
+
+namespace eosfm {
+
+constexpr int kMostBackendName = 64;
+
+class Backend {
+ public:
+  Backend() = default;
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+  ~Backend();
+
+  // Opens an engine of the bundle's graphs. `library` may be null.
+  eosfm_status open(const char* name, const char* library, const eosfm_model& model, int threads,
+                    ErrorText& error);
+  const eosfm_engine& engine() const { return engine_; }
+
+ private:
+  const eosfm_backend* loaded_ = nullptr;
+  eosfm_engine engine_ = EOSFM_ENGINE_INIT;
+};
+
+}  // namespace eosfm
+
+#endif

@@ -1,0 +1,53 @@
+// A bundle's files: in a directory, or in the caller's memory.
+#ifndef EOSFM_FILES_H
+#define EOSFM_FILES_H
+
+#include "gguf.h"
+#include "memory.h"
+#include "status.h"
+
+namespace eosfm {
+
+// A file's bytes: mapped, or the caller's.
+class FileBytes {
+ public:
+  FileBytes() = default;
+  FileBytes(const FileBytes&) = delete;
+  FileBytes& operator=(const FileBytes&) = delete;
+  ~FileBytes();
+
+  eosfm_status map(const char* path, ErrorText& error);
+  void borrow(const void* data, size_t size);
+  // Gives the pages of a mapped file back, after a pass over it; they are read again when needed.
+  void give_back_pages();
+  Bytes bytes() const { return bytes_; }
+  char path[1024] = "";
+
+ private:
+  Bytes bytes_;
+  bool mapped_ = false;
+};
+
+// Where a bundle's files come from. They may be opened as long as the bundle is.
+class BundleFiles {
+ public:
+  eosfm_status set_directory(const char* path, ErrorText& error);
+  eosfm_status set_memory(const eosfm_file* files, size_t count, ErrorText& error);
+
+  // `path` is relative, in the bundle.
+  eosfm_status open(const char* path, FileBytes* file, ErrorText& error) const;
+
+ private:
+  struct InMemory {
+    char path[160];
+    const void* data;
+    size_t size;
+  };
+
+  char directory_[1024] = "";
+  Array<InMemory> memory_;
+};
+
+}  // namespace eosfm
+
+#endif

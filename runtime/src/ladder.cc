@@ -1,0 +1,80 @@
+#include "ladder.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "made.h"
+
+namespace eosfm {
+namespace {
+
+// Takes the first name off a list and returns what is left; null when there is no name, or a bad one.
+const char* take_name(const char* names, char (&name)[kMostBackendName]) {
+  names += strspn(names, " ");
+  const size_t length = strspn(names, "abcdefghijklmnopqrstuvwxyz0123456789-");
+  const bool ends = names[length] == ' ' || names[length] == '\0';
+  if (length == 0 || *names == '-' || length >= sizeof name || !ends) return nullptr;
+  memcpy(name, names, length);
+  name[length] = '\0';
+  return names + length + strspn(names + length, " ");
+}
+
+bool any_name(const char* names, bool native) {
+  char name[kMostBackendName];
+  while (*names != '\0') {
+    names = take_name(names, name);
+    if ((strcmp(name, kNative) == 0) == native) return true;
+  }
+  return false;
+}
+
+eosfm_status create_on(eosfm_model* model, const Settings& settings, const char* backend,
+                       eosfm_context** result, ErrorText& error) {
+  eosfm_context* context = make<eosfm_context>();
+  const eosfm_status status = context != nullptr ? context->create(model, settings, backend, error)
+                                                 : error.no_memory("the context");
+  if (status != EOSFM_OK) {
+    unmake(context);
+    return status;
+  }
+  *result = context;
+  return EOSFM_OK;
+}
+
+void log_next(const eosfm_model& model, const char* name, const char* reason, const char* next) {
+  if (model.log == nullptr) return;
+  char line[kTextSize + 3 * kMostBackendName];
+  snprintf(line, sizeof line, "%s is not used: %s; %s is next", name, reason, next);
+  model.log(model.log_user, EOSFM_LOG_WARNING, line);
+}
+
+}  // namespace
+
+bool are_backends(const char* names) {
+  char name[kMostBackendName];
+  do {
+    names = take_name(names, name);
+  } while (names != nullptr && *names != '\0');
+  return names != nullptr;
+}
+
+bool names_native(const char* names) { return any_name(names, true); }
+
+bool names_others(const char* names) { return any_name(names, false); }
+
+eosfm_status create_first(eosfm_model* model, const Settings& settings, eosfm_context** result,
+                          ErrorText& error) {
+  if (settings.engine.compute != nullptr) return create_on(model, settings, nullptr, result, error);
+  char name[kMostBackendName];
+  char next[kMostBackendName];
+  const char* left = take_name(settings.backends, name);
+  for (;;) {
+    const eosfm_status status = create_on(model, settings, name, result, error);
+    if (status == EOSFM_OK || *left == '\0') return status;
+    left = take_name(left, next);
+    log_next(*model, name, error.text, next);
+    memcpy(name, next, sizeof name);
+  }
+}
+
+}  // namespace eosfm

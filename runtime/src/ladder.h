@@ -1,0 +1,23 @@
+// The ladder: of several backends, the first that works here.
+#ifndef EOSFM_LADDER_H
+#define EOSFM_LADDER_H
+
+#include "context.h"
+
+namespace eosfm {
+
+constexpr char kNative[] = "native";
+
+// Whether a text is names of backends with spaces between them.
+bool are_backends(const char* names);
+bool names_native(const char* names);
+bool names_others(const char* names);
+
+// Creates a context on the settings' engine, or else on the first of their backends that works here. The
+// log gets the reasons of those before it; `error` has the last one's when none does.
+eosfm_status create_first(eosfm_model* model, const Settings& settings, eosfm_context** result,
+                          ErrorText& error);
+
+}  // namespace eosfm
+
+#endif

@@ -1,0 +1,92 @@
+"""Backends that libeosfm loads when they are asked for, with ONNX Runtimes that PyPI has."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import speck  # noqa: F401  (the backbone of these bundles)
+from chains import random_ensemble, spec_of, write
+from programs import run
+
+from eosfm_edge.bundle.manifest import MODEL_NAME
+
+OTHER_VERSION = "1.19.2"  # the oldest whose wheel for this Python has the library by itself
+
+
+def libraries_of(folder: Path) -> list[Path]:
+    return sorted(folder.glob("libonnxruntime.so.*"))
+
+
+@pytest.fixture(scope="module")
+def onnxruntime() -> Path:
+    """The library of the installed wheel."""
+    spec = importlib.util.find_spec("onnxruntime")
+    assert spec is not None and spec.origin is not None
+    (library,) = libraries_of(Path(spec.origin).parent / "capi")
+    return library
+
+
+@pytest.fixture(scope="module")
+def other_onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of another version's wheel."""
+    folder = tmp_path_factory.mktemp("onnxruntime")
+    wanted = f"onnxruntime=={OTHER_VERSION}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", wanted]
+    done = subprocess.run([*command, "--dest", folder], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"{wanted} cannot be downloaded: {done.stderr.strip()[-200:]}")
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(folder)
+    (library,) = libraries_of(folder / "onnxruntime" / "capi")
+    return library
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bundles with graphs; those of ``wrong`` are another ensemble's."""
+    folder = tmp_path_factory.mktemp("bundles")
+    spec = spec_of((2, 2), 2, backbone="speck")
+    whole = write(folder / "whole", random_ensemble(spec), 32, layout="whole")
+    split = write(folder / "split", random_ensemble(spec), 32, layout="split")
+    other = write(folder / "other", random_ensemble(spec, seed=1), 32, layout="whole")
+    wrong = Path(shutil.copytree(whole, folder / "wrong"))
+    shutil.copy(other / MODEL_NAME, wrong / MODEL_NAME)
+    return {"whole": whole, "split": split, "wrong": wrong}
+
+
+@pytest.mark.parametrize("layout", ["whole", "split"])
+def test_onnxruntime(
+    layout: str,
+    programs: Path,
+    bundles: dict[str, Path],
+    onnxruntime: Path,
+    other_onnxruntime: Path,
+) -> None:
+    program = programs / "test_backends"
+    said = run([program, onnxruntime, bundles[layout], bundles["wrong"], other_onnxruntime])
+    assert said == "all checks hold\n", "ONNX Runtime writes to the host's streams"
+
+
+def test_an_older_onnxruntime(
+    programs: Path, bundles: dict[str, Path], other_onnxruntime: Path
+) -> None:
+    program = programs / "test_backends"
+    said = run([program, other_onnxruntime, bundles["whole"], bundles["wrong"]])
+    assert said == "all checks hold\n", "ONNX Runtime writes to the host's streams"
+
+
+def test_a_program_finds_backends_as_the_system_does(
+    programs: Path, bundles: dict[str, Path], onnxruntime: Path
+) -> None:
+    """The example has libeosfm inside it, and no backend beside it."""
+    where = {"EOSFM_ONNXRUNTIME": str(onnxruntime)}
+    command = [programs / "verify", bundles["whole"], "onnxruntime native"]
+    assert "(native, " in run(command, where)
+    assert "(onnxruntime, " in run(command, {**where, "LD_LIBRARY_PATH": str(programs.parent)})
