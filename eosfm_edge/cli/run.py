@@ -41,6 +41,13 @@ from eosfm_edge.packets.words import parse_levels, parse_size
     type=int,
     help="Pixels that tiles share, a multiple of 32.  [default: a quarter of a tile]",
 )
+@click.option(
+    "--halo",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Pixels along tiles' edges whose features are not used, up to half of the overlap.",
+)
 @click.option("--quicklook", is_flag=True, help="Write quicklook.png: the scene and its features.")
 @click.option(
     "--packets",
@@ -115,6 +122,7 @@ def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
                 threads=options["threads"],
                 grn=options["grn"],
                 overlap=options["overlap"],
+                halo=options["halo"],
                 quicklook=options["quicklook"],
                 packets=options["packets"]
                 and PacketOptions(

@@ -226,6 +226,7 @@ class StreamOptions(Struct):
         ("struct_size", c_size_t),
         ("width", c_int32),
         ("overlap", c_int32),
+        ("halo", c_int32),
         ("bands", POINTER(StreamBand)),
         ("band_count", c_size_t),
         ("least_valid", c_float),

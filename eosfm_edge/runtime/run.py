@@ -22,8 +22,7 @@ from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Context, Model
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
 from eosfm_edge.runtime.ladder import open_first
 from eosfm_edge.runtime.quicklook import write_quicklook
-from eosfm_edge.runtime.scene_pass import ScenePass
-from eosfm_edge.runtime.stream import tile_count
+from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
 from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.scene import Radiometry, Scene, open_scene
 
@@ -49,6 +48,8 @@ class RunOptions:
             twice, and only the native backend can.
         overlap: pixels that neighbouring tiles share, a multiple of 32; None: a quarter of a
             tile, rounded up to that.
+        halo: pixels along a tile's edges whose features are not used, a multiple of 32 up to half
+            of the overlap.
         quicklook: write ``quicklook.png`` too.
         packets: write ``features.eosp`` too.
         overwrite: replace an output that is there.
@@ -60,6 +61,7 @@ class RunOptions:
     threads: int = 0
     grn: Grn = "tile"
     overlap: int | None = None
+    halo: int = 0
     quicklook: bool = False
     packets: PacketOptions | None = None
     overwrite: bool = False
@@ -126,7 +128,7 @@ def run_scene(
     inputs = (bundle, scene_path)
     require_outside(output, [path for path in inputs if isinstance(path, Path)])
     manifest = read_manifest(bundle)
-    overlap = _overlap(options.overlap, manifest.tile.size)
+    tiling = _tiling(options, manifest.tile.size)
     names = (f"{level.name}.tif" for level in manifest.levels)
     contents = (*names, QUICKLOOK_NAME, PACKETS_NAME)
     with ExitStack() as stack:
@@ -148,10 +150,10 @@ def run_scene(
             )
             for level in manifest.levels
         ]
-        tiles = tile_count(scene.width, scene.height, manifest.tile.size, overlap)
+        tiles = tiling.tiles(scene)
         gathering = 0.0
         if options.grn == "scene":
-            gather = ScenePass(context, scene, overlap, tiles, levels=False)
+            gather = ScenePass(context, scene, tiling, levels=False)
             gathering = _gather(context, gather, lambda done: progress("gathering", done, tiles))
         packets = None
         if options.packets:
@@ -162,7 +164,7 @@ def run_scene(
                     options.packets,
                 )
             )
-        blend = ScenePass(context, scene, overlap, tiles)
+        blend = ScenePass(context, scene, tiling)
         for block in blend.blocks(lambda done: progress("tiles", done, tiles)):
             for number, part in enumerate(block.levels, start=1):
                 assert part is not None, "all levels are wanted"
@@ -197,15 +199,22 @@ def run_scene(
         )
 
 
-def _overlap(asked: int | None, tile: int) -> int:
-    if asked is None:
-        return -(-tile // 4 // COARSEST) * COARSEST if tile > COARSEST else 0
-    if asked % COARSEST or not 0 <= asked < tile:
+def _tiling(options: RunOptions, tile: int) -> Tiling:
+    overlap = options.overlap
+    if overlap is None:
+        overlap = -(-tile // 4 // COARSEST) * COARSEST if tile > COARSEST else 0
+    if overlap % COARSEST or not 0 <= overlap < tile:
         raise UserError(
-            f"overlap is {asked} pixels",
+            f"overlap is {overlap} pixels",
             expected=f"a multiple of {COARSEST} from 0 to {tile - COARSEST}, tiles being {tile}",
         )
-    return asked
+    most = overlap // 2 // COARSEST * COARSEST
+    if options.halo % COARSEST or not 0 <= options.halo <= most:
+        raise UserError(
+            f"halo is {options.halo} pixels",
+            expected=f"a multiple of {COARSEST} from 0 to {most}, half of the overlap",
+        )
+    return Tiling(tile, overlap, options.halo)
 
 
 def _cells(scene: Scene, level: Level) -> tuple[int, int]:

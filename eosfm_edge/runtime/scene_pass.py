@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.runtime.binding import Context
 from eosfm_edge.runtime.header import LEVELS, NOT_FINITE, EosfmError
-from eosfm_edge.runtime.stream import Block, Stream, StreamBand
+from eosfm_edge.runtime.stream import Block, Stream, StreamBand, tile_count
 from eosfm_edge.scene.scene import FloatImage, Scene
 
 # A cell with fewer of its pixels valid than this becomes nodata.
@@ -22,18 +23,39 @@ LEAST_VALID_SHARE = 0.5
 ROWS_AT_ONCE = 48
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How a scene is cut into tiles, in pixels.
+
+    Attributes:
+        size: of a tile's side.
+        overlap: that neighbouring tiles share.
+        halo: along a tile's edges, whose features are not used.
+    """
+
+    size: int
+    overlap: int
+    halo: int
+
+    def tiles(self, scene: Scene) -> int:
+        """Return how many tiles a scene has."""
+        return tile_count(scene.width, scene.height, self.size, self.overlap)
+
+
 class ScenePass:
     """The scene, once through a context.
 
     Attributes:
+        tiles: that it has.
         skipped: tiles without enough valid pixels.
         seconds: that it took to compute, without reading the scene or using the blocks.
     """
 
     def __init__(
-        self, context: Context, scene: Scene, overlap: int, tiles: int, *, levels: bool = True
+        self, context: Context, scene: Scene, tiling: Tiling, *, levels: bool = True
     ) -> None:
-        self._context, self._scene, self._overlap, self._tiles = context, scene, overlap, tiles
+        self._context, self._scene, self._tiling = context, scene, tiling
+        self.tiles = tiling.tiles(scene)
         self._levels = [levels] * LEVELS
         self.skipped, self.seconds = 0, 0.0
 
@@ -44,7 +66,8 @@ class ScenePass:
             self._context,
             self._scene.width,
             [band.how for band in rows],
-            overlap=self._overlap,
+            overlap=self._tiling.overlap,
+            halo=self._tiling.halo,
             least_valid=LEAST_VALID_SHARE,
             levels=self._levels,
         )
@@ -58,7 +81,7 @@ class ScenePass:
 
         try:
             blocks = stream.blocks(feed)
-            for done in range(self._tiles):
+            for done in range(self.tiles):
                 progress(done)
                 started = time.monotonic()
                 with _not_finite_is_a_failed_check():
@@ -66,7 +89,7 @@ class ScenePass:
                 self.seconds += time.monotonic() - started
                 self.skipped = block.tiles_skipped
                 yield block
-            progress(self._tiles)
+            progress(self.tiles)
         finally:
             stream.close()
 

@@ -92,6 +92,8 @@ class Stream:
         width: pixels of the scene's rows.
         bands: the model's, in order.
         overlap: pixels that neighbouring tiles share, a multiple of 32; -1: a quarter of a tile.
+        halo: pixels along a tile's edges whose features are not used, a multiple of 32 up to half
+            of the overlap.
         least_valid: share of a cell's pixels: with fewer that are valid it is nodata.
         skip_below: share of a tile's pixels: with fewer that are valid it is skipped.
         levels: which are wanted.
@@ -107,6 +109,7 @@ class Stream:
         bands: Sequence[StreamBand],
         *,
         overlap: int = -1,
+        halo: int = 0,
         least_valid: float = 0.5,
         skip_below: float = 0.0,
         levels: Sequence[bool] = (True,) * header.LEVELS,
@@ -117,6 +120,7 @@ class Stream:
         options = header.StreamOptions(
             width=width,
             overlap=overlap,
+            halo=halo,
             bands=structs,
             band_count=len(bands),
             least_valid=least_valid,

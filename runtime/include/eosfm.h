@@ -403,7 +403,10 @@ EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_L
  *   eosfm_stream_destroy(stream);
  *
  * The scene is cut into tiles of the context's size that overlap. Where they do, their features are
- * blended, with weights that rise linearly from a tile's edge over the overlap. Each tile completes a
+ * blended, with weights that rise linearly from a tile's edge over the overlap, or from its halo over what
+ * is left of it. With a halo as wide as the network looks, in a bundle whose GRN is static, the levels are
+ * those of the whole scene in one image, to rounding: a block of stage s looks 12 << s pixels to each side
+ * (s from 0), and a level sees what its own and all earlier stages' blocks see. Each tile completes a
  * block of cells of each level, and the blocks of all tiles are the levels of the scene, without gaps.
  * The last tile of a row or column of tiles is moved back so that it ends with the scene, but for its
  * start on a multiple of 32 pixels; what of a tile lies beyond the scene is mirrored.
@@ -437,6 +440,9 @@ typedef struct eosfm_stream_options {
   int32_t width;   /* pixels of the scene's rows, 1 to 1048576 */
   int32_t overlap; /* pixels that neighbouring tiles share, a multiple of 32 below their sides; -1: a
                       quarter of the smaller side, rounded up to that */
+  int32_t halo;    /* pixels along a tile's edges towards its neighbours whose features are not used,
+                      since what surrounds them is not in the tile; 0 to half of the overlap, a multiple
+                      of 32. See below. */
   const eosfm_stream_band *bands; /* the model's, in order */
   size_t band_count;
   float least_valid; /* share of a cell's pixels, 0 to 1: with fewer that are valid it is nodata */
@@ -446,7 +452,7 @@ typedef struct eosfm_stream_options {
 } eosfm_stream_options;
 
 #define EOSFM_STREAM_OPTIONS_INIT \
-  {sizeof(eosfm_stream_options), 0, -1, NULL, 0, 0.5F, 0, {1, 1, 1, 1}}
+  {sizeof(eosfm_stream_options), 0, -1, 0, NULL, 0, 0.5F, 0, {1, 1, 1, 1}}
 
 /* The bytes that a stream with these options allocates, beside its context. */
 EOSFM_API eosfm_status eosfm_stream_plan(eosfm_context *context,

@@ -7,14 +7,19 @@
 namespace eosfm {
 namespace {
 
-// Weights of a tile's cells along an axis: linear over the overlap on the sides where there is another
-// tile, nowhere zero. Those of two tiles add up to 1.
-void fill_ramp(float* ramp, int cells, int overlap, bool before, bool after) {
+// The weight of a cell that lies so many cells behind a tile's edge towards another tile.
+double rise(int behind, int overlap, int halo) {
+  if (behind < halo) return 0.0;
+  return behind < overlap - halo ? (behind - halo + 0.5) / (overlap - 2 * halo) : 1.0;
+}
+
+// Weights of a tile's cells along an axis: linear between the halos on the sides where there is another
+// tile. Those of two tiles add up to 1.
+void fill_ramp(float* ramp, const MosaicShape& shape, int cells, bool before, bool after) {
   for (int i = 0; i < cells; ++i) {
-    double weight = 1.0;
-    if (before && overlap > 0) weight = fmin(weight, (i + 0.5) / overlap);
-    if (after && overlap > 0) weight = fmin(weight, (cells - i - 0.5) / overlap);
-    ramp[i] = static_cast<float>(weight);
+    const double rising = before ? rise(i, shape.overlap, shape.halo) : 1.0;
+    const double falling = after ? rise(cells - 1 - i, shape.overlap, shape.halo) : 1.0;
+    ramp[i] = static_cast<float>(fmin(rising, falling));
   }
 }
 
@@ -55,8 +60,8 @@ void Mosaic::add(const MosaicTile& tile, bool skipped, const float* valid, float
   const size_t width = static_cast<size_t>(shape_.tile_width);
   const size_t strip = static_cast<size_t>(shape_.overlap) * shape_.scene_width;
   float* weights = window_ + cells() * shape_.channels;
-  fill_ramp(across_, shape_.tile_width, shape_.overlap, tile.column > 0, !tile.last_column);
-  fill_ramp(down_, shape_.tile_height, shape_.overlap, !tile.first_row, !tile.last_row);
+  fill_ramp(across_, shape_, shape_.tile_width, tile.column > 0, !tile.last_column);
+  fill_ramp(down_, shape_, shape_.tile_height, !tile.first_row, !tile.last_row);
   blend(tile, skipped, nullptr, weights, strip_ + strip * shape_.channels);
   for (int y = 0; y < tile.done_height; ++y) {
     const float* share = valid + (y + tile.row_before) * width + tile.column_before;

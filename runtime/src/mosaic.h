@@ -14,6 +14,7 @@ struct MosaicShape {
   int tile_width;
   int tile_height;
   int overlap;
+  int halo;  // of it, at a tile's edge
   int scene_width;
 };
 
@@ -53,7 +54,7 @@ class Mosaic {
   void blend(const MosaicTile& tile, bool skipped, const float* features, float* window,
              float* strip) const;
 
-  MosaicShape shape_ = {0, 0, 0, 0, 0};
+  MosaicShape shape_ = {0, 0, 0, 0, 0, 0};
   float* features_ = nullptr;  // [channels][tile height][tile width], of the tile
   // Sums of weighted features under the tile, and of what the tiles of a row leave to the next row's. The
   // plane after the channels is the sum of weights.

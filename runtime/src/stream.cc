@@ -62,6 +62,11 @@ eosfm_status check(const eosfm_stream_options* options, const Settings& tile, co
                       "to %d, tiles being %d x %d", *overlap, kCoarsest, most, tile.width,
                       tile.height);
   }
+  if (options->halo < 0 || options->halo > *overlap / 2 || options->halo % kCoarsest != 0) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the halo is %d pixels, expected a multiple of %d from 0 to "
+                      "%d, half of the overlap", options->halo, kCoarsest,
+                      *overlap / 2 / kCoarsest * kCoarsest);
+  }
   const auto share = [](float value) { return value >= 0.0F && value <= 1.0F; };
   if (!share(options->least_valid) || !share(options->skip_below)) {
     return error.fail(EOSFM_BAD_ARGUMENT, "least_valid is %g and skip_below %g, expected 0 to 1",
@@ -96,7 +101,7 @@ void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, 
     if (options.levels[l] == 0) continue;
     levels[l].lay_out(layout, {chain.level_channels[l], tile.width / stride_of(l),
                                tile.height / stride_of(l), overlap / stride_of(l),
-                               cells_over(options.width, l)});
+                               options.halo / stride_of(l), cells_over(options.width, l)});
   }
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
 from programs import PATHS
-from speck import SPECK, register
+from speck import SHALLOW, SPECK
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
@@ -27,9 +27,6 @@ from eosfm_edge.runtime.binding import (
 from eosfm_edge.runtime.header import EosfmError
 
 BAD_ARGUMENT = 1
-# Of one block in each stage: a cell of the last level sees 180 pixels to each side of its own 32,
-# the 3 cells that a 7x7 convolution adds on every level.
-SHALLOW = register("shallow", (1, 1, 1, 1), (8, 16, 24, 16))
 TILE, STEP = 448, 32  # two tiles that share all but 32 pixels
 
 

@@ -14,7 +14,11 @@ from chains import image_of, random_ensemble, spec_of, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from speck import SHALLOW
 
+from eosfm_edge.bundle.manifest import Precision
+from eosfm_edge.network.deployed import Block as NetworkBlock
+from eosfm_edge.network.deployed import DeployedEncoder
 from eosfm_edge.runtime.binding import GRN_GATHER, Context, Model
 from eosfm_edge.runtime.header import LEVELS, EosfmError
 from eosfm_edge.runtime.stream import Block, Stream, StreamBand
@@ -98,15 +102,15 @@ def run(
     return mosaic
 
 
-def starts(length: int, overlap: int) -> list[int]:
-    step = TILE - overlap
-    count = 1 + max(0, -(-(length - TILE) // step))
+def starts(length: int, overlap: int, tile: int) -> list[int]:
+    step = tile - overlap
+    count = 1 + max(0, -(-(length - tile) // step))
     return [i * step for i in range(count)]
 
 
-def placed(start: int, length: int) -> int:
+def placed(start: int, length: int, tile: int) -> int:
     """Return where the tile is computed that starts there: the last ones are moved back."""
-    return max(0, min(start, -(-(length - TILE) // 32) * 32))
+    return max(0, min(start, -(-(length - tile) // 32) * 32))
 
 
 def shares(bad: NDArray[np.bool_], stride: int) -> Array:
@@ -119,38 +123,43 @@ def shares(bad: NDArray[np.bool_], stride: int) -> Array:
     return (good / inside).astype(np.float32)
 
 
-def ramp(cells: int, overlap: float, before: bool, after: bool) -> NDArray[np.float64]:
-    """Return weights that rise from 0 where there is a tile before, and fall where one is after."""
-    at = np.arange(cells) + 0.5
-    rising = at / overlap if before and overlap else np.ones(cells)
-    falling = (cells - at) / overlap if after and overlap else np.ones(cells)
-    return np.minimum(np.minimum(rising, falling), 1)
+def ramp(cells: int, overlap: float, halo: float, before: bool, after: bool) -> NDArray[np.float64]:
+    """Return weights that rise where there is a tile before, and fall where one is after.
+
+    They do so over the overlap but for a halo at either end of it.
+    """
+    at, ends = np.arange(cells) + 0.5, [halo, max(overlap - halo, halo + 1e-9)]
+    rising = np.interp(at, ends, [0, 1]) if before and overlap else np.ones(cells)
+    falling = np.interp(cells - at, ends, [0, 1]) if after and overlap else np.ones(cells)
+    return np.minimum(rising, falling)
 
 
-def expected(context: Context, image: Array, overlap: int, least: float = 0.5) -> Mosaic:
+def expected(context: Context, image: Array, overlap: int, halo: int = 0) -> Mosaic:
     """Do the same by hand; ``image`` has NaN where there is no data."""
     _, height, width = image.shape
+    tile, least = 4 * context.shapes[0][1], 0.5
     mosaic = Mosaic(context, (height, width))
     bad = ~np.isfinite(image).all(axis=0)
     mosaic.valid = [shares(bad, stride) for stride in STRIDES]
     sums = [np.zeros(level.shape) for level in mosaic.levels]
     weights = [np.zeros(level.shape[1:]) for level in mosaic.levels]
-    for top, left in product(starts(height, overlap), starts(width, overlap)):
+    for top, left in product(starts(height, overlap, tile), starts(width, overlap, tile)):
         mosaic.tiles += 1
-        y, x = placed(top, height), placed(left, width)
+        y, x = placed(top, height, tile), placed(left, width, tile)
         if not any(
-            (share[y // stride :, x // stride :][: TILE // stride, : TILE // stride] >= least).any()
+            (share[y // stride :, x // stride :][: tile // stride, : tile // stride] >= least).any()
             for share, stride in zip(mosaic.valid, STRIDES, strict=True)
         ):
             mosaic.skipped += 1
             continue
-        part = np.where(bad, np.nan, image)[:, y : y + TILE, x : x + TILE]
-        beyond = ((0, 0), *((0, TILE - n) for n in part.shape[1:]))
+        part = np.where(bad, np.nan, image)[:, y : y + tile, x : x + tile]
+        beyond = ((0, 0), *((0, tile - n) for n in part.shape[1:]))
         levels = context.run(list(np.pad(part, beyond, mode="symmetric")))
         for features, stride, total, weight in zip(levels, STRIDES, sums, weights, strict=True):
-            n = TILE // stride
-            down = ramp(n, overlap / stride, top > 0, top < starts(height, overlap)[-1])
-            across = ramp(n, overlap / stride, left > 0, left < starts(width, overlap)[-1])
+            n = tile // stride
+            sides = (overlap / stride, halo / stride)
+            down = ramp(n, *sides, top > 0, top < starts(height, overlap, tile)[-1])
+            across = ramp(n, *sides, left > 0, left < starts(width, overlap, tile)[-1])
             computed = features[:, (top - y) // stride :, (left - x) // stride :]
             view = total[:, top // stride :, left // stride :]
             view = view[:, : computed.shape[1], : computed.shape[2]]
@@ -194,6 +203,50 @@ def test_what_tiles_blended_in_numpy_give(
     assert_same(
         run(context, list(image), pushes=pushes, overlap=overlap), expected(context, image, overlap)
     )
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    height=st.integers(1, 230),
+    width=st.integers(1, 230),
+    halo=st.sampled_from([0, 32]),
+    seed=st.integers(0, 99),
+)
+def test_what_lies_in_halos_is_not_used(
+    specks: dict[str, Path], height: int, width: int, halo: int, seed: int
+) -> None:
+    image = image_of(2, height, width, seed)
+    with Model(specks["fp32"]) as model, model.context(width=96, height=96) as context:
+        found = run(context, list(image), overlap=64, halo=halo)
+        assert_same(found, expected(context, image, 64, halo))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_tiles_are_a_whole_scene_where_grn_is_static(tmp_path: Path, precision: Precision) -> None:
+    """With a halo as wide as the network looks: 12 + 24 + 48 + 96 pixels, and to the grid."""
+    spec = spec_of((2, 2), 2, backbone=SHALLOW, fusion="conv1x1")
+    ensemble = random_ensemble(spec, fused=(8, 9, 10, 11))
+    image = image_of(2, 640, 832, seed=3)
+    bundle = write(tmp_path / "b", ensemble, 64, precision, make_static, seen=image)
+    with (
+        Model(bundle) as model,
+        model.context(width=448, height=448, threads=2) as tiled,
+        model.context(width=832, height=640, threads=2) as whole,
+    ):
+        levels = whole.run(list(image))
+        with_halo = run(tiled, list(image), overlap=384, halo=192)
+        without = run(tiled, list(image), overlap=384)
+    assert with_halo.tiles == 4 * 7
+    for one, none, other in zip(with_halo.levels, without.levels, levels, strict=True):
+        peak = np.abs(other).max()
+        assert np.abs(one - other).max() <= 2e-6 * peak
+        assert np.abs(none - other).max() > 2e-6 * peak
+
+
+def make_static(encoder: DeployedEncoder) -> None:
+    for step in encoder.steps():
+        if isinstance(step.module, NetworkBlock):
+            step.module.grn.static = True
 
 
 @pytest.mark.parametrize("pushes", [[1], [3, 200, 7], [500]])
