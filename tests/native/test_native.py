@@ -1,4 +1,4 @@
-"""The native tests of runtime/tests: as they are, under sanitizers, fuzzed, and for aarch64."""
+"""The native tests of runtime/tests: as they are, under sanitizers, and fuzzed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ CORPUS = RUNTIME / "tests" / "corpus"
 FUZZ_SECONDS = int(os.environ.get("EOSFM_FUZZ_SECONDS", "20"))
 
 needs_clang = pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++")
-needs_arm = pytest.mark.skipif(
-    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")),
-    reason="there is no aarch64-linux-gnu-g++ or no qemu-aarch64",
-)
 on_x86 = pytest.mark.skipif(ALL_PATHS is not X86_PATHS, reason="this machine is no x86-64")
 
 
@@ -136,18 +132,3 @@ def test_the_corpus_still_opens(precision: str, programs: Path, tmp_path: Path) 
     (tmp_path / "chain.gguf").write_bytes(data[4 : 4 + size])
     (tmp_path / "specialists" / "s0.gguf").write_bytes(data[4 + size :])
     run([programs / "run_tile", tmp_path])
-
-
-@needs_arm
-@pytest.mark.parametrize(("cpu", "isa"), [("cortex-a53", "neon"), ("cortex-a76", "neon-dotprod")])
-def test_aarch64(
-    tmp_path_factory: pytest.TempPathFactory, specks: dict[str, Path], cpu: str, isa: str
-) -> None:
-    folder = Path(tmp_path_factory.getbasetemp()) / "aarch64"
-    toolchain = RUNTIME / "cmake" / "aarch64-linux-gnu.cmake"
-    programs = build(folder, "EOSFM_TESTS=ON", f"CMAKE_TOOLCHAIN_FILE={toolchain}")
-    for bundle in specks.values():
-        emulated = ["qemu-aarch64", "-cpu", cpu]
-        # The path that is asked for must be there, and the known answer come out.
-        run([*emulated, programs / "two_contexts", bundle], {"EOSFM_ISA": isa})
-        run([*emulated, programs / "test_api", bundle])
