@@ -22,6 +22,7 @@ typedef struct eosfm_backend_request {
                                tile, tile) float32; each gives tensors that those behind it take by their
                                names, "level1" to "level4" among them */
   size_t graph_count;
+  const char *directory; /* of the bundle; NULL: it is in memory */
   int32_t threads;
   int32_t bands;
   int32_t tile;                   /* pixels of the image's side */

@@ -238,6 +238,8 @@ typedef struct eosfm_context_options {
  *   onnxruntime-cuda         with CUDA
  *   onnxruntime-tensorrt     with TensorRT, which builds its engines when the context is created
  *   onnxruntime-tensorrt-rtx with TensorRT-RTX: of ONNX Runtime's own build, or NVIDIA's plugin
+ *   tensorrt                 TensorRT 8.6 or later, with the engines that `eosfm-edge build` left in the
+ *                            bundle for this GPU and this version
  *
  * as in "onnxruntime-tensorrt onnxruntime-cuda native". The name up to its first '-' is that of a shared
  * object, libeosfm_NAME.so, which is loaded when it is first asked for: from the directory of this
@@ -250,7 +252,8 @@ typedef struct eosfm_context_options {
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
  * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
  * over the tile. They allocate memory of their own, which the plan does not know, and while running too;
- * eosfm_cancel ends them soon, a deadline only before they start. */
+ * eosfm_cancel ends ONNX Runtime's runs soon; TensorRT's go on to their end. A deadline is looked at before
+ * and after. */
 
 typedef struct eosfm_plan {
   size_t struct_size;

@@ -71,6 +71,7 @@ eosfm_status Backend::open(const char* name, const char* library, const eosfm_mo
   request.library = library;
   request.graphs = graphs.begin();
   request.graph_count = static_cast<size_t>(count);
+  request.directory = model.files.directory();
   request.threads = threads;
   request.bands = chain.bands.size();
   request.tile = chain.tile;

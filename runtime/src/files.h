@@ -36,6 +36,8 @@ class BundleFiles {
 
   // `path` is relative, in the bundle.
   eosfm_status open(const char* path, FileBytes* file, ErrorText& error) const;
+  // Null if they are in memory.
+  const char* directory() const { return directory_[0] != '\0' ? directory_ : nullptr; }
 
  private:
   struct InMemory {

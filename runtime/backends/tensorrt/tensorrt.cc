@@ -1,0 +1,45 @@
+// libeosfm_tensorrt.so: TensorRT computes in libeosfm's place.
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "engine.h"
+
+using namespace eosfm;
+
+namespace {
+
+int compute(void* user, const float* image, const eosfm_level* levels) {
+  auto* engine = static_cast<TensorRtEngine*>(user);
+  try {
+    engine->compute(image, levels);
+    return 0;
+  } catch (const std::exception& error) {
+    engine->keep(error.what());
+    return 1;
+  }
+}
+
+const char* error(void* user) { return static_cast<TensorRtEngine*>(user)->error().c_str(); }
+
+eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine) {
+  try {
+    if (std::string(request->name) != "tensorrt") {
+      throw std::runtime_error("there is no backend " + std::string(request->name));
+    }
+    auto opened = std::make_unique<TensorRtEngine>(*request);
+    *engine = {sizeof(eosfm_engine), compute, opened.release(), nullptr, error};
+    return EOSFM_OK;
+  } catch (const std::exception& error) {
+    std::snprintf(request->error, request->error_size, "%s", error.what());
+    return EOSFM_UNSUPPORTED;
+  }
+}
+
+void close(const eosfm_engine* engine) { delete static_cast<TensorRtEngine*>(engine->user); }
+
+}  // namespace
+
+const eosfm_backend EOSFM_BACKEND = {open, close};
