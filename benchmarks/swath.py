@@ -17,9 +17,11 @@ import math
 import statistics
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from engines import DEMO, HERE, SPECIALISTS, TILE, Case, machine_name
 from rich.console import Console
 from rich.progress import Progress
@@ -29,26 +31,49 @@ from eosfm_edge.ensemble.importer import ImportOptions
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.runtime.bench import Contender, Process, Spread, machine_facts
 from eosfm_edge.runtime.stream import tile_count
-from eosfm_edge.scene.scene import open_scene
 
 OVERLAP = 64  # libeosfm's own choice for tiles of 224 pixels
 TILES_OF_PEERS = 10  # in a turn
 
 
-def write_bands(scene: Path, case: Case, path: Path) -> None:
-    """Write the scene's bands at their own resolutions, cut so that all mirror at one place."""
-    wanted = load_ensemble(case.folder / "ensemble").spec.input
-    with open_scene(scene, wanted) as opened:
-        steps = opened.steps
-        whole = math.lcm(*steps)
-        height, width = opened.height // whole * whole, opened.width // whole * whole
-        bands = {
-            f"band{i}": np.nan_to_num(opened.rows(i, 0, height // step))[:, : width // step].astype(
-                np.uint16
+def write_bands(scene: Path, case: Case, path: Path) -> list[int]:
+    """Write the scene's bands as they are at their own resolutions; returns their steps.
+
+    They are cut to begin where pixels of all of them do, as a whole Sentinel-2 tile does, and so
+    that all mirror at one place.
+    """
+    names = [str(band.name) for band in load_ensemble(case.folder / "ensemble").spec.input]
+    with ExitStack() as stack:
+        files = [next(scene.glob(f"*_{name}.*")) for name in names]
+        bands = [stack.enter_context(rasterio.open(file)) for file in files]
+        coarsest, finest = max(band.res[0] for band in bands), min(band.res[0] for band in bands)
+        grid = next(band for band in bands if band.res[0] == coarsest).bounds
+        left = max(band.bounds.left for band in bands)
+        left = grid.left + math.ceil((left - grid.left) / coarsest) * coarsest
+        top = min(band.bounds.top for band in bands)
+        top = grid.top - math.ceil((grid.top - top) / coarsest) * coarsest
+        steps = [round(band.res[0] / finest) for band in bands]
+        arrays = []
+        for band in bands:
+            column, row = (
+                (left - band.bounds.left) / band.res[0],
+                (band.bounds.top - top) / band.res[0],
             )
-            for i, step in enumerate(steps)
-        }
-        np.savez(path, steps=np.array(steps), **bands)
+            assert column == int(column) and row == int(row), f"{band.name} is on another grid"
+            arrays.append(band.read(1)[int(row) :, int(column) :])
+    whole = math.lcm(*steps)
+    height, width = (
+        min(array.shape[axis] * step for array, step in zip(arrays, steps, strict=True))
+        // whole
+        * whole
+        for axis in (0, 1)
+    )
+    cut = {
+        f"band{i}": array[: height // step, : width // step]
+        for i, (array, step) in enumerate(zip(arrays, steps, strict=True))
+    }
+    np.savez(path, steps=np.array(steps), **cut)
+    return steps
 
 
 def main() -> None:
@@ -65,7 +90,7 @@ def main() -> None:
         sources = [*(SPECIALISTS / name / "model.safetensors" for name in DEMO), shared]
         case = Case(Path(scratch) / "case", sources, options.scene, ImportOptions())
         bands = Path(scratch) / "bands.npz"
-        write_bands(options.scene, case, bands)
+        steps = write_bands(options.scene, case, bands)
 
         def stream(precision: str) -> Contender:
             worker = [sys.executable, str(HERE / "swath_worker.py")]
@@ -104,6 +129,7 @@ def main() -> None:
     results = {
         "machine": facts,
         "side": side,
+        "steps": steps,
         "tiles": rows * across,
         "seconds": seconds,
         "megapixels_per_second": side * side / 1e6 / seconds,

@@ -35,12 +35,19 @@ class Band:
         self._pixels, self.step = pixels, step
         self._rows = mirrored(pixels.shape[0], -(-side // step))
         self._columns = mirrored(pixels.shape[1], -(-side // step))
+        # Made once, so that what memory grows by is not this program's.
+        count = max(1, ROWS_AT_ONCE // step)
+        self._read = np.empty((count, pixels.shape[1]), pixels.dtype)
+        self._wide = np.empty((count, len(self._columns)), pixels.dtype)
         self.at = 0
 
     def give(self, push: Callable[[NDArray[Any]], int]) -> bool:
         """Give what there is room for; returns whether there is more."""
-        rows = self._rows[self.at : self.at + max(1, ROWS_AT_ONCE // self.step)]
-        self.at += push(self._pixels[rows][:, self._columns])
+        rows = self._rows[self.at : self.at + len(self._wide)]
+        read, wide = self._read[: len(rows)], self._wide[: len(rows)]
+        np.take(self._pixels, rows, axis=0, out=read, mode="clip")
+        np.take(read, self._columns, axis=1, out=wide, mode="clip")
+        self.at += push(wide)
         return self.at < len(self._rows)
 
 

@@ -386,9 +386,9 @@ EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *imag
  * processors. Does nothing if there is no run, or if its levels are already being fused and written. */
 EOSFM_API void eosfm_cancel(eosfm_context *context);
 
-/* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` gets each level's largest difference over its
- * largest value, also when it is too large. The context must be of the bundle's tile size, with every
- * specialist active. Allocates an image and its levels until it returns. */
+/* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` gets each level's largest
+ * difference over its largest value, also when it is too large. The context must be of the bundle's tile
+ * size, with every specialist active. Allocates an image and its levels until it returns. */
 EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
 
 /* ---- Streams --------------------------------------------------------------------------------- */

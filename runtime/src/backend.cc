@@ -3,23 +3,22 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 namespace eosfm {
 namespace {
 
-// Loads a shared object that may lie beside this library, or null.
-void* load_beside(const char* file) {
+// Finds a file beside this library, if it is there.
+bool find_beside(const char* file, char* path, size_t size) {
   Dl_info self;
   if (dladdr(reinterpret_cast<void*>(&eosfm_version), &self) == 0 || self.dli_fname == nullptr) {
-    return nullptr;
+    return false;
   }
   const char* slash = strrchr(self.dli_fname, '/');
-  if (slash == nullptr) return nullptr;
-  char path[1024];
-  const int length = snprintf(path, sizeof path, "%.*s/%s",
-                              static_cast<int>(slash - self.dli_fname), self.dli_fname, file);
-  if (length < 0 || static_cast<size_t>(length) >= sizeof path) return nullptr;
-  return dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  if (slash == nullptr) return false;
+  const int length = snprintf(path, size, "%.*s/%s", static_cast<int>(slash - self.dli_fname),
+                              self.dli_fname, file);
+  return length > 0 && static_cast<size_t>(length) < size && access(path, R_OK) == 0;
 }
 
 // libeosfm_NAME.so for NAME and NAME-VARIANT. It stays loaded: what it stands on may have threads.
@@ -27,12 +26,13 @@ eosfm_status load(const char* name, const eosfm_backend** result, ErrorText& err
   char file[kMostBackendName + 32];
   const int length = static_cast<int>(strcspn(name, "-"));
   snprintf(file, sizeof file, "libeosfm_%.*s.so", length, name);
-  void* object = load_beside(file);
-  if (object == nullptr) object = dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  char beside[1024];
+  const bool is_beside = find_beside(file, beside, sizeof beside);
+  void* object = dlopen(is_beside ? beside : file, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (object == nullptr) {
     const char* reason = dlerror();
-    return error.fail(EOSFM_NOT_FOUND, "%s is neither beside libeosfm nor where the system looks: %s",
-                      file, reason != nullptr ? reason : "");
+    return error.fail(EOSFM_NOT_FOUND, "%s, %s beside libeosfm, cannot be loaded: %s", file,
+                      is_beside ? "which lies" : "which does not lie", reason != nullptr ? reason : "");
   }
   *result = static_cast<const eosfm_backend*>(dlsym(object, EOSFM_BACKEND_SYMBOL));
   dlclose(object);

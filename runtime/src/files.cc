@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -44,12 +45,15 @@ void FileBytes::give_back_pages() {
 }
 
 eosfm_status BundleFiles::set_directory(const char* path, ErrorText& error) {
-  const size_t length = strlen(path);
-  if (length == 0 || length >= sizeof directory_) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is empty or too long: %.100s", path);
-  }
-  memcpy(directory_, path, length + 1);
-  return EOSFM_OK;
+  // Graphs are opened later, when the process may be elsewhere.
+  char* absolute = realpath(path, nullptr);
+  const char* known = absolute != nullptr ? absolute : path;
+  const size_t length = strlen(known);
+  const bool fits = length > 0 && length < sizeof directory_;
+  if (fits) memcpy(directory_, known, length + 1);
+  free(absolute);
+  if (fits) return EOSFM_OK;
+  return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is empty or too long: %.100s", path);
 }
 
 eosfm_status BundleFiles::set_memory(const eosfm_file* files, size_t count, ErrorText& error) {

@@ -1,5 +1,6 @@
-// Backends that libeosfm loads: test_backends ONNXRUNTIME BUNDLE WRONG_BUNDLE [OTHER_ONNXRUNTIME].
-// ONNXRUNTIME is a file; the graphs of WRONG_BUNDLE do not give its known answer.
+// Backends that libeosfm loads: test_backends TIMES BUNDLE WRONG_BUNDLE ONNXRUNTIME [OTHER_ONNXRUNTIME].
+// TIMES is how often all is opened and closed; the graphs of WRONG_BUNDLE do not give its known answer;
+// ONNXRUNTIME is a file.
 #include <dlfcn.h>
 #include <eosfm.h>
 
@@ -7,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -123,7 +125,7 @@ void what_cannot_be_had_is_followed_by_the_next() {
   CHECK(opened.warned(0, "onnxruntime-cuda is not used: ") && opened.warned(0, "CUDAExecutionProvider"));
   CHECK(opened.warned(0, "; onnxruntime-tensorrt is next"));
   CHECK(opened.warned(1, "TensorrtExecutionProvider"));
-  CHECK(opened.warned(2, "libeosfm_nonesuch.so") && opened.warned(2, "; native is next"));
+  CHECK(opened.warned(2, "libeosfm_nonesuch.so, which does not lie beside") && opened.warned(2, "; native is next"));
 }
 
 void the_last_says_why() {
@@ -218,6 +220,17 @@ void the_plan_is_that_of_the_largest() {
   CHECK(bytes[2] == (bytes[0] > bytes[1] ? bytes[0] : bytes[1]));
 }
 
+// The bundle's path was relative, and the process has gone elsewhere since.
+void the_bundle_is_found_from_elsewhere() {
+  const std::filesystem::path here = std::filesystem::current_path();
+  const std::filesystem::path bundle = std::filesystem::absolute(g_bundle);
+  std::filesystem::current_path(bundle.parent_path());
+  Opened opened("onnxruntime", bundle.filename().c_str());
+  std::filesystem::current_path("/");
+  CHECK(opened.create() == EOSFM_OK);
+  std::filesystem::current_path(here);
+}
+
 void it_opens_from_memory(const TestLevels& expected) {
   BundleFiles files(g_bundle);
   files.add_graphs(g_bundle);
@@ -280,13 +293,13 @@ long resident_kilobytes() {
   return -1;
 }
 
-void opening_and_closing_keeps_nothing() {
+void opening_and_closing_keeps_nothing(int times) {
   long before = 0;
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < times; ++i) {
     Opened opened("onnxruntime");
     CHECK(opened.create() == EOSFM_OK);
     opened.run();
-    if (i == 500) before = resident_kilobytes();
+    if (i == times / 2) before = resident_kilobytes();
   }
   CHECK(resident_kilobytes() - before < 2048);
 }
@@ -313,9 +326,9 @@ void two_versions_live_in_one_process(const char* other, const TestLevels& expec
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 4 && argc != 5) return 2;
-  g_runtime = argv[1];
+  if (argc != 5 && argc != 6) return 2;
   g_bundle = argv[2];
+  g_runtime = argv[4];
   const TestLevels expected = native();
   it_computes_what_native_computes(expected);
   scenes_stream_through_it();
@@ -326,10 +339,11 @@ int main(int argc, char** argv) {
   wrong_answers_are_not_trusted(argv[3]);
   it_refuses_what_it_cannot_do();
   the_plan_is_that_of_the_largest();
+  the_bundle_is_found_from_elsewhere();
   it_opens_from_memory(expected);
   it_can_be_cancelled(expected);
   threads_have_a_context_each(expected);
-  opening_and_closing_keeps_nothing();
-  if (argc == 5) two_versions_live_in_one_process(argv[4], expected);
+  opening_and_closing_keeps_nothing(std::atoi(argv[1]));
+  if (argc == 6) two_versions_live_in_one_process(argv[5], expected);
   return report();
 }

@@ -36,12 +36,12 @@ def processor_has(path: str) -> bool:
 PATHS = tuple(path for path in ALL_PATHS if processor_has(path))
 
 
-def build(folder: Path, *options: str, target: str = "all") -> Path:
-    """Configure and build libeosfm with its tests."""
+def build(folder: Path, *options: str, targets: Sequence[str] = ("all",)) -> Path:
+    """Configure and build libeosfm with its tests; returns the folder of these."""
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     flags = [f"-D{option}" for option in options]
     run(["cmake", "-S", str(RUNTIME), "-B", str(folder), *generator, *flags])
-    run(["cmake", "--build", str(folder), "--parallel", "2", "--target", target])
+    run(["cmake", "--build", str(folder), "--parallel", "2", "--target", *targets])
     return folder / "tests"
 
 

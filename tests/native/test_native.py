@@ -11,6 +11,7 @@ import pytest
 from programs import ALL_PATHS, PATHS, RUNTIME, X86_PATHS, build, processor_has, run
 
 CORPUS = RUNTIME / "tests" / "corpus"
+SANITIZED = ("test_api", "test_allocation", "run_tile", "two_contexts")
 FUZZ_SECONDS = int(os.environ.get("EOSFM_FUZZ_SECONDS", "20"))
 
 needs_clang = pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++")
@@ -59,7 +60,7 @@ def test_addresses_and_undefined_behaviour(
     folder = tmp_path_factory.mktemp("asan")
     programs = build(
         folder, "EOSFM_TESTS=ON", "EOSFM_SANITIZE=address,undefined", "CMAKE_BUILD_TYPE=Debug",
-        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g", targets=[*SANITIZED, "test_damaged"],
     )  # fmt: skip
     for bundle in specks.values():
         for environment in sanitized_paths():
@@ -74,7 +75,7 @@ def test_threads(tmp_path_factory: pytest.TempPathFactory, specks: dict[str, Pat
     folder = tmp_path_factory.mktemp("tsan")
     programs = build(
         folder, "EOSFM_TESTS=ON", "EOSFM_SANITIZE=thread", "CMAKE_BUILD_TYPE=Debug",
-        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g", targets=SANITIZED,
     )  # fmt: skip
     for bundle in specks.values():
         for environment in sanitized_paths():
@@ -92,7 +93,8 @@ def test_amx_with_tiles_in_software(
     if not processor_has("avx512-bf16"):
         pytest.skip("this processor has no AVX-512 with BF16")
     folder = tmp_path_factory.mktemp("amx")
-    programs = build(folder, "EOSFM_TESTS=ON", "EOSFM_EMULATE_AMX=ON")
+    options = ("EOSFM_TESTS=ON", "EOSFM_EMULATE_AMX=ON")
+    programs = build(folder, *options, targets=["test_api", "two_contexts"])
     for bundle in specks.values():
         run([programs / "test_api", bundle], {"EOSFM_ISA": "amx"})
         run([programs / "two_contexts", bundle], {"EOSFM_ISA": "amx"})
@@ -104,7 +106,7 @@ def test_fuzzing(tmp_path_factory: pytest.TempPathFactory) -> None:
     programs = build(
         folder, "EOSFM_FUZZ=ON", "EOSFM_SANITIZE=address,undefined", "CMAKE_BUILD_TYPE=Debug",
         "CMAKE_C_COMPILER=clang", "CMAKE_CXX_COMPILER=clang++",
-        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link", target="fuzz_bundle",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link", targets=["fuzz_bundle"],
     )  # fmt: skip
     # `make fuzz` keeps what it finds, crashes too, and begins with them the next time.
     kept = os.environ.get("EOSFM_FUZZ_CORPUS")

@@ -44,7 +44,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
         f"EOSFM_TENSORRT_LIBRARY={standin}",
         f"EOSFM_CUDA_INCLUDE={STANDIN}",
         f"EOSFM_CUDA_LIBRARY={standin}",
-        target="eosfm_tensorrt",
+        targets=["eosfm_tensorrt"],
     )
     return folder / "build"
 
