@@ -8,7 +8,7 @@ RUN_VENV := .venv-run
 # The native library is built when the package is installed.
 NATIVE := $(shell find runtime/src runtime/include -type f) runtime/CMakeLists.txt
 
-.PHONY: help demo test lint runtime-only bench fidelity int8 fuzz clean
+.PHONY: help demo test lint runtime-only bench fidelity int8 swath seams fuzz clean
 
 help:
 	@echo 'make demo          install into .venv and run the main job on a Sentinel-2 scene'
@@ -18,6 +18,8 @@ help:
 	@echo 'make bench         time the native engine against others (after make demo; ten minutes)'
 	@echo 'make fidelity      measure what pruning leaves (DATA=folder of data sets; an hour)'
 	@echo 'make int8          measure what int8 leaves, and its speed (DATA=the same; 40 minutes)'
+	@echo 'make swath         stream a full-size Sentinel-2 scene (after make demo; 20 minutes)'
+	@echo 'make seams         measure what tiles do to features (after make demo; 25 minutes)'
 	@echo 'make fuzz          fuzz the reader of bundles for ten minutes (clang)'
 	@echo 'make clean         remove what these made'
 
@@ -60,6 +62,14 @@ fidelity: $(VENV)/installed
 int8: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/int8.py --data $(DATA)
+
+swath: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/swath.py --scene build/demo/scene
+
+seams: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/seams.py --scene build/demo/scene
 
 fuzz: $(VENV)/installed
 	EOSFM_FUZZ_SECONDS=600 EOSFM_FUZZ_CORPUS=$(CURDIR)/build/fuzz-corpus $(BIN)/pytest tests/native/test_native.py -k fuzzing
