@@ -46,14 +46,14 @@ void FileBytes::give_back_pages() {
 
 eosfm_status BundleFiles::set_directory(const char* path, ErrorText& error) {
   // Graphs are opened later, when the process may be elsewhere.
-  char* absolute = realpath(path, nullptr);
-  const char* known = absolute != nullptr ? absolute : path;
+  char absolute[PATH_MAX];
+  const char* known = realpath(path, absolute) != nullptr ? absolute : path;
   const size_t length = strlen(known);
-  const bool fits = length > 0 && length < sizeof directory_;
-  if (fits) memcpy(directory_, known, length + 1);
-  free(absolute);
-  if (fits) return EOSFM_OK;
-  return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is empty or too long: %.100s", path);
+  if (length == 0 || length >= sizeof directory_) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is empty or too long: %.100s", path);
+  }
+  memcpy(directory_, known, length + 1);
+  return EOSFM_OK;
 }
 
 eosfm_status BundleFiles::set_memory(const eosfm_file* files, size_t count, ErrorText& error) {

@@ -61,24 +61,21 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"whole": whole, "split": split, "wrong": wrong}
 
 
-@pytest.mark.parametrize("layout", ["whole", "split"])
+@pytest.mark.parametrize(("layout", "times"), [("whole", "1000"), ("split", "20")])
 def test_onnxruntime(
-    layout: str,
-    programs: Path,
-    bundles: dict[str, Path],
-    onnxruntime: Path,
-    other_onnxruntime: Path,
+    layout: str, times: str, programs: Path, bundles: dict[str, Path], onnxruntime: Path
 ) -> None:
-    program, times = programs / "test_backends", "1000" if layout == "whole" else "20"
-    said = run([program, times, bundles[layout], bundles["wrong"], onnxruntime, other_onnxruntime])
+    program = programs / "test_backends"
+    said = run([program, times, bundles[layout], bundles["wrong"], onnxruntime])
     assert said == "all checks hold\n", "ONNX Runtime writes to the host's streams"
 
 
-def test_an_older_onnxruntime(
-    programs: Path, bundles: dict[str, Path], other_onnxruntime: Path
+def test_an_older_onnxruntime_and_both_in_one_process(
+    programs: Path, bundles: dict[str, Path], onnxruntime: Path, other_onnxruntime: Path
 ) -> None:
     program = programs / "test_backends"
-    said = run([program, "20", bundles["whole"], bundles["wrong"], other_onnxruntime])
+    both = (other_onnxruntime, onnxruntime)
+    said = run([program, "20", bundles["whole"], bundles["wrong"], *both])
     assert said == "all checks hold\n", "ONNX Runtime writes to the host's streams"
 
 
