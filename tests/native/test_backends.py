@@ -1,4 +1,4 @@
-"""Backends that libeosfm loads when they are asked for, with ONNX Runtimes that PyPI has."""
+"""Backends that libeosfm loads when they are asked for, with the libraries of ONNX Runtime wheels."""
 
 from __future__ import annotations
 
