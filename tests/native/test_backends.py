@@ -1,4 +1,4 @@
-"""Backends that libeosfm loads when they are asked for, with the libraries of ONNX Runtime wheels."""
+"""Backends that libeosfm loads when they are asked for, with libraries of ONNX Runtime's wheels."""
 
 from __future__ import annotations
 
