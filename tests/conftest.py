@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from specimens import ensemble_of, write_ensemble, write_imagery
-from support import S2_INPUT, scene_pixels, write_pth, write_scene
+from support.scenes import scene_pixels, write_scene
+from support.specimens import ensemble_of, write_ensemble, write_imagery
+from support.weights import S2_INPUT, write_pth
 
 from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "tests" / "native"))
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
-import speck  # noqa: E402, F401  (the backbone of these bundles)
-from chains import narrow, random_ensemble, spec_of, write  # noqa: E402
+import support.speck  # noqa: E402, F401  (the backbone of these bundles)
+from support.chains import narrow, random_ensemble, spec_of, write  # noqa: E402
 
 SEEDS = {
     "fp32": ({"fusion": "conv1x1"}, {"fused": (8, 9, 10, 11)}),

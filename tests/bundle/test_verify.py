@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from command import run
 from numpy.typing import NDArray
+from support.command import run
 
 from eosfm_edge.bundle.digests import file_entries
 from eosfm_edge.bundle.known_answer import read_known_answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from specimens import ensemble_of, write_ensemble, write_imagery
+from support.specimens import ensemble_of, write_ensemble, write_imagery
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from specimens import SCALE, encoder_of, ensemble_of, tiles_of, write_ensemble
+from support.specimens import SCALE, encoder_of, ensemble_of, tiles_of, write_ensemble
 
 from eosfm_edge.calibration import calibrate, encoder
 from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import exit_code, inside, leftovers
+from support.command import exit_code, inside, leftovers
 
 from eosfm_edge.calibration import calibrate
 from eosfm_edge.errors import ExitCode

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from specimens import ensemble_of, settle, write_ensemble
+from support.specimens import ensemble_of, settle, write_ensemble
 
 from eosfm_edge.calibration import calibrate
 from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from specimens import encoder_of, tiles_of
+from support.specimens import encoder_of, tiles_of
 
 from eosfm_edge.calibration.judge import Judge, Levels
 from eosfm_edge.calibration.mixed import Budget, fit_depthwise, fit_matrices

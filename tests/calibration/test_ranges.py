@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from chains import image_of
-from specimens import MOTE, SPECK, encoder_of, signal_to_noise, tiles_of
+from support.chains import image_of
+from support.specimens import MOTE, SPECK, encoder_of, signal_to_noise, tiles_of
 from torch import Tensor
 
 from eosfm_edge.calibration import activations, ranges

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from specimens import encoder_of, tiles_of
+from support.specimens import encoder_of, tiles_of
 from torch import Tensor
 
 from eosfm_edge.calibration.judge import Judge

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import leftovers, run
-from support import scene_pixels, write_scene
+from support.command import leftovers, run
+from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.ensemble.bands import S2_L1C
 

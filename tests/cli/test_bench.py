@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import run
+from support.command import run
 
 from eosfm_edge.bundle.manifest import read_manifest
 

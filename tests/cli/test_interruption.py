@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from command import leftovers, run, start
-from support import scene_pixels, write_scene
+from support.command import leftovers, run, start
+from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.errors import ExitCode

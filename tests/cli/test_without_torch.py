@@ -7,7 +7,7 @@ import pkgutil
 from pathlib import Path
 
 import pytest
-from command import run
+from support.command import run
 
 import eosfm_edge
 from eosfm_edge.cli.main import cli

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 import pytest
-from command import exit_code
 from elftools.elf.elffile import ELFFile
-from precise import exported
+from support.command import exit_code
+from support.precise import exported
 
 from eosfm_edge.bundle.manifest import Precision, read_manifest
 from eosfm_edge.cli.main import cli

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from stand_ins import Cuda, TensorRt
+from support.stand_ins import Cuda, TensorRt
 
 from eosfm_edge.bundle.manifest import Manifest, read_manifest
 from eosfm_edge.engines import cuda as cuda_module

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from stand_ins import Cuda, TensorRt
+from support.stand_ins import Cuda, TensorRt
 
 from eosfm_edge.engines.library import Library
 from eosfm_edge.engines.runner import EngineChain

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from specimens import no_time
-from support import scene_pixels, write_scene
+from support.scenes import scene_pixels, write_scene
+from support.specimens import no_time
 
 from eosfm_edge.bundle.manifest import Layout, Precision
 from eosfm_edge.calibration.ranges import set_scales

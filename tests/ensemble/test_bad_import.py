@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import S2_INPUT, State, encoder_state, refusal, write_pth
+from support.weights import S2_INPUT, State, encoder_state, refusal, write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.spec import SelectionSpec

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from support import S2_INPUT, Bomb, State, encoder_state, refusal
+from support.weights import S2_INPUT, Bomb, State, encoder_state, refusal
 from torch import Tensor
 
 from eosfm_edge.ensemble.checkpoint import read_checkpoint

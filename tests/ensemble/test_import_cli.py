@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import leftovers, run
-from support import Bomb, encoder_state, write_pth
+from support.command import leftovers, run
+from support.weights import Bomb, encoder_state, write_pth
 
 from eosfm_edge.cli.main import main
 from eosfm_edge.ensemble.spec import read_spec

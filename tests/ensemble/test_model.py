@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 import timm
 import torch
-from support import State, encoder_state
+from support.weights import State, encoder_state
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
-from support import S2_INPUT, encoder_state
+from support.weights import S2_INPUT, encoder_state
 
 from eosfm_edge.ensemble import store
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble

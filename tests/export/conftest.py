@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import scene_pixels, write_pth, write_scene
+from support.scenes import scene_pixels, write_scene
+from support.weights import write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.spec import InputBand

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from command import run
 from onnx import TensorProto, ValueInfoProto
+from support.command import run
 from torch import Tensor, nn
 
 from eosfm_edge.bundle.manifest import MODEL_NAME, read_manifest

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from command import run
-from precise import TILE, calibrated, exported
+from support.command import run
+from support.precise import TILE, calibrated, exported
 
 from eosfm_edge.bundle.manifest import MODEL_NAME, Precision, read_manifest
 from eosfm_edge.export import integer_biases

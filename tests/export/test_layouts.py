@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from precise import exported
-from specimens import ensemble_of, write_ensemble
+from support.precise import exported
+from support.specimens import ensemble_of, write_ensemble
 
 from eosfm_edge.bundle.known_answer import read_known_answer, sqnr_db
 from eosfm_edge.bundle.manifest import Layout, Manifest, Precision, read_manifest

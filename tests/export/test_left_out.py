@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from support import State, encoder_state, scene_pixels, write_scene
+from support.scenes import scene_pixels, write_scene
+from support.weights import State, encoder_state
 
 from eosfm_edge.bundle.known_answer import relative_difference
 from eosfm_edge.bundle.manifest import BUNDLE_SUFFIX, MODEL_NAME

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from precise import calibrated
+from support.precise import calibrated
 from torch import Tensor
 
 from eosfm_edge.bundle.manifest import Manifest, Precision, read_manifest

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from chains import image_of, narrow, spec_of
 from numpy.typing import NDArray
-from specimens import MOTE, enliven
-from speck import SPECK
+from support.chains import image_of, narrow, spec_of
+from support.specimens import MOTE, enliven
+from support.speck import SPECK
 from torch import Tensor
 
 from eosfm_edge.bundle.known_answer import sqnr_db

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 import pytest
-from precise import exported
+from support.precise import exported
 
 from eosfm_edge.bundle.manifest import MODEL_NAME, Precision
 

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-import speck  # noqa: F401  (the backbone of these bundles)
-from chains import random_ensemble, spec_of, write
-from programs import build
+import support.speck  # noqa: F401  (the backbone of these bundles)
+from support.chains import random_ensemble, spec_of, write
+from support.programs import build
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chains import Array, image_of, random_ensemble, spec_of, write
-from programs import ALL_PATHS, RUNTIME, X86_PATHS, build, run
-from speck import SPECK
+from support.chains import Array, image_of, random_ensemble, spec_of, write
+from support.programs import ALL_PATHS, RUNTIME, X86_PATHS, build, run
+from support.speck import SPECK
 
 from eosfm_edge.bundle.manifest import Precision
 

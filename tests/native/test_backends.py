@@ -10,9 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import speck  # noqa: F401  (the backbone of these bundles)
-from chains import random_ensemble, spec_of, write
-from programs import run
+import support.speck  # noqa: F401  (the backbone of these bundles)
+from support.chains import random_ensemble, spec_of, write
+from support.programs import run
 
 from eosfm_edge.bundle.manifest import MODEL_NAME
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chains import Array, image_of, random_ensemble, spec_of, write
-from speck import SPECK
+from support.chains import Array, image_of, random_ensemble, spec_of, write
+from support.speck import SPECK
 
 import eosfm_edge
 from eosfm_edge.ensemble.spec import EnsembleSpec

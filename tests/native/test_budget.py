@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chains import image_of, random_ensemble, spec_of, write
 from numpy.typing import NDArray
+from support.chains import image_of, random_ensemble, spec_of, write
 
 from eosfm_edge.runtime.binding import Gate, Model
 from eosfm_edge.runtime.header import EosfmError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from programs import run
+from support.programs import run
 
 from eosfm_edge.runtime.binding import Model
 from eosfm_edge.runtime.stream import Stream, StreamBand

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
-from programs import PATHS
-from speck import SHALLOW, SPECK
+from support.chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
+from support.programs import PATHS
+from support.speck import SHALLOW, SPECK
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 

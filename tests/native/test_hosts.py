@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from programs import run
-from support import scene_pixels, write_scene
+from support.programs import run
+from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.bundle.manifest import read_manifest
 from eosfm_edge.ensemble.bands import S2_L1C

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from chains import Array, image_of, narrow, random_ensemble, spec_of, write
-from programs import PATHS
-from speck import SPECK, register
+from support.chains import Array, image_of, narrow, random_ensemble, spec_of, write
+from support.programs import PATHS
+from support.speck import SPECK, register
 from torch import Tensor, nn
 from torch.nn import functional
 

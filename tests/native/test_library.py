@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from programs import RUNTIME, run
+from support.programs import RUNTIME, run
 
 EXAMPLES = RUNTIME / "examples"
 

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from programs import ALL_PATHS, PATHS, RUNTIME, X86_PATHS, build, processor_has, run
+from support.programs import ALL_PATHS, PATHS, RUNTIME, X86_PATHS, build, processor_has, run
 
 CORPUS = RUNTIME / "tests" / "corpus"
 SANITIZED = ("test_api", "test_allocation", "run_tile", "two_contexts")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import run
+from support.programs import run
 
 from eosfm_edge.packets.packet import ENCODINGS, Encoding, Packet
 from eosfm_edge.packets.read import Reader

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from programs import ALL_PATHS, PATHS
-from speck import SPECK, register
+from support.chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
+from support.programs import ALL_PATHS, PATHS
+from support.speck import SPECK, register
 from torch import Tensor
 
 from eosfm_edge.bundle.known_answer import sqnr_db

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chains import image_of, random_ensemble, spec_of, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from speck import SHALLOW
+from support.chains import image_of, random_ensemble, spec_of, write
+from support.speck import SHALLOW
 
 from eosfm_edge.bundle.manifest import Precision
 from eosfm_edge.network.deployed import Block as NetworkBlock

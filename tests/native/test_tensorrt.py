@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import speck  # noqa: F401  (the backbone of these bundles)
-from chains import random_ensemble, spec_of, write
-from programs import RUNTIME, build, run
+import support.speck  # noqa: F401  (the backbone of these bundles)
+from support.chains import random_ensemble, spec_of, write
+from support.programs import RUNTIME, build, run
 
 from eosfm_edge.bundle.manifest import ENGINES_FOLDER, MODEL_NAME
 from eosfm_edge.engines.store import INDEX_NAME, EngineKey, save_engine

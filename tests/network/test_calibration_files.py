@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from specimens import encoder_of, ensemble_of, same_state, tiles_of
+from support.specimens import encoder_of, ensemble_of, same_state, tiles_of
 from torch import Tensor
 
 from eosfm_edge.calibration.encoder import CalibratedEncoder, Recipe, calibrate_encoder

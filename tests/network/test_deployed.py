@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from chains import narrow
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from specimens import MOTE, SPECK, encoder_of, signal_to_noise, tiles_of
-from speck import register
+from support.chains import narrow
+from support.specimens import MOTE, SPECK, encoder_of, signal_to_noise, tiles_of
+from support.speck import register
 from torch import Tensor
 
 from eosfm_edge.calibration.ranges import set_scales

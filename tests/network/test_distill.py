@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from specimens import encoder_of, every_other, same_state, tiles_of
+from support.specimens import encoder_of, every_other, same_state, tiles_of
 from torch import Tensor
 
 from eosfm_edge.ensemble.specialist import shape_of

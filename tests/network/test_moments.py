@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from specimens import encoder_of, tiles_of
+from support.specimens import encoder_of, tiles_of
 from torch import Tensor
 
 from eosfm_edge.network.moments import Moments, hidden_moments, level_moments

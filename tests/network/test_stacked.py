@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from specimens import MOTE, encoder_of, tiles_of
-from speck import SPECK
+from support.specimens import MOTE, encoder_of, tiles_of
+from support.speck import SPECK
 
 from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.calibration.ranges import set_scales

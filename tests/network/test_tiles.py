@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specimens import ensemble_of
-from support import scene_pixels, write_scene
+from support.scenes import scene_pixels, write_scene
+from support.specimens import ensemble_of
 from torch import Tensor
 
 from eosfm_edge.ensemble.bands import Band

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from command import run
-from support import scene_pixels, write_scene
+from support.command import run
+from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.packets.packet import Encoding

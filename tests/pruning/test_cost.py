@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from specimens import SPECK, ensemble_of
+from support.specimens import SPECK, ensemble_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

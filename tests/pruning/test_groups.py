@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch_pruning as tp
-from specimens import encoder_of, same_state
+from support.specimens import encoder_of, same_state
 
 from eosfm_edge.ensemble.specialist import build_encoder, full_shape, shape_of
 from eosfm_edge.pruning.groups import Dependencies

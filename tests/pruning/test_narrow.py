@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from specimens import ensemble_of, imagery_of, no_time, signal_to_noise, write_ensemble
+from support.specimens import ensemble_of, imagery_of, no_time, signal_to_noise, write_ensemble
 
 from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble

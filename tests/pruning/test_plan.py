@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from specimens import ensemble_of, imagery_of, same_state
+from support.specimens import ensemble_of, imagery_of, same_state
 
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.specialist import shape_of

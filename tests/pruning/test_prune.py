@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from specimens import (
+from support.scenes import scene_pixels, write_scene
+from support.specimens import (
     SPECK,
     ensemble_of,
     imagery_of,
@@ -17,7 +18,6 @@ from specimens import (
     same_state,
     write_ensemble,
 )
-from support import scene_pixels, write_scene
 
 from eosfm_edge.ensemble.cost import encoder_cost, ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 import pytest
-from command import exit_code, inside, leftovers, start
-from specimens import ensemble_of, write_ensemble
-from support import scene_pixels, write_scene
+from support.command import exit_code, inside, leftovers, start
+from support.scenes import scene_pixels, write_scene
+from support.specimens import ensemble_of, write_ensemble
 
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import ExitCode, UserError
@@ -25,8 +25,8 @@ HERE = Path(__file__).parent
 # The tiny backbones are made known, and one thread gives the same bits as the tests' own process.
 KNOWN = f"""
 import sys
-sys.path[:0] = {[str(HERE), str(HERE.parent), str(HERE.parent / "native")]!r}
-import specimens, torch
+sys.path.insert(0, {str(HERE.parent)!r})
+import support.specimens, torch
 torch.set_num_threads(1)
 """
 QUICK = ("--tile", 64, "--tiles", 12, "--criterion", "activation", "--ranking", "uniform")

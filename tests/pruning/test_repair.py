@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from specimens import encoder_of, every_other, same_state, signal_to_noise, tiles_of
+from support.specimens import encoder_of, every_other, same_state, signal_to_noise, tiles_of
 
 from eosfm_edge.network.steps import blocks
 from eosfm_edge.pruning.encoder import carry_out, study

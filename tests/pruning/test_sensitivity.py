@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from specimens import encoder_of, same_state, tiles_of
+from support.specimens import encoder_of, same_state, tiles_of
 
 from eosfm_edge.network.moments import Moments, hidden_moments
 from eosfm_edge.network.steps import blocks, hidden_width

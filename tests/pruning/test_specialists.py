@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chains import random_ensemble, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from speck import SPECK
+from support.chains import random_ensemble, spec_of
+from support.speck import SPECK
 from torch import Tensor
 
 from eosfm_edge.ensemble.model import Ensemble

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from specimens import encoder_of, tiles_of
+from support.specimens import encoder_of, tiles_of
 from torch import Tensor
 
 from eosfm_edge.pruning import taylor

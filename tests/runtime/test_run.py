@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from support import scene_pixels, write_scene
+from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.bundle.manifest import read_manifest
 from eosfm_edge.ensemble.bands import S2_L1C, parse_bands

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import scene_pixels, write_scene
+from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support import write_scene
+from support.scenes import write_scene
 
 from eosfm_edge.ensemble.bands import S2_L1C, S2_L2A
 from eosfm_edge.ensemble.spec import InputBand

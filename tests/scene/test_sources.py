@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
-from support import scene_pixels, write_scene
+from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand

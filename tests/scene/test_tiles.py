@@ -12,7 +12,7 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support import write_scene
+from support.scenes import write_scene
 
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import inside
+from support.command import inside
 
 from eosfm_edge.engines.cuda import Gpu
 from eosfm_edge.engines.library import Library

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from chains import spec_of
-from speck import SPECK, register
-from support import scene_pixels, write_scene
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.model import Ensemble
@@ -20,6 +17,9 @@ from eosfm_edge.network.steps import hidden_width, steps
 from eosfm_edge.network.tiles import Tiles
 from eosfm_edge.pruning.plan import GroupPlan
 from eosfm_edge.pruning.prune import Footprint
+from support.chains import spec_of
+from support.scenes import scene_pixels, write_scene
+from support.speck import SPECK, register
 
 MOTE = register("mote", (1, 1, 2, 1), (16, 32, 48, 32))
 SCALE = 1e-3

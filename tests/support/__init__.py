@@ -1,0 +1,1 @@
+"""Shared code of the tests: scenes, weights, ensembles, bundles, programs and the command."""
