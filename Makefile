@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 RUN_VENV := .venv-run
 
 # The native library is built when the package is installed.
-NATIVE := $(shell find runtime/src runtime/include -type f) runtime/CMakeLists.txt
+NATIVE := $(shell find runtime/src runtime/include runtime/backends runtime/packets -type f) \
+	runtime/CMakeLists.txt
+# Markers of the deep tier; pyproject.toml says what each is.
+DEEP := sanitizers or cross or engines or slow
 
-.PHONY: help demo test lint runtime-only bench fidelity int8 swath seams fuzz clean
+.PHONY: help demo test test-deep test-all lint runtime-only bench fidelity int8 swath seams fuzz clean
 
 help:
 	@echo 'make demo          install into .venv and run the main job on a Sentinel-2 scene'
-	@echo 'make test          run the tests'
+	@echo 'make test          run the tests of every change, in minutes'
+	@echo 'make test-deep     run sanitizers, fuzzers, emulators, engine builds and full-size networks'
+	@echo 'make test-all      run both'
 	@echo 'make lint          check style and types'
 	@echo 'make runtime-only  verify and run the demo bundle in an environment without torch'
 	@echo 'make bench         time the native engine against others (after make demo; ten minutes)'
@@ -33,7 +38,12 @@ demo: $(VENV)/installed
 
 # One process for each core. Files stay whole, since their tests share what is slow to make.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile -m 'not ($(DEEP))'
+
+test-deep: $(VENV)/installed
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m '$(DEEP)'
+
+test-all: test test-deep
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -72,7 +82,7 @@ seams: $(VENV)/installed
 	$(BIN)/python benchmarks/seams.py --scene build/demo/scene
 
 fuzz: $(VENV)/installed
-	EOSFM_FUZZ_SECONDS=600 EOSFM_FUZZ_CORPUS=$(CURDIR)/build/fuzz-corpus $(BIN)/pytest tests/native/test_native.py -k fuzzing
+	EOSFM_FUZZ_SECONDS=600 EOSFM_FUZZ_CORPUS=$(CURDIR)/build/fuzz-corpus $(BIN)/pytest tests/native/test_sanitizers.py -k fuzzing
 
 clean:
 	rm -rf $(VENV) $(RUN_VENV) build

@@ -31,6 +31,8 @@ from eosfm_edge.network.deployed import TENSORRT, DeployedEncoder
 from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
 from eosfm_edge.pruning.recipe import Recipe
 
+pytestmark = pytest.mark.engines
+
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
 
 SPECIALISTS = Path(__file__).parents[2] / "examples" / "specialists"

@@ -16,18 +16,18 @@ from support.speck import SPECK
 
 from eosfm_edge.bundle.manifest import Precision
 
+pytestmark = pytest.mark.cross
+
 CPUS = {"neon": "cortex-a53", "neon-dotprod": "cortex-a76"}  # that have each path, and no better
 
 
 @pytest.fixture(scope="session")
-def arm_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def arm_programs() -> Path:
     """The native tests and examples, built for aarch64."""
     if not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")):
         pytest.skip("there is no aarch64-linux-gnu-g++ or no qemu-aarch64")
     toolchain = RUNTIME / "cmake" / "aarch64-linux-gnu.cmake"
-    return build(
-        tmp_path_factory.mktemp("aarch64"), "EOSFM_TESTS=ON", f"CMAKE_TOOLCHAIN_FILE={toolchain}"
-    )
+    return build("aarch64", "EOSFM_TESTS=ON", f"CMAKE_TOOLCHAIN_FILE={toolchain}")
 
 
 def emulated(isa: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import support.speck  # noqa: F401  (the backbone of these bundles)
 from support.chains import random_ensemble, spec_of, write
-from support.programs import RUNTIME, build, run
+from support.programs import BUILDS, RUNTIME, build, run
 
 from eosfm_edge.bundle.manifest import ENGINES_FOLDER, MODEL_NAME
 from eosfm_edge.engines.store import INDEX_NAME, EngineKey, save_engine
@@ -23,7 +23,7 @@ STANDIN = RUNTIME / "tests" / "tensorrt_standin"
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
+def backend(programs: Path) -> Path:
     """Where ``libeosfm_tensorrt.so`` is, built against the stand-in."""
     needed = "#include <nlohmann/json.hpp>\n#include <openssl/evp.h>\n"
     found = subprocess.run(
@@ -31,22 +31,23 @@ def backend(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
     )
     if found.returncode != 0:
         pytest.skip("there is no nlohmann-json3-dev or no libssl-dev")
-    folder = tmp_path_factory.mktemp("tensorrt")
+    folder = BUILDS / "tensorrt"
+    folder.mkdir(parents=True, exist_ok=True)
     standin = folder / "libnvinfer_standin.so"
     run(
         ["c++", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", f"-I{STANDIN}",
          f"-I{RUNTIME / 'include'}", STANDIN / "standin.cc", programs.parent / "libeosfm.a",
          "-Wl,--exclude-libs,ALL", "-lpthread", "-lm", "-o", standin]
     )  # fmt: skip
-    build(
-        folder / "build",
+    tests = build(
+        "tensorrt",
         f"EOSFM_TENSORRT_INCLUDE={STANDIN}",
         f"EOSFM_TENSORRT_LIBRARY={standin}",
         f"EOSFM_CUDA_INCLUDE={STANDIN}",
         f"EOSFM_CUDA_LIBRARY={standin}",
         targets=["eosfm_tensorrt"],
     )
-    return folder / "build"
+    return tests.parent
 
 
 @pytest.fixture(scope="module")

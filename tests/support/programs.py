@@ -1,7 +1,8 @@
-"""Native programs: building and running them, and the paths on which they can run here."""
+"""Native programs: building and running them, and the instruction sets that this machine has."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import shutil
@@ -9,7 +10,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-RUNTIME = Path(__file__).parents[2] / "runtime"
+ROOT = Path(__file__).parents[2]
+RUNTIME = ROOT / "runtime"
+BUILDS = ROOT / "build" / "native"
 
 # What each path needs of the processor, in the words of /proc/cpuinfo.
 AVX512 = {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
@@ -36,12 +39,23 @@ def processor_has(path: str) -> bool:
 PATHS = tuple(path for path in ALL_PATHS if processor_has(path))
 
 
-def build(folder: Path, *options: str, targets: Sequence[str] = ("all",)) -> Path:
-    """Configure and build libeosfm with its tests; returns the folder of these."""
+def build(configuration: str, *options: str, targets: Sequence[str] = ("all",)) -> Path:
+    """Build libeosfm and its tests in the folder that a configuration keeps from run to run.
+
+    CMake and Ninja compile what changed since, so a run without changes compiles nothing. One
+    process builds at a time; the others wait and find it done.
+
+    Returns:
+        The folder of the test programs; the libraries are in its parent.
+    """
+    folder = BUILDS / configuration
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     flags = [f"-D{option}" for option in options]
-    run(["cmake", "-S", str(RUNTIME), "-B", str(folder), *generator, *flags])
-    run(["cmake", "--build", str(folder), "--parallel", "2", "--target", *targets])
+    folder.mkdir(parents=True, exist_ok=True)
+    with (BUILDS / f"{configuration}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(["cmake", "-S", str(RUNTIME), "-B", str(folder), *generator, *flags])
+        run(["cmake", "--build", str(folder), "--parallel", "2", "--target", *targets])
     return folder / "tests"
 
 

@@ -1,0 +1,99 @@
+"""The native tests under sanitizers, and the readers under a fuzzer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support.programs import PATHS, RUNTIME, build, run
+
+pytestmark = pytest.mark.sanitizers
+
+CORPUS = RUNTIME / "tests" / "corpus"
+FUZZ_SECONDS = int(os.environ.get("EOSFM_FUZZ_SECONDS", "20"))
+DEBUG = ("EOSFM_TESTS=ON", "CMAKE_BUILD_TYPE=Debug", "CMAKE_CXX_FLAGS_DEBUG=-O1 -g")
+SANITIZED = ("test_api", "test_allocation", "run_tile", "two_contexts")
+# The best instruction set, and AVX2, of which every x86-64 has the code.
+ISAS = [path for path in PATHS if path in (PATHS[0], "avx2")]
+
+precisions = pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+needs_clang = pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++")
+
+
+@pytest.fixture(scope="session")
+def asan() -> Path:
+    """The native tests with address and undefined-behaviour sanitizers."""
+    targets = [*SANITIZED, "test_damaged"]
+    return build("asan", *DEBUG, "EOSFM_SANITIZE=address,undefined", targets=targets)
+
+
+@pytest.fixture(scope="session")
+def tsan() -> Path:
+    """The native tests with the thread sanitizer."""
+    return build("tsan", *DEBUG, "EOSFM_SANITIZE=thread", targets=SANITIZED)
+
+
+@precisions
+@pytest.mark.parametrize("isa", ISAS)
+def test_api_is_clean_under_asan(
+    asan: Path, specks: dict[str, Path], precision: str, isa: str
+) -> None:
+    run([asan / "test_api", specks[precision]], {"EOSFM_ISA": isa})
+
+
+@precisions
+def test_damaged_files_are_clean_under_asan(
+    asan: Path, specks: dict[str, Path], precision: str
+) -> None:
+    run([asan / "test_damaged", specks[precision], "211"])
+
+
+@precisions
+def test_programs_are_clean_under_asan(asan: Path, specks: dict[str, Path], precision: str) -> None:
+    run([asan / "test_allocation", specks[precision], "10"])
+    run([asan / "run_tile", specks[precision]])
+    run([asan / "two_contexts", specks[precision]])
+
+
+@precisions
+@pytest.mark.parametrize("isa", ISAS)
+def test_api_is_clean_under_tsan(
+    tsan: Path, specks: dict[str, Path], precision: str, isa: str
+) -> None:
+    run([tsan / "test_api", specks[precision]], {"EOSFM_ISA": isa})
+
+
+@precisions
+def test_programs_are_clean_under_tsan(tsan: Path, specks: dict[str, Path], precision: str) -> None:
+    run([tsan / "run_tile", specks[precision]])
+    run([tsan / "two_contexts", specks[precision]])
+
+
+def test_allocation_is_clean_under_tsan(tsan: Path, specks: dict[str, Path]) -> None:
+    """It starts threads by the thousand, slow here, and alike for every bundle."""
+    run([tsan / "test_allocation", specks["fp32"], "10"])
+
+
+@needs_clang
+def test_fuzzing_the_reader_finds_nothing(tmp_path: Path) -> None:
+    programs = build(
+        "fuzz", "EOSFM_FUZZ=ON", "EOSFM_SANITIZE=address,undefined", "CMAKE_BUILD_TYPE=Debug",
+        "CMAKE_C_COMPILER=clang", "CMAKE_CXX_COMPILER=clang++",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link", targets=["fuzz_bundle"],
+    )  # fmt: skip
+    # `make fuzz` keeps what it finds, crashes too, and begins with them the next time.
+    found = Path(os.environ.get("EOSFM_FUZZ_CORPUS", tmp_path / "found"))
+    found.mkdir(parents=True, exist_ok=True)
+    run(
+        [
+            programs / "fuzz_bundle",
+            f"-max_total_time={FUZZ_SECONDS}",
+            f"-artifact_prefix={found}/",
+            "-rss_limit_mb=4096",
+            "-print_final_stats=1",
+            found,
+            CORPUS,
+        ]
+    )
