@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from eosfm_edge.cli.options import PATH, SCENE, console, overwrite, radiometry, scene_bands
+from eosfm_edge.cli.options import PATH, SCENE, console, imagery, overwrite
 from eosfm_edge.cli.progress import progress_bars
 from eosfm_edge.network.scales import METHODS
 
@@ -79,8 +79,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of tiles."
 )
-@scene_bands
-@radiometry
+@imagery
 @overwrite
 def calibrate(ensemble: Path, output: Path, **options: Any) -> None:
     """Calibrate an ENSEMBLE directory: find how each of its layers is rounded to int8.
@@ -93,7 +92,6 @@ def calibrate(ensemble: Path, output: Path, **options: Any) -> None:
     from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
     from eosfm_edge.calibration.encoder import Recipe
     from eosfm_edge.calibration.mixed import Budget
-    from eosfm_edge.scene.scene import Radiometry
 
     method = options["method"]
     chosen = CalibrateOptions(
@@ -107,7 +105,7 @@ def calibrate(ensemble: Path, output: Path, **options: Any) -> None:
         tiles=options["tiles"],
         tile=options["tile"],
         names=options["names"],
-        radiometry=Radiometry(options["scale"], options["offset"], options["nodata"]),
+        radiometry=options["radiometry"],
         overwrite=options["overwrite"],
     )
     with progress_bars(output) as tell:

@@ -12,10 +12,9 @@ from eosfm_edge.cli.options import (
     SCENE,
     compute_capabilities,
     console,
+    imagery,
     megabytes,
     overwrite,
-    radiometry,
-    scene_bands,
 )
 from eosfm_edge.cli.progress import progress_bars
 
@@ -67,8 +66,7 @@ if TYPE_CHECKING:
     help="One graph that computes specialists of equal shape together, to fill a GPU.",
 )
 @compute_capabilities
-@scene_bands
-@radiometry
+@imagery
 @overwrite
 def export(ensemble: Path, output: Path, **options: Any) -> None:
     """Export an ENSEMBLE directory as a bundle for a target.
@@ -81,7 +79,6 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
     from eosfm_edge.engines.store import read_index
     from eosfm_edge.export.exporter import ExportOptions, export_bundle
     from eosfm_edge.latency import time_precisions
-    from eosfm_edge.scene.scene import Radiometry
     from eosfm_edge.targets.registry import describe_choice, find_target
 
     profile = find_target(options["target"])
@@ -100,7 +97,7 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
                 layout=options["layout"] or "whole",
                 compute_capabilities=options["capabilities"],
                 names=options["names"],
-                radiometry=Radiometry(options["scale"], options["offset"], options["nodata"]),
+                radiometry=options["radiometry"],
                 overwrite=options["overwrite"],
             ),
             progress,

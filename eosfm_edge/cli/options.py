@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from rich.console import Console
@@ -36,29 +37,60 @@ BACKENDS = (*CPU_BACKENDS, "onnxruntime-cuda", "tensorrt")
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
 
-scene_bands = click.option(
-    "--bands",
-    "names",
-    type=parse_bands,
-    metavar="BANDS",
-    help="What the scene's bands are, in order, if its file does not say so: names (B04,B03), "
-    f"wavelengths (665nm,560nm) or one of {', '.join(PRESETS)}.",
+
+class _Nodata(click.ParamType):  # type: ignore[type-arg]
+    """A number, or ``none``."""
+
+    name = "value"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        if isinstance(value, str) and value.strip().lower() == "none":
+            return "none"
+        return float(click.FLOAT.convert(value, param, ctx))
+
+
+_IMAGERY = (
+    click.option(
+        "--bands",
+        "names",
+        type=parse_bands,
+        metavar="BANDS",
+        help="What the bands of a file are, in order, if it does not say so: names (B04,B03), "
+        f"wavelengths (665nm,560nm) or one of {', '.join(PRESETS)}.",
+    ),
+    click.option(
+        "--scale",
+        type=float,
+        help="physical = stored * SCALE + OFFSET, whatever the files say (0.0001).",
+    ),
+    click.option(
+        "--offset",
+        type=float,
+        help="See --scale (Sentinel-2 from baseline 04.00: -0.1).",
+    ),
+    click.option(
+        "--nodata",
+        type=_Nodata(),
+        metavar="VALUE",
+        help="Stored value of pixels without data, whatever the files say; 'none': no value is.",
+    ),
 )
 
 
-def radiometry(command: Command) -> Command:
-    """Add what says how a scene's values are to be read."""
-    for option in (
-        click.option("--nodata", type=float, help="Value of pixels without data."),
-        click.option(
-            "--offset",
-            type=float,
-            help="Physical value of a stored 0 (Sentinel-2 from baseline 04.00: -0.1).",
-        ),
-        click.option("--scale", type=float, help="Physical value of a stored step (0.0001)."),
-    ):
-        command = option(command)
-    return command
+def imagery(command: Command) -> Command:
+    """Add what says how imagery is read; the command gets ``names`` and ``radiometry`` of it."""
+
+    @functools.wraps(command)
+    def read(*arguments: Any, **options: Any) -> Any:
+        from eosfm_edge.scene.reading import Radiometry
+
+        said = {field: options.pop(field) for field in ("scale", "offset", "nodata")}
+        return command(*arguments, radiometry=Radiometry(**said), **options)
+
+    wrapped: Any = read
+    for option in reversed(_IMAGERY):
+        wrapped = option(wrapped)
+    return cast(Command, wrapped)
 
 
 compute_capabilities = click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.table import Table
 
-from eosfm_edge.cli.options import PATH, SCENE, console, overwrite, radiometry, scene_bands
+from eosfm_edge.cli.options import PATH, SCENE, console, imagery, overwrite
 from eosfm_edge.cli.progress import progress_bars
 from eosfm_edge.pruning.recipe import DEFAULT, Criterion, Measure, Ranking, Scope, shipped
 
@@ -79,8 +79,7 @@ _RECIPE_OPTIONS = ("scope", "criterion", "ranking", "align", "by", "distill", "t
     help="For a budget of ms on another device: what bench --json wrote there, for two bundles or "
     "more.",
 )
-@scene_bands
-@radiometry
+@imagery
 @overwrite
 def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
     """Prune an ENSEMBLE directory: write another that costs less and says almost the same.
@@ -92,7 +91,6 @@ def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
     from eosfm_edge.latency import footprints
     from eosfm_edge.pruning.budget import parse_budget
     from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
-    from eosfm_edge.scene.scene import Radiometry
 
     if output is None and options["save_plan"] is None:
         raise click.UsageError("there is nothing to write: give -o ENSEMBLE or --save-plan FILE")
@@ -107,7 +105,7 @@ def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
         measured=options["measured"],
         save_plan=options["save_plan"],
         names=options["names"],
-        radiometry=Radiometry(options["scale"], options["offset"], options["nodata"]),
+        radiometry=options["radiometry"],
         overwrite=options["overwrite"],
     )
     with progress_bars(output) as tell:

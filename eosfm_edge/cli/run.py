@@ -15,10 +15,9 @@ from eosfm_edge.cli.options import (
     PATH,
     SCENE,
     console,
+    imagery,
     megabytes,
     overwrite,
-    radiometry,
-    scene_bands,
 )
 from eosfm_edge.packets.words import parse_levels, parse_size
 
@@ -69,8 +68,7 @@ from eosfm_edge.packets.words import parse_levels, parse_size
     show_default=True,
     help="int8: with a step for each channel. fp16: lossless from there on.",
 )
-@scene_bands
-@radiometry
+@imagery
 @overwrite
 def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
     """Run a BUNDLE over a SCENE and write its feature levels as cloud-optimised GeoTIFFs.
@@ -81,7 +79,6 @@ def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
     """
     from eosfm_edge.packets.writer import PacketOptions
     from eosfm_edge.runtime.run import RunOptions, RunReport, run_scene
-    from eosfm_edge.scene.scene import Radiometry
 
     def table(report: RunReport) -> Table:
         rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -130,7 +127,7 @@ def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
                 ),
                 overwrite=options["overwrite"],
                 names=options["names"],
-                radiometry=Radiometry(options["scale"], options["offset"], options["nodata"]),
+                radiometry=options["radiometry"],
             ),
             progress=progress,
             tell=bar.console.print,

@@ -55,8 +55,9 @@ from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_on
 from eosfm_edge.files import atomic_directory
 from eosfm_edge.network.deployed import NATIVE
 from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.sampling import sample_tiles
-from eosfm_edge.scene.scene import Radiometry, open_scene
+from eosfm_edge.scene.scene import open_scene
 from eosfm_edge.targets.feasibility import require_capability, require_memory, require_precision
 from eosfm_edge.targets.profile import DevicePrecision, Profile
 from eosfm_edge.targets.registry import find_target

@@ -13,7 +13,8 @@ from rasterio.enums import Resampling
 
 from eosfm_edge.ensemble.bands import RGB, Band, find
 from eosfm_edge.ensemble.spec import InputBand
-from eosfm_edge.scene.scene import FloatImage, Mask, Scene
+from eosfm_edge.scene.reading import FloatImage
+from eosfm_edge.scene.scene import Mask, Scene
 
 LONGEST = 1024  # pixels of a panel's longer side
 LONGEST_FEATURES = 512  # cells read for it: all channels of them are in memory

@@ -24,7 +24,8 @@ from eosfm_edge.runtime.ladder import open_first
 from eosfm_edge.runtime.quicklook import write_quicklook
 from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
 from eosfm_edge.scene.bands import SceneName
-from eosfm_edge.scene.scene import Radiometry, Scene, open_scene
+from eosfm_edge.scene.reading import Radiometry
+from eosfm_edge.scene.scene import Scene, open_scene
 
 COARSEST = 32  # stride of the last level: tiles start on its grid, so that all levels' cells meet
 

@@ -14,7 +14,8 @@ from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.runtime.binding import Context
 from eosfm_edge.runtime.header import LEVELS, NOT_FINITE, EosfmError
 from eosfm_edge.runtime.stream import Block, Stream, StreamBand, tile_count
-from eosfm_edge.scene.scene import FloatImage, Scene
+from eosfm_edge.scene.reading import FloatImage
+from eosfm_edge.scene.scene import Scene
 
 # A cell with fewer of its pixels valid than this becomes nodata.
 LEAST_VALID_SHARE = 0.5

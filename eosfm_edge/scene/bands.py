@@ -12,10 +12,11 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
 
-from eosfm_edge.ensemble.bands import Band, canonical, find
+from eosfm_edge.ensemble.bands import S1, S2_L1C, Band, canonical, find
 from eosfm_edge.errors import UserError
 
-DTYPES = ("uint8", "uint16", "int16", "float32")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+_SPECTRUM = tuple(Band(name=name) for name in (*S2_L1C, *S1))
 _RASTERS = {".tif", ".tiff", ".jp2", ".img", ".vrt", ".nc"}
 _BAND_IN_NAME = re.compile(r"(?:^|[_.-])(B\d{1,2}A?|VV|VH)(?=[_.-]|$)", re.IGNORECASE)
 
@@ -26,11 +27,19 @@ SceneName = Path | str
 
 @dataclass(frozen=True)
 class SceneBand:
-    """One band of a scene: where it is stored and what it is."""
+    """One band of a scene: where it is stored and what it is.
+
+    Attributes:
+        dataset: the file.
+        index: in the file, from 1, as rasterio counts.
+        band: what it is.
+        alpha: the file's band, from 1 too, that is 0 where there is no data; None: there is none.
+    """
 
     dataset: DatasetReader
-    index: int  # from 1, as rasterio counts
+    index: int
     band: Band
+    alpha: int | None = None
 
     @property
     def place(self) -> str:
@@ -52,7 +61,11 @@ class SceneBand:
     def has_mask(self) -> bool:
         """Whether a mask or an alpha band says which pixels have data."""
         flags = self.dataset.mask_flag_enums[self.index - 1]
-        return MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+        # GDAL's own rule for alpha bands knows files of two and four bands only, and takes NAIP's
+        # near infrared for one.
+        return self.alpha is not None or (
+            MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+        )
 
     @property
     def scale_offset(self) -> tuple[float, float] | None:
@@ -120,7 +133,7 @@ def match_bands(
             raise UserError(
                 f"{band.place} is of type {band.dtype}",
                 expected=", ".join(DTYPES),
-                remedy="convert it with gdal_translate -ot",
+                remedy="convert it with gdal_translate -ot Int32, or -ot Float64",
             )
     return matched
 
@@ -143,12 +156,16 @@ def _open_file(path: SceneName) -> list[SceneBand]:
             f"{path} has no bands of its own",
             remedy="give one of its subdatasets, or the folder with its bands",
         )
-    kinds = zip(dataset.descriptions, dataset.colorinterp, strict=True)
-    return [
-        SceneBand(dataset, i, Band(name=canonical(text)) if text else Band())
-        for i, (text, colour) in enumerate(kinds, start=1)
-        if colour is not ColorInterp.alpha
-    ]
+    bands = [Band(name=canonical(text)) if text else Band() for text in dataset.descriptions]
+    kinds = list(enumerate(zip(bands, dataset.colorinterp, strict=True), start=1))
+    masks = [i for i, (band, colour) in kinds if _is_mask(band, colour)]
+    alpha = masks[0] if masks else None
+    return [SceneBand(dataset, i, band, alpha) for i, (band, _) in kinds if i not in masks]
+
+
+def _is_mask(band: Band, colour: ColorInterp) -> bool:
+    """Whether a band is alpha, and not one of the spectrum that is flagged so, as NAIP's NIR is."""
+    return colour is ColorInterp.alpha and find(band, _SPECTRUM) is None
 
 
 def _open_folder(folder: Path) -> list[SceneBand]:

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from eosfm_edge.ensemble.bands import S2_L1C, Band, canonical
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
-from eosfm_edge.scene.scene import FloatImage
+from eosfm_edge.scene.reading import FloatImage
 
 _SUNLIGHT_NM = (350.0, 2500.0)
 _SHORTWAVE_NM = 1300.0  # beyond it water, shadow and cirrus-free air are black

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from eosfm_edge.errors import UserError
-from eosfm_edge.scene.scene import FloatImage, Scene
+from eosfm_edge.scene.reading import FloatImage
+from eosfm_edge.scene.scene import Scene
 
 _GRID = 4  # candidates along each side of the scene
 

@@ -22,8 +22,8 @@ from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
 from eosfm_edge.scene.bands import SceneBand, SceneName, match_bands, open_bands
+from eosfm_edge.scene.reading import FloatImage, Floats, Radiometry, Reading
 
-FloatImage = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Pixels = NDArray[Any]
 Reader = Callable[[SceneBand, Window, tuple[int, int]], Pixels]
@@ -38,26 +38,6 @@ class SceneWarning(UserWarning):
     """A scene is read in a way that it does not itself confirm."""
 
 
-@dataclass(frozen=True)
-class Radiometry:
-    """How a scene's values are to be read, whatever its files say: physical = v * s + o.
-
-    Raises:
-        UserError: a scale of 0, or a scale or offset that is not finite.
-    """
-
-    scale: float | None = None
-    offset: float | None = None
-    nodata: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("scale", self.scale), ("offset", self.offset)):
-            if value is not None and not math.isfinite(value):
-                raise UserError(f"the {name} is {value}", expected="a finite number")
-        if self.scale == 0:
-            raise UserError("the scale is 0", expected="the physical value of a stored step")
-
-
 class Scene:
     """The wanted bands of a raster file or folder, on the grid of the finest of them.
 
@@ -70,6 +50,7 @@ class Scene:
         height: pixels.
         transform: from pixel (column, row) to map coordinates.
         crs: the coordinate system, or None.
+        readings: how each band's stored values are read.
     """
 
     def __init__(
@@ -82,9 +63,12 @@ class Scene:
         self.path = path
         self._wanted = tuple(wanted)
         self._bands = tuple(bands)
-        self._radiometry = radiometry
+        self.readings = tuple(
+            Reading(band, one, wanted, radiometry) for band, one in zip(bands, wanted, strict=True)
+        )
         _require_grid(bands)
-        self._warn_of_scale()
+        self._warn_of_scale(radiometry)
+        self._warn_of_nodata(radiometry)
         finest = min(bands, key=lambda b: abs(b.dataset.transform.determinant)).dataset
         self._aligned = all(_same_grid(b, bands[0]) for b in bands)
         self.crs: CRS | None = finest.crs
@@ -96,15 +80,39 @@ class Scene:
             self.transform, self.width, self.height = _common_grid(finest.transform, bands, path)
         self._nested = [_nested(self.transform, band) for band in bands]
 
-    def _warn_of_scale(self) -> None:
+    def _warn_of_scale(self, radiometry: Radiometry) -> None:
         """Reflectances in floats are often read as if they were stored integers."""
         for band, wanted in zip(self._bands, self._wanted, strict=True):
-            silent = band.scale_offset is None and self._radiometry.scale is None
-            if band.dtype == "float32" and wanted.scale != 1 and silent:
+            silent = band.scale_offset is None and radiometry.scale is None
+            if band.dtype.startswith("float") and wanted.scale != 1 and silent:
                 warnings.warn(
-                    f"{band.place} holds float32 without a scale: its values are taken to be "
+                    f"{band.place} holds {band.dtype} without a scale: its values are taken to be "
                     f"stored ones, of which physical = stored * {wanted.scale:g} + "
                     f"{wanted.offset:g}; if they are physical, say --scale 1 --offset 0",
+                    SceneWarning,
+                    stacklevel=4,
+                )
+                return
+
+    def _warn_of_nodata(self, radiometry: Radiometry) -> None:
+        """Warn where --nodata names no value of the file, or leaves out what the file names."""
+        given = radiometry.nodata
+        if given is None:
+            return
+        if not any(reading.can_hold_nodata for reading in self.readings):
+            band = self._bands[0]
+            warnings.warn(
+                f"--nodata {given:g} is no value of {band.dtype}, which {band.place} holds: no "
+                "pixel is taken to be nodata",
+                SceneWarning,
+                stacklevel=4,
+            )
+        for reading in self.readings:
+            tag = reading.band.nodata
+            if given != "none" and tag is not None and tag != given and not math.isnan(tag):
+                warnings.warn(
+                    f"{reading.band.place} says that its nodata value is {tag:g}: with --nodata "
+                    f"{given:g} such pixels are taken to be data",
                     SceneWarning,
                     stacklevel=4,
                 )
@@ -144,12 +152,7 @@ class Scene:
 
     def scale_offset(self, index: int) -> tuple[float, float]:
         """Return what makes physical values of those that :meth:`rows` gives of a band."""
-        band, wanted = self._bands[index], self._wanted[index]
-        scale, offset = band.scale_offset or (wanted.scale, wanted.offset)
-        return (
-            scale if self._radiometry.scale is None else self._radiometry.scale,
-            offset if self._radiometry.offset is None else self._radiometry.offset,
-        )
+        return self.readings[index].row_scale
 
     def row_count(self, index: int) -> int:
         """Return how many rows of a band cover the scene."""
@@ -159,21 +162,22 @@ class Scene:
         """Read rows of one band, as coarse as :attr:`steps` says.
 
         Returns:
-            Values as the files store them, (count, width), NaN where the band has none.
+            float32 (count, width), NaN where the band has no data; :meth:`scale_offset` says what
+            they mean.
 
         Raises:
             UserError: the file is damaged there.
         """
-        band, wanted, nested = self._bands[index], self._wanted[index], self._nested[index]
+        reading, nested = self.readings[index], self._nested[index]
         width = -(-self.width // self.steps[index])
         if nested is None:
-            return self._measured(
-                band,
-                wanted,
-                lambda band, read: self._read_band(band, read, 0, first, width, count),
+            values = self._measured(
+                reading, lambda band, read: self._read_band(band, read, 0, first, width, count)
             )
-        window = Window(nested.column, nested.row + first, width, count)
-        return self._measured(band, wanted, lambda band, read: read(band, window, (count, width)))
+        else:
+            window = Window(nested.column, nested.row + first, width, count)
+            values = self._measured(reading, lambda band, read: read(band, window, (count, width)))
+        return reading.rows(values)
 
     def overview(self, longest: int) -> tuple[FloatImage, Mask]:
         """Read the whole scene at no more than ``longest`` pixels a side, nearest neighbour."""
@@ -186,24 +190,20 @@ class Scene:
     ) -> tuple[FloatImage, Mask]:
         image = np.empty((len(self._bands), *size), np.float32)
         valid = np.ones(size, np.bool_)
-        for i, (band, wanted) in enumerate(zip(self._bands, self._wanted, strict=True)):
-            values = self._measured(band, wanted, read_with)
-            valid &= np.isfinite(values)
-            image[i] = self._stored(values, i)
+        for i, reading in enumerate(self.readings):
+            image[i] = reading.stored(self._measured(reading, read_with))
+            valid &= np.isfinite(image[i])
         for i, wanted in enumerate(self._wanted):
             image[i][~valid] = wanted.fill
         return image, valid
 
     def _measured(
-        self, band: SceneBand, wanted: InputBand, read_with: Callable[[SceneBand, Reader], Pixels]
-    ) -> FloatImage:
-        """Read a band, with NaN for what is nodata."""
-        values = read_with(band, _read_values)
-        if band.has_mask:
-            values[read_with(band, _read_mask) == 0] = np.nan
-        for nodata in {band.nodata, wanted.nodata, self._radiometry.nodata} - {None}:
-            values[values == nodata] = np.nan
-        values[np.isinf(values)] = np.nan
+        self, reading: Reading, read_with: Callable[[SceneBand, Reader], Pixels]
+    ) -> Floats:
+        """Read a band, with NaN for what is no data."""
+        values = reading.measured(read_with(reading.band, _read_values))
+        if reading.band.has_mask:
+            values[read_with(reading.band, _read_mask) == 0] = np.nan
         return values
 
     def _read_band(
@@ -237,15 +237,6 @@ class Scene:
         right, bottom = to_source * (self.width, self.height)
         return Window(left, top, right - left, bottom - top)
 
-    def _stored(self, values: FloatImage, index: int) -> FloatImage:
-        """Convert from the scene's scale and offset to the input's, where they differ."""
-        wanted = self._wanted[index]
-        scale, offset = self.scale_offset(index)
-        if (scale, offset) == (wanted.scale, wanted.offset):
-            return values
-        physical = values.astype(np.float64) * scale + offset
-        return ((physical - wanted.offset) / wanted.scale).astype(np.float32)
-
 
 @contextmanager
 def open_scene(
@@ -262,7 +253,7 @@ def open_scene(
             single-band files (see :func:`~eosfm_edge.scene.bands.open_bands`).
         wanted: the input's bands.
         names: what the bands of a raster file are, if it does not say so itself.
-        radiometry: scale and offset instead of the files', nodata beside theirs.
+        radiometry: scale, offset and nodata instead of what the files say.
 
     Raises:
         UserError: it cannot be opened, lacks a band, or has a value type that is not supported.
@@ -310,7 +301,6 @@ def _read_values(band: SceneBand, window: Window, size: tuple[int, int]) -> Pixe
             band.index,
             window=window,
             out_shape=size,
-            out_dtype="float32",
             resampling=Resampling.nearest,
         )
     return values
@@ -319,6 +309,11 @@ def _read_values(band: SceneBand, window: Window, size: tuple[int, int]) -> Pixe
 def _read_mask(band: SceneBand, window: Window, size: tuple[int, int]) -> Pixels:
     """Read a mask or alpha band: 0 where there is no data."""
     with _read_errors(band):
+        if band.alpha is not None:
+            alpha: Pixels = band.dataset.read(
+                band.alpha, window=window, out_shape=size, resampling=Resampling.nearest
+            )
+            return alpha
         mask: Pixels = band.dataset.read_masks(
             band.index, window=window, out_shape=size, resampling=Resampling.nearest
         )

@@ -15,7 +15,7 @@ from eosfm_edge.ensemble.spec import RelativePath, Sha256, Strict, read_yaml_mod
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import sha256_file
 from eosfm_edge.scene.bands import SceneName, band_files
-from eosfm_edge.scene.scene import Radiometry
+from eosfm_edge.scene.reading import Radiometry
 
 CHIPS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
 MANIFESTS = (".yaml", ".yml")
@@ -38,7 +38,7 @@ class ManifestFile(Strict):
         sha256: of the file; of a folder, by the names of its files.
         bands: what the bands of a file are, if it does not say so.
         scale, offset: physical = stored * scale + offset, whatever the file says.
-        nodata: stored value of pixels without data.
+        nodata: stored value of pixels without data; ``none``: no value is.
     """
 
     path: RelativePath
@@ -46,7 +46,7 @@ class ManifestFile(Strict):
     bands: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)] | None = None
     scale: float | None = Field(default=None, allow_inf_nan=False)
     offset: float | None = Field(default=None, allow_inf_nan=False)
-    nodata: float | None = Field(default=None, allow_inf_nan=False)
+    nodata: Annotated[float, Field(allow_inf_nan=False)] | Literal["none"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ManifestFile:

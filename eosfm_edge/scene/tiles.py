@@ -17,7 +17,8 @@ from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
 from eosfm_edge.scene.bands import SceneName
 from eosfm_edge.scene.radiometry import Reflectances, require_plausible
-from eosfm_edge.scene.scene import FloatImage, Radiometry, Scene, open_scene
+from eosfm_edge.scene.reading import FloatImage, Radiometry
+from eosfm_edge.scene.scene import Scene, open_scene
 from eosfm_edge.scene.sources import Part, Source, find_sources
 from eosfm_edge.text import runs_of_numbers
 

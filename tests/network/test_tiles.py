@@ -14,7 +14,7 @@ from torch import Tensor
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.network.tiles import inputs_of, load_tiles
-from eosfm_edge.scene.scene import Radiometry
+from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.tiles import load_tiles as stored_tiles
 
 SIDE = 32

@@ -19,7 +19,7 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.runtime.backends import CPU_BACKENDS, open_backend
 from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Model
 from eosfm_edge.runtime.run import RunOptions, run_scene
-from eosfm_edge.scene.scene import Radiometry
+from eosfm_edge.scene.reading import Radiometry
 
 TILE = 96  # of the bundle
 STRIDES = (4, 8, 16, 32)

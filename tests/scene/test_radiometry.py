@@ -16,7 +16,7 @@ from eosfm_edge.ensemble.bands import S2_L1C, S2_L2A
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
 from eosfm_edge.scene.radiometry import Doubt, Reflectances, require_plausible
-from eosfm_edge.scene.scene import Radiometry
+from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.tiles import load_tiles
 
 # First percentiles and medians, times 10000, of Sentinel-2 L1C over the coast of Virginia, without

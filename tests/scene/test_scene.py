@@ -21,7 +21,8 @@ from rasterio.vrt import WarpedVRT
 from eosfm_edge.ensemble.bands import parse_bands
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
-from eosfm_edge.scene.scene import CACHE_BYTES, Radiometry, Scene, SceneWarning, open_scene
+from eosfm_edge.scene.reading import Radiometry
+from eosfm_edge.scene.scene import CACHE_BYTES, Scene, SceneWarning, open_scene
 
 Array = NDArray[Any]
 LEFT, TOP = 600_000.0, 4_000_000.0
@@ -268,12 +269,6 @@ def test_ground_control_points_are_no_grid(tmp_path: Path) -> None:
     assert "ground control points" in refusal(path, inputs("VV"))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int32", "complex64"])
-def test_types_that_cannot_be_read_are_named(tmp_path: Path, dtype: str) -> None:
-    path = write(tmp_path / "s.tif", texture(8, 8, dtype=dtype), names=["VV"])
-    assert f"of type {dtype}" in refusal(path, inputs("VV"))
-
-
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "s.tif", texture(64, 64), names=["VV"], compress="DEFLATE")
     path.write_bytes(path.read_bytes()[:-2000])
@@ -323,13 +318,13 @@ def test_an_overview_takes_pixels_of_the_whole(tmp_path: Path) -> None:
 
 
 def test_pixels_without_data_are_filled_in_every_band(tmp_path: Path) -> None:
-    """By the file's nodata, the input's, the caller's, or for not being a number."""
+    """For being nodata in one of them, or for not being a number."""
     bands = [texture(1, 6, dtype="float32"), texture(1, 6, seed=1, dtype="float32")]
     bands[0][0, :] = [1, 9, 1, 1, 1, np.nan]
-    bands[1][0, :] = [1, 1, 8, 7, 1, 1]
+    bands[1][0, :] = [1, 1, np.inf, 9, 1, 1]
     path = write(tmp_path / "s.tif", bands, names=["VV", "VH"], nodata=9)
-    wanted = (InputBand(name="VV", fill=40), InputBand(name="VH", nodata=8, fill=50))
-    image, valid = read_file(path, wanted, radiometry=Radiometry(nodata=7))
+    wanted = (InputBand(name="VV", fill=40), InputBand(name="VH", fill=50))
+    image, valid = read_file(path, wanted)
     np.testing.assert_array_equal(valid[0], [True, False, False, False, True, False])
     np.testing.assert_array_equal(image[0, 0], [1, 40, 40, 40, 1, 40])
     np.testing.assert_array_equal(image[1, 0], [1, 50, 50, 50, 1, 50])

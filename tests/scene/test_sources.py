@@ -16,7 +16,8 @@ from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import sha256_file
-from eosfm_edge.scene.scene import Radiometry, SceneWarning
+from eosfm_edge.scene.reading import Radiometry
+from eosfm_edge.scene.scene import SceneWarning
 from eosfm_edge.scene.sources import find_sources, read_manifest
 from eosfm_edge.scene.tiles import load_tiles
 

@@ -17,7 +17,7 @@ from support.scenes import write_scene
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
-from eosfm_edge.scene.scene import Radiometry
+from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.tiles import Tiles, brightness_classes, load_tiles
 
 SIDE = 32
