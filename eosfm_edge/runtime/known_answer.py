@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from eosfm_edge.bundle.known_answer import read_known_answer, relative_difference
@@ -33,7 +34,13 @@ def require_known_answer(
     if wrong:
         raise CheckFailedError(
             f"{bundle} gives a wrong answer on {backend.name}: "
-            + ", ".join(f"{level.level} differs by {level.relative:.1e}" for level in wrong),
+            + ", ".join(f"{level.level} {_fault(level)}" for level in wrong),
             expected=f"at most {tolerance:.0e} of the largest value",
         )
     return levels
+
+
+def _fault(level: LevelDifference) -> str:
+    if math.isfinite(level.relative):
+        return f"differs by {level.relative:.1e}"
+    return "has values that are not finite"

@@ -85,7 +85,7 @@ class ScenePass:
             for done in range(self.tiles):
                 progress(done)
                 started = time.monotonic()
-                with _not_finite_is_a_failed_check():
+                with _not_finite_is_a_failed_check(self._context):
                     block = next(blocks)
                 self.seconds += time.monotonic() - started
                 self.skipped = block.tiles_skipped
@@ -125,12 +125,19 @@ class _Rows:
 
 
 @contextmanager
-def _not_finite_is_a_failed_check() -> Iterator[None]:
+def _not_finite_is_a_failed_check(context: Context) -> Iterator[None]:
+    """Blame the bundle if its known answer does not come out either, and else the scene."""
     try:
         yield
     except EosfmError as error:
         if error.status != NOT_FINITE:
             raise
+        is_right, _ = context.verify()
+        if is_right:
+            raise CheckFailedError(
+                str(error), remedy="look at the scene's values there, and at its scale and offset"
+            ) from error
         raise CheckFailedError(
-            str(error), remedy="look at the scene's values there, and at its scale and offset"
+            f"the bundle is damaged: it does not give its known answer here, and {error}",
+            remedy="transfer or export the bundle again",
         ) from error

@@ -12,7 +12,7 @@
  *
  * The rules of every call:
  * - It returns a status. When that is not EOSFM_OK, nothing that it was to write has been written
- *   (but for eosfm_verify, which says so), and a sentence that says what was found and what was
+ *   (but for eosfm_verify and a fusion in eosfm_run, which say so), and a sentence that says what was found and what was
  *   expected is at eosfm_model_error() or eosfm_context_error().
  * - Structs begin with `struct_size`, which the caller sets to sizeof the struct, so that later
  *   versions can add fields. The EOSFM_..._INIT macros do that and set every default.
@@ -375,7 +375,9 @@ typedef struct eosfm_run_options {
 #define EOSFM_RUN_OPTIONS_INIT {sizeof(eosfm_run_options), 0, NULL, NULL, NULL, 0}
 
 /* Computes the levels of an image. The caller's buffers are written at the end: a run that is
- * cancelled, too late or refused leaves them as they were. Once the levels are being fused and written,
+ * cancelled, too late or refused leaves them as they were. EOSFM_NOT_FINITE if a specialist, an engine or
+ * the fusion gives infinities or NaN, which weights that were damaged do, and images whose values are of
+ * another unit: only where the fusion is the first to do so have levels been written. Once the levels are being fused and written,
  * the run goes on to its end and succeeds, though it be cancelled or its deadline pass meanwhile. */
 EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *image,
                                  const eosfm_level levels[EOSFM_LEVELS],
@@ -387,7 +389,8 @@ EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *imag
 EOSFM_API void eosfm_cancel(eosfm_context *context);
 
 /* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` gets each level's largest
- * difference over its largest value, also when it is too large. The context must be of the bundle's tile
+ * difference over its largest value, also when it is too large: then EOSFM_WRONG_ANSWER is returned. Values
+ * that are not finite are infinitely far off. The context must be of the bundle's tile
  * size, with every specialist active. Allocates an image and its levels until it returns. */
 EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
 

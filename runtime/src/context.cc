@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "finite.h"
 #include "ladder.h"
 
 namespace eosfm {
@@ -401,19 +402,38 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
                         static_cast<long long>(options->deadline_ms));
     case Stop::kNone: break;
   }
-  if (grn_ == EOSFM_GRN_GATHER) keep_gathered();
+  status = check_finite();
+  if (status != EOSFM_OK) return status;
   for (int level = 0; level < kLevels; ++level) {
     if (levels[level].data == nullptr) continue;
     if (has_engine()) {
       copy_level(level, levels[level]);
-    } else {
-      write_level(level, levels[level]);
+    } else if (!write_level(level, levels[level])) {
+      return error.fail(EOSFM_NOT_FINITE, "the fusion gives values that are not finite at level %d",
+                        level + 1);
     }
   }
+  if (grn_ == EOSFM_GRN_GATHER) keep_gathered();
   for (int i = 0; options->present != nullptr && i < present_.size(); ++i) {
     options->present[i] = present_[i];
   }
   return EOSFM_OK;
+}
+
+// That what the specialists or the engine gave are numbers, before it goes anywhere.
+eosfm_status eosfm_context::check_finite() {
+  for (int level = 0; has_engine() && level < kLevels; ++level) {
+    const size_t count = static_cast<size_t>(model_->chain.level_channels[level]) *
+                         cells(settings_.width, level) * cells(settings_.height, level);
+    if (all_finite(memory_.levels[level], count)) continue;
+    return error.fail(EOSFM_NOT_FINITE, "the engine (%s) gives values that are not finite at level %d",
+                      backend_name_, level + 1);
+  }
+  const int broken = broken_.load(std::memory_order_relaxed);
+  if (broken < 0) return EOSFM_OK;
+  const int specialist = model_->chain.runs[broken / kLevels].specialist;
+  return error.fail(EOSFM_NOT_FINITE, "specialist %s gives values that are not finite at level %d",
+                    model_->chain.specialists[specialist].name, broken % kLevels + 1);
 }
 
 // Which specialists can be in the levels: all of whose runs were done.
@@ -465,6 +485,7 @@ void eosfm_context::run_all(const eosfm_run_options* options) {
   read_image(Values::physical);
   Team together(&pool_, &stop_);
   for (uint8_t& one : run_done_) one = 0;
+  broken_.store(-1, std::memory_order_relaxed);
   const int gate = settings_.gate.open != nullptr && active_[settings_.gate.specialist] != 0
                        ? settings_.gate.specialist
                        : -1;
@@ -493,6 +514,7 @@ void eosfm_context::run_all(const eosfm_run_options* options) {
     }
   };
   shared(0, first);
+  if (broken_.load(std::memory_order_relaxed) >= 0) return;
   if (first > 0 && !together.stopped() && !gate_opens(active_runs_[0])) return;
   // One specialist for each core is fastest, since nothing waits; what is left over is shared.
   const int workers = pool_.workers();
@@ -551,6 +573,11 @@ eosfm_status eosfm_context::verify(double* worst) {
   const eosfm_status status = run(&image, levels, nullptr);
   grn_ = mode;
   settings_.gate = gate;
+  if (status == EOSFM_NOT_FINITE) {
+    for (int level = 0; level < kLevels; ++level) worst[level] = INFINITY;
+    const ErrorText reason = error;
+    return error.fail(EOSFM_WRONG_ANSWER, "the known answer does not come out: %.400s", reason.text);
+  }
   if (status != EOSFM_OK) return status;
 
   int wrong = -1;
@@ -563,7 +590,7 @@ eosfm_status eosfm_context::verify(double* worst) {
       memcpy(&value, expected + 4 * i, sizeof value);
       const double d = fabs(static_cast<double>(levels[level].data[i]) - static_cast<double>(value));
       peak = fmax(peak, fabs(static_cast<double>(value)));
-      difference = d <= difference ? difference : d;  // keeps what is not a number
+      difference = fmax(difference, d);  // both are finite
     }
     worst[level] = peak > 0.0 ? difference / peak : difference;
     if (!(worst[level] <= static_cast<double>(tolerance_[level]))) wrong = level;

@@ -104,10 +104,11 @@ struct eosfm_context {
   bool gate_opens(int run);
   void read_image(eosfm::Values values);
   eosfm_status run_engine();
+  eosfm_status check_finite();
   void copy_level(int level, const eosfm_level& to);
   void run_one(int run, int pass, eosfm::Team& team);
-  void write_level(int level, const eosfm_level& to);
-  void write_band(int level, const eosfm::Grid& grid, int band, int worker, const eosfm_level& to);
+  bool write_level(int level, const eosfm_level& to);
+  bool write_band(int level, const eosfm::Grid& grid, int band, int worker, const eosfm_level& to);
 
   eosfm_model* model_ = nullptr;
   const eosfm::PackedModel* packed_ = nullptr;
@@ -123,6 +124,7 @@ struct eosfm_context {
   eosfm::Array<uint8_t> run_done_;  // [runs], of the last image
   eosfm::Array<uint8_t> present_;   // [specialists]: whose runs were all done
   int present_count_ = 0;
+  std::atomic<int> broken_{-1};  // run * kLevels + level with values that are not finite; -1: none
   eosfm_grn grn_ = EOSFM_GRN_TILE;
   eosfm::ImageReader reader_;
   eosfm::Stop stop_;

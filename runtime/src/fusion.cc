@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "finite.h"
 
 using namespace eosfm;
 
@@ -11,7 +12,7 @@ using namespace eosfm;
 // become the run's columns among all sets' features.
 class eosfm_context::Features final : public LevelSink {
  public:
-  Features(const eosfm_context& context, int run, const SetMemory& memory)
+  Features(eosfm_context& context, int run, const SetMemory& memory)
       : context_(context), run_(run), memory_(memory) {}
 
   void take(int level, const Image& image, int width, const WorkerMemory* workers,
@@ -31,6 +32,13 @@ class eosfm_context::Features final : public LevelSink {
                      static_cast<size_t>(set.column) * element_bytes(chain.storage);
     const size_t bytes = static_cast<size_t>(set.padded) * element_bytes(chain.storage);
     const size_t pixel_bytes = static_cast<size_t>(image.padded) * sizeof(float);
+    const auto check = [&](const Rows& out) {
+      if (!all_finite(static_cast<const char*>(out.data), chain.storage,
+                      static_cast<size_t>(set.channels), static_cast<size_t>(image.grid.width),
+                      stride)) {
+        context_.broken_.store(run_ * kLevels + level, std::memory_order_relaxed);
+      }
+    };
     team.each(image.grid.bands, [&](int band, int worker) {
       const int first = band * image.grid.band_rows;
       const int rows = image.grid.rows_of(band);
@@ -40,6 +48,7 @@ class eosfm_context::Features final : public LevelSink {
         if (set.projection.words == nullptr) {
           kernels.scale_rows(image.pixel(y, 0), pixel_bytes, Storage::f32, image.grid.width,
                              image.padded, scale, shift, out);
+          check(out);
           continue;
         }
         const WorkerMemory& mine = workers[worker];
@@ -51,6 +60,7 @@ class eosfm_context::Features final : public LevelSink {
                        {mine.wide, image.grid.width, 0, projected}, Store::leaky_relu, mine.tile);
         kernels.scale_rows(mine.wide, projected * sizeof(float), Storage::f32, image.grid.width,
                            set.padded, set.factor, nullptr, out);
+        check(out);
       }
     });
   }
@@ -90,7 +100,7 @@ class eosfm_context::Features final : public LevelSink {
     }
   }
 
-  const eosfm_context& context_;
+  eosfm_context& context_;
   int run_;
   const SetMemory& memory_;
 };
@@ -157,11 +167,15 @@ bool eosfm_context::gate_opens(int run) {
   return team.stopped() || settings_.gate.open(settings_.gate.user, levels, channels) != 0;
 }
 
-void eosfm_context::write_level(int level, const eosfm_level& to) {
+bool eosfm_context::write_level(int level, const eosfm_level& to) {
   const Grid grid(cells(settings_.width, level), cells(settings_.height, level));
   Stop never;  // from here on the caller's buffers are written: a run that came so far is finished
   Team team(&pool_, &never);
-  team.each(grid.bands, [&](int band, int worker) { write_band(level, grid, band, worker, to); });
+  std::atomic<bool> finite{true};
+  team.each(grid.bands, [&](int band, int worker) {
+    if (!write_band(level, grid, band, worker, to)) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite.load(std::memory_order_relaxed);
 }
 
 namespace {
@@ -177,7 +191,8 @@ void zero_planes(int channels, int width, int first_row, int rows, const eosfm_l
 
 }  // namespace
 
-void eosfm_context::write_band(int level, const Grid& grid, int band, int worker,
+// Returns whether all that it wrote is finite; what is only copied was looked at before.
+bool eosfm_context::write_band(int level, const Grid& grid, int band, int worker,
                                const eosfm_level& to) {
   const Chain& chain = model_->chain;
   const ChainWeights& weights = packed_->chain;
@@ -199,6 +214,12 @@ void eosfm_context::write_band(int level, const Grid& grid, int band, int worker
              static_cast<size_t>(sets[r].padded) * bytes);
     }
   }
+  // Writes the fused cells, [pixels][columns].
+  const auto write = [&](const float* fused, size_t columns) {
+    to_planes(fused, columns, channels, grid.width, first, rows, to, 0);
+    return all_finite(reinterpret_cast<const char*>(fused), Storage::f32, static_cast<size_t>(channels),
+                      static_cast<size_t>(pixels), columns * sizeof(float));
+  };
   const float* cells_of = reinterpret_cast<const float*>(features);
   const size_t stride_floats = stride / sizeof(float);
   switch (chain.fusion) {
@@ -208,7 +229,7 @@ void eosfm_context::write_band(int level, const Grid& grid, int band, int worker
         to_planes(cells_of + sets[r].column, stride_floats, sets[r].channels, grid.width, first, rows, to,
                   chain.runs[r].out_channel[level]);
       }
-      return;
+      return true;
     case Fusion::addition:
     case Fusion::multiplication: {
       const size_t padded = static_cast<size_t>(sets[0].padded);
@@ -223,8 +244,7 @@ void eosfm_context::write_band(int level, const Grid& grid, int band, int worker
           }
         }
       }
-      to_planes(mine.wide, padded, channels, grid.width, first, rows, to, 0);
-      return;
+      return write(mine.wide, padded);
     }
     case Fusion::conv1x1:
     case Fusion::mlp: {
@@ -233,10 +253,7 @@ void eosfm_context::write_band(int level, const Grid& grid, int band, int worker
       const size_t padded = static_cast<size_t>(one.vectors) * kernels.lanes;
       kernels.linear(one, features, stride, pixels, {mine.wide, pixels, 0, padded},
                      mlp ? Store::relu : Store::plain, mine.tile);
-      if (!mlp) {
-        to_planes(mine.wide, padded, channels, grid.width, first, rows, to, 0);
-        return;
-      }
+      if (!mlp) return write(mine.wide, padded);
       const Matrix& two = weights.second[level];
       const size_t row = row_bytes(static_cast<int>(padded), weights.storage);
       kernels.scale_rows(mine.wide, padded * sizeof(float), Storage::f32, pixels,
@@ -246,10 +263,10 @@ void eosfm_context::write_band(int level, const Grid& grid, int band, int worker
       const size_t fused_padded = static_cast<size_t>(two.vectors) * kernels.lanes;
       kernels.linear(two, mine.rows, row, pixels, {fused, pixels, 0, fused_padded}, Store::plain,
                      mine.tile);
-      to_planes(fused, fused_padded, channels, grid.width, first, rows, to, 0);
-      return;
+      return write(fused, fused_padded);
     }
   }
+  return true;
 }
 
 void eosfm_context::copy_level(int level, const eosfm_level& to) {

@@ -2,8 +2,6 @@
 
 #include <math.h>
 
-#include <atomic>
-
 namespace eosfm {
 namespace {
 
@@ -38,22 +36,6 @@ void Mosaic::lay_out(Layout& layout, const MosaicShape& shape) {
 
 eosfm_level Mosaic::features() const {
   return {sizeof(eosfm_level), features_, static_cast<ptrdiff_t>(cells()), shape_.tile_width};
-}
-
-bool Mosaic::features_are_finite(Team& team) const {
-  std::atomic<bool> finite{true};
-  team.each(shape_.channels, [&](int channel, int) {
-    const float* plane = features_ + cells() * channel;
-    constexpr uint32_t kExponent = 0x7f800000;
-    uint32_t any = 0;
-    for (size_t i = 0; i < cells(); ++i) {
-      uint32_t bits;
-      memcpy(&bits, plane + i, sizeof bits);
-      any |= (bits & kExponent) == kExponent ? 1U : 0U;
-    }
-    if (any != 0) finite.store(false, std::memory_order_relaxed);
-  });
-  return finite.load(std::memory_order_relaxed);
 }
 
 void Mosaic::add(const MosaicTile& tile, bool skipped, const float* valid, float least, Team& team) {

@@ -40,7 +40,6 @@ class Mosaic {
 
   // Where a tile's features are to be written.
   eosfm_level features() const;
-  bool features_are_finite(Team& team) const;
 
   // Adds the features, unless the tile was skipped, and completes the tile's block: cells with less than
   // `least` of their pixels valid, and those that no tile has, become NaN. `valid` is [tile height][tile

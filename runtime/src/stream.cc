@@ -301,16 +301,11 @@ eosfm_status eosfm_stream::run(const eosfm_run_options* options) {
     levels[l] = options_.levels[l] != 0 ? memory_.levels[l].features() : unwanted;
   }
   const eosfm_status status = context_->run(&image, levels, options);
-  if (status != EOSFM_OK) return status;
-  Stop never;
-  Team team(&context_->pool(), &never);
-  for (int l = 0; l < kLevels; ++l) {
-    if (options_.levels[l] == 0 || memory_.levels[l].features_are_finite(team)) continue;
-    return context_->error.fail(EOSFM_NOT_FINITE, "level %d of the tile at column %d, row %lld has "
-                                "values that are not finite", l + 1, memory_.swath.place().column,
-                                static_cast<long long>(memory_.swath.place().row));
-  }
-  return EOSFM_OK;
+  if (status != EOSFM_NOT_FINITE) return status;
+  const ErrorText reason = context_->error;
+  return context_->error.fail(status, "the tile at column %d, row %lld: %.400s",
+                              memory_.swath.place().column,
+                              static_cast<long long>(memory_.swath.place().row), reason.text);
 }
 
 void eosfm_stream::give(const Place& place, bool skipped, eosfm_block* block) {

@@ -392,8 +392,10 @@ double apart(const TestLevels& a, const TestLevels& b) {
       for (int y = 0; y < a.heights[l]; ++y) {
         for (int x = 0; x < a.widths[l]; ++x) {
           const double one = static_cast<double>(a.at(l, c, y, x));
+          const double d = std::fabs(one - static_cast<double>(b.at(l, c, y, x)));
+          if (!std::isfinite(d)) return HUGE_VAL;  // which fmax would drop
           peak = std::fmax(peak, std::fabs(one));
-          difference = std::fmax(difference, std::fabs(one - static_cast<double>(b.at(l, c, y, x))));
+          difference = std::fmax(difference, d);
         }
       }
     }
