@@ -6,11 +6,13 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from eosfm_edge.errors import UserError
 
@@ -199,10 +201,49 @@ def _free_bytes(target: Path) -> int:
     return 0
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; a FIFO or a device, which could hang or never end, is refused.
+
+    Raises:
+        UserError: it is no regular file, or cannot be read.
+        FileNotFoundError: there is none.
+    """
+    try:
+        # Without O_NONBLOCK the opening of a FIFO waits for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot read {path}: {reason}") from error
+    stream = os.fdopen(descriptor, "rb")
+    kind = file_kind(os.fstat(descriptor).st_mode)
+    if kind != "a file":
+        stream.close()
+        raise UserError(f"{path} is {kind}", expected="a file")
+    return stream
+
+
+def file_kind(mode: int) -> str:
+    """Return in words what the mode of ``stat`` is of: ``a file``, ``a folder``, ``a FIFO`` ..."""
+    kinds = {
+        stat.S_IFREG: "a file",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFLNK: "a link",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
 def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        UserError: it is no regular file, or cannot be read.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eosfm_edge.bundle.gguf import read_gguf
 from eosfm_edge.bundle.manifest import CHAIN_NAME, Manifest
 from eosfm_edge.errors import UserError
 
@@ -66,13 +67,11 @@ def read_known_answer(directory: Path, manifest: Manifest) -> KnownAnswer:
     Raises:
         UserError: it is missing, damaged, or not of this bundle's shape.
     """
-    from gguf import GGUFReader
-
     path = directory / CHAIN_NAME
     try:
-        tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        tensors = read_gguf(path).tensors
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read {path}: it does not exist") from error
     size = manifest.tile.size
     wanted = {IMAGE_TENSOR: (len(manifest.input), size, size)}
     for index, level in enumerate(manifest.levels):
@@ -80,7 +79,7 @@ def read_known_answer(directory: Path, manifest: Manifest) -> KnownAnswer:
         wanted[level_tensor(index)] = (level.channels, side, side)
     arrays = []
     for name, shape in wanted.items():
-        data = tensors[name].data if name in tensors else np.empty(0)
+        data = tensors[name] if name in tensors else np.empty(0)
         if data.shape != shape or data.dtype != np.float32:
             raise UserError(
                 f"{name} in {path} is {data.dtype} {data.shape}", expected=f"float32 {shape}"

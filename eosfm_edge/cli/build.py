@@ -29,7 +29,7 @@ def build(bundle: Path, capabilities: tuple[str, ...], dry_run: bool) -> None:
     from eosfm_edge.runtime.backends import require_intact
 
     manifest = read_manifest(bundle)
-    require_intact(bundle, manifest)
+    require_intact(bundle, manifest, "tensorrt")
     out = console()
     if dry_run:
         parsed = parse_graphs(bundle, manifest, capabilities)

@@ -22,6 +22,8 @@ def verify(bundle: Path, backend: str) -> None:
     result = verify_bundle(bundle, backend)
     out = console()
     out.print(f"{result.files} files are as they were exported")
+    for name in result.absent:
+        out.print(f"{name} is not here, and {result.backend} does not need it")
     for level in result.levels:
         out.print(
             f"known answer, {level.level}: {level.relative:.1e} of the largest value "

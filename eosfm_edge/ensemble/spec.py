@@ -5,6 +5,7 @@ Reading, checking and printing it needs no torch.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -22,8 +23,10 @@ from pydantic import (
 from eosfm_edge.ensemble.adaptation import AdaptationMode, Indices, feature_sets
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.errors import UserError
+from eosfm_edge.files import open_regular
 
 SPEC_NAME = "ensemble.json"
+MOST_DIGITS = 15  # of a whole number in JSON: doubles hold all of them exactly
 SHARED_NAME = "ensemble.safetensors"
 SPECIALISTS_FOLDER = "specialists"
 _BUNDLE_HAS = "manifest.json"  # bundle.manifest, which reads it, imports this module
@@ -202,19 +205,48 @@ def read_json_model(kind: type[Model], path: Path, *, what: str) -> Model:
         what: what was expected, if it is not there.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        with open_regular(path) as file:
+            content = file.read()
+        found = kind.model_validate_json(content)
+        _require_plain(content)
+        return found
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", expected=what) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
         raise UserError(f"{path} is not valid: {explain(error)}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid: {error}") from error
+
+
+def _require_plain(content: bytes) -> None:
+    """Refuse JSON that other readers may understand otherwise, or not at all.
+
+    Raises:
+        ValueError: a field is there twice, or a number is beyond what a double holds exactly.
+    """
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            twice = next(name for name in fields if sum(name == other for other, _ in pairs) > 1)
+            raise ValueError(f"the field {twice} is there twice")
+        return fields
+
+    def whole(digits: str) -> int:
+        if len(digits.lstrip("-")) > MOST_DIGITS:
+            raise ValueError(f"a number has {len(digits)} digits, expected at most {MOST_DIGITS}")
+        return int(digits)
+
+    json.loads(content, object_pairs_hook=once, parse_int=whole)
 
 
 def read_yaml_model(kind: type[Model], path: Path, *, what: str) -> Model:
     """Read a YAML file into a pydantic model; as :func:`read_json_model`."""
     try:
-        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        with open_regular(path) as file:
+            return kind.model_validate(yaml.safe_load(file.read().decode()))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", expected=what) from error
     except OSError as error:

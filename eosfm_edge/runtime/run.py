@@ -129,6 +129,8 @@ def run_scene(
     inputs = (bundle, scene_path)
     require_outside(output, [path for path in inputs if isinstance(path, Path)])
     manifest = read_manifest(bundle)
+    # Before the manifest's bands and units are believed of the scene.
+    require_intact(bundle, manifest, options.backend)
     tiling = _tiling(options, manifest.tile.size)
     names = (f"{level.name}.tif" for level in manifest.levels)
     contents = (*names, QUICKLOOK_NAME, PACKETS_NAME)
@@ -142,7 +144,6 @@ def run_scene(
             atomic_directory(output, contents=contents, overwrite=options.overwrite)
         )
         _require_space(manifest.levels, scene, folder, output)
-        require_intact(bundle, manifest)
         backend = open_first(options.backend, bundle, manifest, options.threads, tell)
         context = _context(backend, bundle, options.threads)
         rasters = [

@@ -12,24 +12,28 @@ from eosfm_edge.runtime.known_answer import require_known_answer
 
 @dataclass(frozen=True)
 class Verification:
-    """What was checked: files by their digests, and the known answer level by level."""
+    """What was checked: files by their digests, and the known answer level by level.
+
+    ``absent`` are files of the bundle that are not there, and that the backend does not read.
+    """
 
     files: int
+    absent: tuple[str, ...]
     backend: str
     tolerance: float
     levels: tuple[LevelDifference, ...]
 
 
 def verify_bundle(bundle: Path, backend: str) -> Verification:
-    """Check every file's digest, then the known answer on a backend.
+    """Check every file's digest and the manifest's agreement with them, then the known answer.
 
     Raises:
-        CheckFailedError: a file is missing, altered or surplus, or a level is further from the
+        CheckFailedError: a file is missing, altered or surplus, the manifest was edited, or a level is further from the
             known answer than the bundle's tolerance.
         UserError: the bundle cannot be read, or the backend cannot run it.
     """
     manifest = read_manifest(bundle)
-    require_intact(bundle, manifest)
+    absent = require_intact(bundle, manifest, backend)
     tolerance = manifest.parity_of(backend).tolerance
     levels = require_known_answer(open_backend(backend, bundle, manifest), bundle, manifest)
-    return Verification(len(manifest.files), backend, tolerance, levels)
+    return Verification(len(manifest.files) - len(absent), absent, backend, tolerance, levels)

@@ -216,8 +216,8 @@ typedef struct eosfm_context_options {
   int32_t precision; /* an eosfm_precision */
   int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
   int32_t height;
-  size_t memory_limit; /* bytes; 0: none. Creating fails if the plan's context_bytes are more: the
-                          weights, the files and what eosfm_verify takes are not counted. */
+  size_t memory_limit; /* bytes; 0: none. Creating fails if the plan's context_bytes and weights_bytes
+                          are more together: the files and what eosfm_verify takes are not counted. */
   const eosfm_engine *engine; /* copied; NULL: the library's own. With one, no weights are made, all
                                  specialists are active and GRN is the tile's. */
   const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a

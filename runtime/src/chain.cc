@@ -36,21 +36,22 @@ eosfm_status read_choice(const Gguf& file, const char* key, const char* const* c
                     file.file_name(), text);
 }
 
-// A path inside the bundle: relative, forward, and not out of it.
+// A path inside the bundle: relative, forward, not out of it, and the only spelling of its file: no part
+// is empty, "." or "..".
 bool inside(const char* path) {
-  if (*path == '\0' || *path == '/' || strchr(path, '\\') != nullptr) return false;
-  for (const char* part = path; part != nullptr;) {
-    if (strncmp(part, "..", 2) == 0 && (part[2] == '/' || part[2] == '\0')) return false;
-    part = strchr(part, '/');
-    if (part != nullptr) ++part;
+  if (strchr(path, '\\') != nullptr) return false;
+  for (const char* part = path;;) {
+    const size_t length = strcspn(part, "/");
+    if (length == 0 || strncmp(part, "..", length) == 0) return false;
+    if (part[length] == '\0') return true;
+    part += length + 1;
   }
-  return true;
 }
 
 eosfm_status check_inside(const char* path, const Gguf& file, ErrorText& error) {
   if (inside(path)) return EOSFM_OK;
-  return error.fail(EOSFM_BAD_BUNDLE, "%s names a file outside the bundle: %s", file.file_name(),
-                    path);
+  return error.fail(EOSFM_BAD_BUNDLE, "%s names a file outside the bundle, or not by its plain path: %s",
+                    file.file_name(), path);
 }
 
 }  // namespace
@@ -123,9 +124,14 @@ eosfm_status Chain::parse_specialists(ErrorText& error) {
     if (status == EOSFM_OK) {
       status = file.read_float_at("eosfm.specialists.factors", i, &one.factor, error);
     }
+    if (status == EOSFM_OK) status = check_inside(one.file, file, error);
     if (status != EOSFM_OK) return status;
-    status = check_inside(one.file, file, error);
-    if (status != EOSFM_OK) return status;
+    // Weights are packed for each specialist: one file named 256 times would take 256 times its size.
+    for (uint32_t other = 0; other < i; ++other) {
+      if (strcmp(one.file, specialists[static_cast<int>(other)].file) != 0) continue;
+      return error.fail(EOSFM_BAD_BUNDLE, "%s names %s for two specialists, expected a file for each",
+                        file.file_name(), one.file);
+    }
   }
   return EOSFM_OK;
 }
@@ -311,13 +317,20 @@ eosfm_status ChainWeights::lay_out(const Chain& chain, const int (*widths)[kLeve
     for (int r = 0; r < chain.runs.size(); ++r) {
       SetWeights& set = sets[level][r];
       const int s = chain.runs[r].specialist;
+      // Runs of one specialist share its weights.
+      int first_run = 0;
+      while (chain.runs[first_run].specialist != s) ++first_run;
+      if (first_run < r) {
+        set = sets[level][first_run];
+      } else {
+        set.channels = chain.set_channels(s, level);
+        set.padded = padded_to(set.channels, kernels.lanes);
+        const eosfm_status status =
+            lay_out_set(chain, s, level, widths[s][level], kernels, packer, layout, &set, error);
+        if (status != EOSFM_OK) return status;
+      }
       set.column = column;
-      set.channels = chain.set_channels(s, level);
-      set.padded = padded_to(set.channels, kernels.lanes);
       column += set.padded;
-      const eosfm_status status =
-          lay_out_set(chain, s, level, widths[s][level], kernels, packer, layout, &set, error);
-      if (status != EOSFM_OK) return status;
     }
     columns[level] = column;
     if (chain.fusion == Fusion::conv1x1 || chain.fusion == Fusion::mlp) {

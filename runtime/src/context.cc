@@ -223,9 +223,10 @@ eosfm_status eosfm_context::make_memory(ErrorText& text) {
   if (status != EOSFM_OK) return status;
   const size_t needed = has_engine() ? context_bytes(settings_, chain)
                                      : context_bytes(settings_, chain, shapes, *model_->kernels);
-  if (settings_.memory_limit != 0 && needed > settings_.memory_limit) {
-    return text.fail(EOSFM_NO_MEMORY, "the context needs %zu bytes, the limit is %zu; fewer threads "
-                     "or smaller images need less", needed, settings_.memory_limit);
+  if (settings_.memory_limit != 0 && needed + shapes.bytes > settings_.memory_limit) {
+    return text.fail(EOSFM_NO_MEMORY, "the context needs %zu bytes and its weights %zu, the limit is %zu; "
+                     "fewer threads or smaller images need less", needed, shapes.bytes,
+                     settings_.memory_limit);
   }
   if (!has_engine()) status = model_->packed(settings_.precision, &packed_, text);
   if (status != EOSFM_OK) return status;

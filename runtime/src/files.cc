@@ -17,19 +17,26 @@ FileBytes::~FileBytes() {
 }
 
 eosfm_status FileBytes::map(const char* file_path, ErrorText& error) {
-  const int fd = open(file_path, O_RDONLY | O_CLOEXEC);
+  // Without O_NONBLOCK the opening of a FIFO waits for a writer.
+  const int fd = open(file_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) {
-    return error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s", file_path, error_name(errno));
+    return errno == ELOOP
+               ? error.fail(EOSFM_BAD_BUNDLE, "%s is a link, expected a file: a bundle holds no links",
+                            file_path)
+               : error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s", file_path, error_name(errno));
   }
-  struct stat info;
+  struct stat info = {};
+  const bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
   void* mapped = MAP_FAILED;
-  if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0) {
+  if (regular && info.st_size > 0) {
     mapped = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
   }
   close(fd);
+  if (!regular) {
+    return error.fail(EOSFM_BAD_BUNDLE, "%s is a FIFO, a folder or a device, expected a file", file_path);
+  }
   if (mapped == MAP_FAILED) {
-    return error.fail(EOSFM_NOT_FOUND, "cannot map %s: it is empty, not a file, or there is no "
-                      "memory", file_path);
+    return error.fail(EOSFM_NOT_FOUND, "cannot map %s: it is empty, or there is no memory", file_path);
   }
   bytes_ = {static_cast<const uint8_t*>(mapped), static_cast<size_t>(info.st_size)};
   mapped_ = true;

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 namespace eosfm {
@@ -10,7 +11,9 @@ namespace {
 
 constexpr uint32_t kVersion = 3;
 constexpr uint64_t kMostValues = 1024;
-constexpr uint64_t kMostTensors = 1 << 16;
+constexpr uint64_t kMostTensors = 1 << 13;  // the largest network that the format allows has 2,832
+constexpr size_t kLeastValueBytes = 8 + 4 + 1;           // an empty name, a type, a byte
+constexpr size_t kLeastTensorBytes = 8 + 4 + 8 + 4 + 8;  // an empty name, dimensions, one, type, offset
 constexpr uint32_t kUint32 = 4;
 constexpr uint32_t kFloat32 = 6;
 constexpr uint32_t kString = 8;
@@ -20,8 +23,44 @@ constexpr uint32_t kTypes = 13;
 // Bytes of a value of each type; 0 for those whose length is in the file.
 constexpr uint8_t kTypeBytes[kTypes] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
-bool equal(Bytes bytes, const char* text) {
-  return bytes.size == strlen(text) && memcmp(bytes.data, text, bytes.size) == 0;
+// Below, at or above 0 as `a` is before, equal to or behind `b`.
+int compare(Bytes a, Bytes b) {
+  const size_t shorter = a.size < b.size ? a.size : b.size;
+  const int order = shorter > 0 ? memcmp(a.data, b.data, shorter) : 0;
+  return order != 0 ? order : a.size < b.size ? -1 : a.size > b.size ? 1 : 0;
+}
+
+// Sorts by name, and returns an entry whose name another has too; null if there is none. A hash table
+// would be as quick on honest files, but a file can be made of names that collide.
+template <class T>
+const T* sort_by_name(Array<T>& entries) {
+  const auto order = [](const void* a, const void* b) {
+    return compare(static_cast<const T*>(a)->name, static_cast<const T*>(b)->name);
+  };
+  qsort(entries.begin(), static_cast<size_t>(entries.size()), sizeof(T), order);
+  for (int i = 1; i < entries.size(); ++i) {
+    if (compare(entries[i - 1].name, entries[i].name) == 0) return &entries[i];
+  }
+  return nullptr;
+}
+
+// The entry of this name among sorted ones; null if there is none.
+template <class T>
+const T* find_by_name(const Array<T>& entries, const char* name) {
+  const Bytes wanted = {reinterpret_cast<const uint8_t*>(name), strlen(name)};
+  int first = 0;
+  int last = entries.size();
+  while (first < last) {
+    const int middle = first + (last - first) / 2;
+    const int order = compare(entries[middle].name, wanted);
+    if (order == 0) return &entries[middle];
+    if (order < 0) {
+      first = middle + 1;
+    } else {
+      last = middle;
+    }
+  }
+  return nullptr;
 }
 
 template <class T>
@@ -125,20 +164,35 @@ eosfm_status Gguf::parse(Bytes file, const char* file_name, ErrorText& error) {
                       "%" PRIu64 " and %" PRIu64,
                       file_name, tensors, values, kMostTensors, kMostValues);
   }
-  Array<uint64_t> offsets;
-  if (!values_.allocate(static_cast<int>(values)) || !tensors_.allocate(static_cast<int>(tensors)) ||
-      !offsets.allocate(static_cast<int>(tensors))) {
+  // A key or a tensor takes bytes of the file, so the directory is bounded by the file's size.
+  if (values > cursor.left() / kLeastValueBytes || tensors > cursor.left() / kLeastTensorBytes) {
+    return error.fail(EOSFM_BAD_BUNDLE, "%s ends in its directory", file_name);
+  }
+  if (!values_.allocate(static_cast<int>(values)) || !tensors_.allocate(static_cast<int>(tensors))) {
     return error.no_memory("the file's directory");
   }
   for (Value& value : values_) {
     const eosfm_status status = parse_value(cursor, &value, error);
     if (status != EOSFM_OK) return status;
   }
-  for (int i = 0; i < tensors_.size(); ++i) {
-    const eosfm_status status = parse_tensor(cursor, &tensors_[i], &offsets[i], error);
+  for (Tensor& tensor : tensors_) {
+    const eosfm_status status = parse_tensor(cursor, &tensor, error);
     if (status != EOSFM_OK) return status;
   }
+  // Readers differ in which of two they take, so a bundle could mean one thing here and another there.
+  if (const Value* twice = sort_by_name(values_)) {
+    return error.fail(EOSFM_BAD_BUNDLE, "%s has the key %s twice", file_name,
+                      Printable(twice->name).text);
+  }
+  if (const Tensor* twice = sort_by_name(tensors_)) {
+    return error.fail(EOSFM_BAD_BUNDLE, "%s has the tensor %s twice", file_name,
+                      Printable(twice->name).text);
+  }
+  return place_tensors(file, static_cast<size_t>(cursor.at() - file.data), error);
+}
 
+// Finds every tensor's bytes behind the directory, and checks them.
+eosfm_status Gguf::place_tensors(Bytes file, size_t directory_end, ErrorText& error) {
   uint32_t alignment = 32;
   if (has("general.alignment")) {
     const eosfm_status status = read_uint("general.alignment", 8, 1 << 16, &alignment, error);
@@ -146,33 +200,31 @@ eosfm_status Gguf::parse(Bytes file, const char* file_name, ErrorText& error) {
   }
   if ((alignment & (alignment - 1)) != 0) {
     return error.fail(EOSFM_BAD_BUNDLE, "%s has an alignment of %" PRIu32
-                      ", expected a power of two", file_name, alignment);
+                      ", expected a power of two", file_name_, alignment);
   }
-  const size_t read = static_cast<size_t>(cursor.at() - file.data);
-  const size_t start = round_up(read, alignment);
+  const size_t start = round_up(directory_end, alignment);
   const size_t space = start < file.size ? file.size - start : 0;
   uint64_t total = 0;
-  for (int i = 0; i < tensors_.size(); ++i) {
-    Tensor& tensor = tensors_[i];
+  for (Tensor& tensor : tensors_) {
     uint64_t size = tensor_type_bytes(tensor.type);
     for (int64_t extent : tensor.shape) size *= static_cast<uint64_t>(extent);
-    if (offsets[i] % alignment != 0 || offsets[i] > space || size > space - offsets[i]) {
+    if (tensor.offset % alignment != 0 || tensor.offset > space || size > space - tensor.offset) {
       return error.fail(EOSFM_BAD_BUNDLE,
                         "tensor %s of %s is said to have %" PRIu64 " bytes at %" PRIu64
                         ", which is not within the file or not aligned",
-                        Printable(tensor.name).text, file_name, size, offsets[i]);
+                        Printable(tensor.name).text, file_name_, size, tensor.offset);
     }
     // Tensors that share bytes could make a small file take as long as a very large one.
     total += size;
     if (total > space) {
       return error.fail(EOSFM_BAD_BUNDLE, "the tensors of %s have more bytes than the %zu that are "
-                        "there for them: they overlap", file_name, space);
+                        "there for them: they overlap", file_name_, space);
     }
-    tensor.data = file.data + start + offsets[i];
+    tensor.data = file.data + start + tensor.offset;
     if (!all_sound(tensor)) {
       return error.fail(EOSFM_BAD_BUNDLE,
                         "tensor %s of %s has values that are not finite, or bytes of -128",
-                        Printable(tensor.name).text, file_name);
+                        Printable(tensor.name).text, file_name_);
     }
   }
   return EOSFM_OK;
@@ -181,9 +233,9 @@ eosfm_status Gguf::parse(Bytes file, const char* file_name, ErrorText& error) {
 eosfm_status Gguf::parse_value(Cursor& cursor, Value* value, ErrorText& error) const {
   const auto cut = [&] {
     return error.fail(EOSFM_BAD_BUNDLE, "%s ends in value %s", file_name_,
-                      Printable(value->key).text);
+                      Printable(value->name).text);
   };
-  if (!cursor.take_string(&value->key) || !cursor.take(&value->type)) return cut();
+  if (!cursor.take_string(&value->name) || !cursor.take(&value->type)) return cut();
   uint32_t type = value->type;
   if (type == kArray) {
     if (!cursor.take(&value->element_type) || !cursor.take(&value->count)) return cut();
@@ -191,7 +243,7 @@ eosfm_status Gguf::parse_value(Cursor& cursor, Value* value, ErrorText& error) c
   }
   if (type >= kTypes || type == kArray) {
     return error.fail(EOSFM_BAD_BUNDLE, "value %s of %s has a type that is not known (%" PRIu32 ")",
-                      Printable(value->key).text, file_name_, type);
+                      Printable(value->name).text, file_name_, type);
   }
   if (type != kString) {
     if (value->count > cursor.left() / kTypeBytes[type]) return cut();
@@ -208,8 +260,7 @@ eosfm_status Gguf::parse_value(Cursor& cursor, Value* value, ErrorText& error) c
   return EOSFM_OK;
 }
 
-eosfm_status Gguf::parse_tensor(Cursor& cursor, Tensor* tensor, uint64_t* offset,
-                                ErrorText& error) const {
+eosfm_status Gguf::parse_tensor(Cursor& cursor, Tensor* tensor, ErrorText& error) const {
   const auto cut = [&] {
     return error.fail(EOSFM_BAD_BUNDLE, "%s ends in the entry of tensor %s", file_name_,
                       Printable(tensor->name).text);
@@ -235,7 +286,7 @@ eosfm_status Gguf::parse_tensor(Cursor& cursor, Tensor* tensor, uint64_t* offset
     tensor->shape[i] = static_cast<int64_t>(extent);
   }
   uint32_t type = 0;
-  if (!cursor.take(&type) || !cursor.take(offset)) return cut();
+  if (!cursor.take(&type) || !cursor.take(&tensor->offset)) return cut();
   tensor->type = static_cast<TensorType>(type);
   if (tensor->type != TensorType::f32 && tensor->type != TensorType::bf16 &&
       tensor->type != TensorType::i8) {
@@ -246,19 +297,9 @@ eosfm_status Gguf::parse_tensor(Cursor& cursor, Tensor* tensor, uint64_t* offset
   return EOSFM_OK;
 }
 
-const Gguf::Value* Gguf::find(const char* key) const {
-  for (const Value& value : values_) {
-    if (equal(value.key, key)) return &value;
-  }
-  return nullptr;
-}
+const Gguf::Value* Gguf::find(const char* key) const { return find_by_name(values_, key); }
 
-const Tensor* Gguf::find_tensor(const char* name) const {
-  for (const Tensor& tensor : tensors_) {
-    if (equal(tensor.name, name)) return &tensor;
-  }
-  return nullptr;
-}
+const Tensor* Gguf::find_tensor(const char* name) const { return find_by_name(tensors_, name); }
 
 eosfm_status Gguf::expect(const char* architecture, uint32_t version, ErrorText& error) const {
   char text[32];

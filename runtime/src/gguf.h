@@ -26,6 +26,7 @@ constexpr size_t tensor_type_bytes(TensorType type) {
 // A tensor of one to four dimensions. shape[0] is the slowest, as numpy has it.
 struct Tensor {
   Bytes name;
+  uint64_t offset = 0;  // in the file's tensor data
   TensorType type = TensorType::f32;
   int dimensions = 0;
   int64_t shape[4] = {1, 1, 1, 1};
@@ -34,8 +35,9 @@ struct Tensor {
 
 class Gguf {
  public:
-  // Reads the directory of a file, and makes sure that floats are finite and bytes not -128.
-  // `file_name` is for messages and must outlive the reader, as must the bytes.
+  // Reads the directory of a file, and makes sure that floats are finite, bytes not -128, and that no
+  // two keys and no two tensors have one name. `file_name` is for messages and must outlive the reader,
+  // as must the bytes.
   eosfm_status parse(Bytes file, const char* file_name, ErrorText& error);
 
   const char* file_name() const { return file_name_; }
@@ -73,7 +75,7 @@ class Gguf {
 
  private:
   struct Value {
-    Bytes key;
+    Bytes name;
     uint32_t type = 0;
     uint32_t element_type = 0;  // of an array
     uint64_t count = 1;
@@ -85,13 +87,13 @@ class Gguf {
   eosfm_status element(const char* key, uint32_t index, uint32_t type, const uint8_t** at,
                        ErrorText& error) const;
   eosfm_status parse_value(Cursor& cursor, Value* value, ErrorText& error) const;
-  eosfm_status parse_tensor(Cursor& cursor, Tensor* tensor, uint64_t* offset,
-                            ErrorText& error) const;
+  eosfm_status parse_tensor(Cursor& cursor, Tensor* tensor, ErrorText& error) const;
+  eosfm_status place_tensors(Bytes file, size_t directory_end, ErrorText& error);
   eosfm_status copy_text(const char* key, Bytes bytes, char* text, size_t size,
                          ErrorText& error) const;
 
   const char* file_name_ = "";
-  Array<Value> values_;
+  Array<Value> values_;  // both sorted by name
   Array<Tensor> tensors_;
 };
 

@@ -219,10 +219,10 @@ void a_context_takes_what_the_plan_says(const char* path) {
   CHECK(alone >= plan.context_bytes && alone <= plan.context_bytes + slack);
   CHECK(with_weights >= plan.context_bytes + plan.weights_bytes);
   CHECK(with_weights <= plan.context_bytes + plan.weights_bytes + slack * 8);
-  options.memory_limit = plan.context_bytes - 1;
+  options.memory_limit = plan.context_bytes + plan.weights_bytes - 1;
   eosfm_context* third = nullptr;
   CHECK(eosfm_context_create(model, &options, &third) == EOSFM_NO_MEMORY);
-  options.memory_limit = plan.context_bytes;
+  options.memory_limit = plan.context_bytes + plan.weights_bytes;
   CHECK(eosfm_context_create(model, &options, &third) == EOSFM_OK);
   eosfm_context_destroy(third);
   eosfm_context_destroy(second);

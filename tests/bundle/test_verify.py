@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -108,9 +110,26 @@ def test_a_flipped_bit_in_any_file_is_found(copied: Path) -> None:
 def test_a_file_that_is_gone_is_named(copied: Path) -> None:
     for name in read_manifest(copied).files:
         (copied / name).rename(copied.parent / "aside")
-        assert f"{name} is missing" in complaint(copied)
+        assert f"{name} is missing" in complaint(copied, "onnxruntime")
         (copied.parent / "aside").rename(copied / name)
     verify_bundle(copied, CPU_BACKENDS[0])
+
+
+def test_what_the_backend_does_not_read_may_be_missing(
+    copied: Path, scene: Path, tmp_path: Path
+) -> None:
+    (copied / MODEL_NAME).unlink()
+    result = verify_bundle(copied, "native")
+    assert (result.absent, result.files) == ((MODEL_NAME,), 3)
+    code, out, err = run("run", copied, scene, "-o", tmp_path / "out")
+    assert code == ExitCode.DONE, err
+    code, out, err = run("verify", copied)
+    assert code == ExitCode.DONE, err
+    assert "model.onnx is not here, and native does not need it" in out
+    for arguments in (("verify", copied), ("run", copied, scene, "-o", tmp_path / "other")):
+        code, _, err = run(*arguments, "--backend", "onnxruntime")
+        assert code == ExitCode.CHECK_FAILED
+        assert "model.onnx is missing" in err
 
 
 @pytest.mark.parametrize(
@@ -120,6 +139,51 @@ def test_a_file_too_many_is_named(copied: Path, name: str) -> None:
     (copied / name).parent.mkdir(exist_ok=True)
     (copied / name).touch()
     assert f"{name} is not in the manifest" in complaint(copied)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_what_is_no_file_is_named(copied: Path, tmp_path: Path, backend: str) -> None:
+    (copied / "empty").mkdir()
+    (copied / "engines").mkdir()
+    (copied / "engines" / "evil.so").write_bytes(b"\x7fELF")
+    (copied / CHAIN_NAME).unlink()
+    os.mkfifo(copied / CHAIN_NAME)
+    weights = copied / "specialists" / "encoder_1.gguf"
+    weights.rename(tmp_path / "outside")
+    weights.symlink_to(tmp_path / "outside")
+    message = complaint(copied, backend)
+    assert "empty is not in the manifest: it is a folder" in message
+    assert "engines/evil.so is not in the manifest" in message
+    assert "chain.gguf is a FIFO, expected a file" in message
+    assert "specialists/encoder_1.gguf is a link, expected a file" in message
+
+
+def test_a_manifest_that_is_a_fifo_is_refused(copied: Path) -> None:
+    (copied / "manifest.json").unlink()
+    os.mkfifo(copied / "manifest.json")
+    with pytest.raises(UserError, match=r"manifest\.json is a FIFO"):
+        verify_bundle(copied, CPU_BACKENDS[0])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"name":', '"name": "other", "name":', "the field name is there twice"),
+        ('"size": 96', '"size": 9' + "6" * 400, "a number has 401 digits|tile.size"),
+        ('"macs": ', '"macs": ' + "1" * 400, "digits"),
+    ],
+)
+def test_json_that_others_read_differently_is_refused(
+    copied: Path, old: str, new: str, message: str
+) -> None:
+    path = copied / "manifest.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    for verb in ("verify", "inspect"):
+        code, _, err = run(verb, copied)
+        assert code == ExitCode.WRONG_USE, err
+        assert re.search(message, err)
 
 
 def test_every_complaint_is_made_at_once(copied: Path) -> None:
@@ -176,8 +240,8 @@ def test_a_manifest_that_breaks_the_format_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content["levels"][3].update(channels=7), "level4 of 7 x 3 x 3"),
-        (lambda content: content["tile"].update(size=64), "image of 13 x 64 x 64"),
+        (lambda content: content["levels"][3].update(channels=7), "levels.3.channels is 7"),
+        (lambda content: content["tile"].update(size=64), "tile.size is 64"),
     ],
     ids=["channels", "tile"],
 )
@@ -185,7 +249,7 @@ def test_a_manifest_of_other_shapes_is_refused(
     copied: Path, change: Callable[[dict[str, Any]], object], message: str, backend: str
 ) -> None:
     edit(copied, change)
-    with pytest.raises(UserError, match=f"expected: {message}, as the manifest says"):
+    with pytest.raises(CheckFailedError, match=message):
         verify_bundle(copied, backend)
 
 
