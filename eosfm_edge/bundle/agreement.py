@@ -1,7 +1,8 @@
 """Holds the manifest against what the engine reads.
 
-``manifest.json`` has the digests and no digest of its own: whoever edits it changes what values mean,
-and no file differs. So all that is also in ``chain.gguf`` and the specialists' files must be equal.
+``manifest.json`` has the digests and no digest of its own: whoever edits it changes what values
+mean, and no file differs. So all that is also in ``chain.gguf`` and the specialists' files must be
+equal.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def _compared(manifest: Fields, file: Fields, name: str) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    return "not there" if value is None else f"{value:.9g}" if isinstance(value, float) else f"{value!r}"
+    if value is None:
+        return "not there"
+    return f"{value:.9g}" if isinstance(value, float) else repr(value)
 
 
 def _of_manifest(manifest: Manifest) -> Fields:

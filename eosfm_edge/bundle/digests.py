@@ -21,7 +21,8 @@ def file_entries(directory: Path) -> dict[str, FileEntry]:
             size=(directory / name).stat().st_size, sha256=sha256_file(directory / name)
         )
         for name, mode in sorted(_below(directory))
-        if stat.S_ISREG(mode) and PurePosixPath(name).parts[0] not in (MANIFEST_NAME, ENGINES_FOLDER)
+        if stat.S_ISREG(mode)
+        and PurePosixPath(name).parts[0] not in (MANIFEST_NAME, ENGINES_FOLDER)
     }
 
 

@@ -1,8 +1,8 @@
 """Reads GGUF version 3 as libeosfm does: nothing in the file is trusted.
 
-The ``gguf`` package writes bundles, but is not meant for the files of strangers: it loops as often as
-a file says, and keeps a second value of a key under another name. Here every count and offset is held
-against the bytes that are there before it is used, and a name that is there twice is an error.
+The ``gguf`` package writes bundles, but is not meant for the files of strangers: it loops as often
+as a file says, and keeps a second value of a key under another name. Here every count and offset is
+held against the bytes that are there before it is used, and a name that is there twice is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ MOST_VALUES, MOST_TENSORS = 1024, 1 << 13
 
 _STRING, _ARRAY = 8, 9
 # By their numbers in the file; strings and arrays have lengths of their own.
-_TYPES = dict(enumerate("u1 i1 <u2 <i2 <u4 <i4 <f4 ?".split())) | {10: "<u8", 11: "<i8", 12: "<f8"}
+_TYPES = dict(enumerate(["u1", "i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?"])) | {
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
 # bf16 is given as its bits.
 _TENSOR_TYPES = {0: "<f4", 24: "i1", 30: "<u2"}
 
@@ -36,8 +40,8 @@ class Gguf:
 
     Attributes:
         values: by key: numbers, strings, or lists of one of them.
-        tensors: by name, views of the file in its shapes, slowest dimension first: float32, int8, or
-            uint16 with the bits of bf16.
+        tensors: by name, views of the file in its shapes, slowest dimension first: float32, int8,
+            or uint16 with the bits of bf16.
     """
 
     values: Mapping[str, Any]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from math import prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-import numpy as np
-
 from eosfm_edge.errors import UserError
+from eosfm_edge.files import open_regular
+from eosfm_edge.packets.packet import DamagedPacketError, count_without_data
 from eosfm_edge.packets.read import Reader
 
 
@@ -44,23 +47,33 @@ def summarise(path: Path) -> Summary:
     Raises:
         UserError: it cannot be read, or has no packet.
     """
+    reader, bundles = Reader(), set()
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            # What is empty cannot be mapped.
+            data = mmap(file.fileno(), 0, access=ACCESS_READ) if size else b""
+    except FileNotFoundError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    reader, bundles, summary = Reader(), set(), Summary(len(data))
-    for packet in reader.packets(data):
-        level = summary.levels.setdefault(packet.level, LevelSummary())
-        _, height, width = packet.features.shape
+    summary = Summary(len(data))
+    for intact in reader.intact(data):
+        try:
+            without_data = count_without_data(intact)
+        except DamagedPacketError:
+            reader.lost += intact.size
+            continue
+        level = summary.levels.setdefault(intact.level, LevelSummary())
+        _, height, width = intact.shape
         level.packets += 1
-        level.values += packet.features.size
-        level.values_without_data += int(np.isnan(packet.features).sum())
-        level.rows = max(level.rows, packet.row + height)
-        level.columns = max(level.columns, packet.column + width)
-        bundles.add(packet.bundle.hex())
+        level.values += prod(intact.shape)
+        level.values_without_data += without_data
+        level.rows = max(level.rows, intact.row + height)
+        level.columns = max(level.columns, intact.column + width)
+        bundles.add(intact.bundle.hex())
     if not summary.levels:
         raise UserError(
-            f"{path} has no intact packet", expected="what eosfm-edge run --packets writes"
+            f"{path} has no intact packet: all of its {summary.bytes} bytes are lost",
+            expected="what eosfm-edge run --packets writes",
         )
     summary.bundles, summary.lost = sorted(bundles), reader.lost
     return summary

@@ -28,8 +28,8 @@ def verify_bundle(bundle: Path, backend: str) -> Verification:
     """Check every file's digest and the manifest's agreement with them, then the known answer.
 
     Raises:
-        CheckFailedError: a file is missing, altered or surplus, the manifest was edited, or a level is further from the
-            known answer than the bundle's tolerance.
+        CheckFailedError: a file is missing, altered or surplus, the manifest was edited, or a level
+            is further from the known answer than the bundle's tolerance.
         UserError: the bundle cannot be read, or the backend cannot run it.
     """
     manifest = read_manifest(bundle)

@@ -32,14 +32,18 @@ typedef struct eosfm_packet {
   int32_t encoding;       /* 0: fp16; 1: int8 */
   const void *payload;    /* in the data that was given */
   size_t payload_size;
-  size_t work_size; /* bytes of work memory that decoding takes */
+  size_t work_size; /* bytes of work memory that decoding takes, at most 2^28 */
+  size_t spent; /* bytes of false packets that were looked at so far: 0 at first, then left as it is */
 } eosfm_packet;
 
 #define EOSFM_PACKET_INIT \
-  {sizeof(eosfm_packet), {0, 0, 0, 0, 0, 0, 0, 0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0}
+  {sizeof(eosfm_packet), {0, 0, 0, 0, 0, 0, 0, 0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0}
 
 /* Finds the next intact packet at or after *offset, and sets *offset behind it. Bytes that belong to none,
- * damaged packets among them, are passed over and added to *lost. EOSFM_END if there is none any more. */
+ * damaged packets among them, are passed over and added to *lost. EOSFM_END if there is none any more.
+ * Reading all of the data takes time in proportion to its size: checksums of false packets are taken of at
+ * most 32 bytes for each of it, and where so many false headers claim the same bytes that this is spent, packets
+ * larger than what is left count as lost. */
 EOSFM_API eosfm_status eosfm_packets_next(const void *data, size_t size, size_t *offset,
                                           size_t *lost, eosfm_packet *packet);
 

@@ -14,44 +14,46 @@ static uint32_t u16(const uint8_t *at) { return (uint32_t)at[0] | (uint32_t)at[1
 
 static uint32_t u32(const uint8_t *at) { return u16(at) | u16(at + 2) << 16; }
 
-/* Reads the packet that begins here; returns its bytes, or 0 if it is none or damaged. */
-static size_t parse(const uint8_t *at, size_t size, eosfm_packet *packet) {
+/* Checksums of false packets are taken of at most twice so many bytes for each byte of the data: every byte
+ * may be claimed by many false headers. Damage alone comes nowhere near it. */
+static const size_t kCredit = 16;
+
+/* Reads the header of the packet that may begin here; returns how many bytes it claims, or 0 if it contradicts
+ * itself. Nothing behind the header is looked at. */
+static size_t read_header(const uint8_t *at, size_t size, eosfm_packet *found) {
   if (size < kHeader || memcmp(at, "EOSP", 4) != 0 || u16(at + 4) != 1 || u16(at + 6) != kHeader) {
     return 0;
   }
   const size_t whole = u32(at + 8);
-  if (whole < kHeader || whole > size ||
-      crc32_z(0, at + kCheckedFrom, whole - kCheckedFrom) != u32(at + 12)) {
+  if (whole < kHeader || whole > size) return 0;
+  memcpy(found->bundle, at + 16, sizeof found->bundle);
+  found->level = at[24];
+  found->encoding = at[25];
+  found->row = u32(at + 28);
+  found->column = u32(at + 32);
+  found->height = (int32_t)u16(at + 36);
+  found->width = (int32_t)u16(at + 38);
+  found->first_channel = (int32_t)u16(at + 40);
+  found->channels = (int32_t)u16(at + 42);
+  found->level_channels = (int32_t)u16(at + 44);
+  found->work_size = u32(at + 48);
+  found->payload = at + kHeader;
+  found->payload_size = whole - kHeader;
+  const int sides = found->height >= 1 && found->height <= kMostSide && found->width >= 1 &&
+                    found->width <= kMostSide;
+  if (!sides || found->level < 1 || found->level > EOSFM_LEVELS || found->encoding > kInteger ||
+      found->channels < 1 || found->first_channel + found->channels > found->level_channels) {
     return 0;
   }
-  eosfm_packet found = EOSFM_PACKET_INIT;
-  memcpy(found.bundle, at + 16, sizeof found.bundle);
-  found.level = at[24];
-  found.encoding = at[25];
-  found.row = u32(at + 28);
-  found.column = u32(at + 32);
-  found.height = (int32_t)u16(at + 36);
-  found.width = (int32_t)u16(at + 38);
-  found.first_channel = (int32_t)u16(at + 40);
-  found.channels = (int32_t)u16(at + 42);
-  found.level_channels = (int32_t)u16(at + 44);
-  found.work_size = u32(at + 48);
-  found.payload = at + kHeader;
-  found.payload_size = whole - kHeader;
-  const int sides = found.height >= 1 && found.height <= kMostSide && found.width >= 1 &&
-                    found.width <= kMostSide;
-  if (!sides || found.level < 1 || found.level > EOSFM_LEVELS || found.encoding > kInteger ||
-      found.channels < 1 || found.first_channel + found.channels > found.level_channels) {
-    return 0;
-  }
-  const size_t cells = (size_t)found.height * (size_t)found.width;
-  const size_t each = found.encoding == kHalf ? 2 * cells : cells + sizeof(float);
-  if (found.work_size != each * (size_t)found.channels || found.work_size > kMostContent ||
-      ZSTD_getFrameContentSize(found.payload, found.payload_size) != found.work_size) {
-    return 0;
-  }
-  *packet = found;
-  return whole;
+  const size_t cells = (size_t)found->height * (size_t)found->width;
+  const size_t each = found->encoding == kHalf ? 2 * cells : cells + sizeof(float);
+  return found->work_size == each * (size_t)found->channels && found->work_size <= kMostContent ? whole : 0;
+}
+
+/* Whether the packet is as it was sent, and its payload says that it gives what the header says. */
+static int is_intact(const uint8_t *at, size_t whole, const eosfm_packet *found) {
+  return crc32_z(0, at + kCheckedFrom, whole - kCheckedFrom) == u32(at + 12) &&
+         ZSTD_getFrameContentSize(found->payload, found->payload_size) == found->work_size;
 }
 
 eosfm_status eosfm_packets_next(const void *data, size_t size, size_t *offset, size_t *lost,
@@ -63,14 +65,20 @@ eosfm_status eosfm_packets_next(const void *data, size_t size, size_t *offset, s
   }
   while (*offset < size) {
     const uint8_t *at = memchr(bytes + *offset, 'E', size - *offset);
-    const size_t found = at != NULL ? (size_t)(at - bytes) : size;
-    *lost += found - *offset;
-    *offset = found;
+    const size_t start = at != NULL ? (size_t)(at - bytes) : size;
+    *lost += start - *offset;
+    *offset = start;
     if (at == NULL) break;
-    const size_t whole = parse(at, size - found, packet);
-    if (whole > 0) {
-      *offset = found + whole;
-      return EOSFM_OK;
+    eosfm_packet found = EOSFM_PACKET_INIT;
+    const size_t whole = read_header(at, size - start, &found);
+    if (whole > 0 && packet->spent + whole <= kCredit * (size + start)) {
+      if (is_intact(at, whole, &found)) {
+        found.spent = packet->spent;
+        *packet = found;
+        *offset = start + whole;
+        return EOSFM_OK;
+      }
+      packet->spent += whole;
     }
     ++*lost; /* the next may begin within what this one claims to be */
     ++*offset;
