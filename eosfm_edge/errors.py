@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from eosfm_edge.text import printable
+
 
 class ExitCode(IntEnum):
     """Exit codes of the command line."""
@@ -33,7 +35,8 @@ class UserError(Exception):
             parts.append(f"  expected: {expected}")
         if remedy:
             parts.append(f"  to mend:  {remedy}")
-        super().__init__("\n".join(parts))
+        # Names of files and bands are others' words: no orders to the terminal.
+        super().__init__(printable("\n".join(parts)))
 
 
 class CheckFailedError(UserError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -24,6 +25,7 @@ from eosfm_edge.ensemble.adaptation import AdaptationMode, Indices, feature_sets
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import open_regular
+from eosfm_edge.text import has_control
 
 SPEC_NAME = "ensemble.json"
 MOST_DIGITS = 15  # of a whole number in JSON: doubles hold all of them exactly
@@ -44,9 +46,19 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class Strict(BaseModel):
-    """A part of a file format: immutable, and unknown fields are an error."""
+    """A part of a file format: immutable, and unknown fields are an error.
+
+    Texts are printed as they are, so they have no control characters but tabs and line ends.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _no_orders_to_terminals(cls, value: Any) -> Any:
+        if has_control(value):
+            raise ValueError("must not have control characters")
+        return value
 
 
 def _inside(path: str) -> str:

@@ -19,9 +19,20 @@
  * - Nothing is written to the standard streams, nothing exits or throws, no signal is touched.
  * - Destroying NULL does nothing.
  *
- * Threads: a model may be used from any thread at once. A context is used by one thread at a time;
- * only eosfm_cancel may be called from another. Any number of contexts may share a model. A model may
+ * Threads: a model may be used from any thread at once. A context, with its streams, is used by one call at
+ * a time: others are refused with EOSFM_BUSY, from another thread or from a callback. Only eosfm_cancel may
+ * be called meanwhile, from anywhere but a signal handler. Any number of contexts may share a model. A model may
  * be closed while contexts of it live: it goes with the last of them.
+ *
+ * Callbacks must return: they must not throw, nor leave by longjmp. One that does leaves its context busy for
+ * good, fit only to be destroyed, which waits for the threads that are still computing; some memory may be
+ * lost. They must not destroy what called them.
+ *
+ * Processes: the threads of a context run with signals blocked, but for faults of their own. The child of a
+ * fork may use its parent's models and make contexts of its own; those of its parent it can only destroy,
+ * unless they have one thread.
+ *
+ * Texts, names and sentences, are UTF-8 without control characters, whatever a bundle holds.
  *
  * Memory: a model keeps its files mapped (or uses the caller's memory) and the weights as the
  * processor's kernels want them; the first context of a precision makes those. A context allocates all
@@ -75,7 +86,8 @@ typedef enum eosfm_status {
   EOSFM_NOT_FINITE = 9,   /* the model gives values that are not finite */
   EOSFM_AGAIN = 10,       /* of a stream: push more rows first */
   EOSFM_END = 11,         /* of a stream: there are no more blocks */
-  EOSFM_ENGINE_FAILED = 12 /* the host's engine, or the backend, could not compute */
+  EOSFM_ENGINE_FAILED = 12, /* the host's engine, or the backend, could not compute */
+  EOSFM_BUSY = 13         /* another call is using the context; its sentence stays as it is */
 } eosfm_status;
 
 /* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
@@ -189,7 +201,8 @@ typedef struct eosfm_engine {
    * Returns 0, or anything else for a failure. */
   int (*compute)(void *user, const float *image, const struct eosfm_level *levels);
   void *user;
-  /* Called by eosfm_cancel, from its thread and at any time: ends compute soon. NULL: it cannot. */
+  /* Called by eosfm_cancel, from its thread, while a run is going on: ends compute soon. It must not call the
+   * library. NULL: it cannot. */
   void (*cancel)(void *user);
   /* The sentence of compute's last failure. NULL: there is none. */
   const char *(*error)(void *user);

@@ -79,7 +79,11 @@ eosfm_status Backend::open(const char* name, const char* library, const eosfm_mo
   request.error = error.text;
   request.error_size = sizeof error.text;
   status = loaded->open(&request, &engine_);
-  if (status == EOSFM_OK) loaded_ = loaded;
+  if (status == EOSFM_OK) {
+    loaded_ = loaded;
+  } else {
+    make_printable(error.text);
+  }
   return status;
 }
 

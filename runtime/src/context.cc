@@ -174,7 +174,20 @@ size_t context_bytes(const Settings& settings, const Chain& chain) {
 
 using namespace eosfm;
 
-eosfm_context::~eosfm_context() = default;
+eosfm_context::~eosfm_context() {
+  // Of a run that a callback has left, by a jump or an exception, threads may be going on.
+  stop_.request(Stop::kCancelled);
+  pthread_mutex_destroy(&cancel_mutex_);
+}
+
+eosfm_status eosfm_context::enter() {
+  // No sentence: it would be written while the other call may write its own.
+  if (busy_.exchange(true, std::memory_order_acquire)) return EOSFM_BUSY;
+  if (pool_.is_here()) return EOSFM_OK;
+  leave();
+  return error.fail(EOSFM_BAD_ARGUMENT, "the context is of the process that this one was forked from, "
+                    "where its threads are: create another here");
+}
 
 eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
                                    const char* backend, ErrorText& text) {
@@ -251,8 +264,12 @@ eosfm_status eosfm_context::make_memory(ErrorText& text) {
 }
 
 void eosfm_context::cancel() {
-  stop_.request(Stop::kCancelled);
-  if (settings_.engine.cancel != nullptr) settings_.engine.cancel(settings_.engine.user);
+  pthread_mutex_lock(&cancel_mutex_);
+  if (running_) {
+    stop_.request(Stop::kCancelled);
+    if (settings_.engine.cancel != nullptr) settings_.engine.cancel(settings_.engine.user);
+  }
+  pthread_mutex_unlock(&cancel_mutex_);
 }
 
 eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
@@ -368,10 +385,8 @@ eosfm_status eosfm_context::check_levels(const eosfm_level* levels) {
   return EOSFM_OK;
 }
 
-eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* levels,
-                                const eosfm_run_options* options) {
-  const eosfm_run_options defaults = EOSFM_RUN_OPTIONS_INIT;
-  if (options == nullptr) options = &defaults;
+eosfm_status eosfm_context::check_options(const eosfm_run_options* options) {
+  if (options == nullptr) return EOSFM_OK;
   if (options->struct_size < sizeof(eosfm_run_options) || options->deadline_ms < 0) {
     return error.fail(EOSFM_BAD_ARGUMENT, "the struct_size of the options is %zu, expected %zu, or "
                       "the deadline is below 0", options->struct_size, sizeof(eosfm_run_options));
@@ -381,26 +396,48 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
     return error.fail(EOSFM_BAD_ARGUMENT, "there are %zu flags for which specialists are present, "
                       "expected %d", options->present_count, present_.size());
   }
-  eosfm_status status = check_levels(levels);
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* levels,
+                                const eosfm_run_options* given) {
+  const eosfm_run_options defaults = EOSFM_RUN_OPTIONS_INIT;
+  const eosfm_run_options& options = given != nullptr ? *given : defaults;
+  eosfm_status status = check_options(given);
+  if (status == EOSFM_OK) status = check_levels(levels);
   if (status == EOSFM_OK) status = reader_.set(image, model_->chain, error);
   if (status != EOSFM_OK) return status;
 
   const int64_t most_ms = INT64_MAX / 2000000;
-  const int64_t ms = options->deadline_ms < most_ms ? options->deadline_ms : most_ms;
+  const int64_t ms = options.deadline_ms < most_ms ? options.deadline_ms : most_ms;
+  progress_ = options.progress;
+  progress_user_ = options.progress_user;
+  pthread_mutex_lock(&cancel_mutex_);
   stop_.reset(ms > 0 ? monotonic_ns() + ms * 1000000 : 0);
+  running_ = true;
+  pthread_mutex_unlock(&cancel_mutex_);
+  status = compute(levels, options);
+  pthread_mutex_lock(&cancel_mutex_);
+  running_ = false;
+  pthread_mutex_unlock(&cancel_mutex_);
+  return status;
+}
+
+eosfm_status eosfm_context::compute(const eosfm_level* levels, const eosfm_run_options& options) {
+  eosfm_status status = EOSFM_OK;
   if (has_engine()) {
     status = run_engine();
     if (status != EOSFM_OK) return status;
   } else {
-    run_all(options);
+    run_all();
   }
   find_present();
   switch (stop_.reason()) {
     case Stop::kCancelled: return error.fail(EOSFM_CANCELLED, "the run was cancelled");
     case Stop::kDeadline:
-      if (options->present != nullptr && present_count_ > 0) break;
+      if (options.present != nullptr && present_count_ > 0) break;
       return error.fail(EOSFM_DEADLINE, "the deadline of %lld ms passed",
-                        static_cast<long long>(options->deadline_ms));
+                        static_cast<long long>(options.deadline_ms));
     case Stop::kNone: break;
   }
   status = check_finite();
@@ -415,8 +452,8 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
     }
   }
   if (grn_ == EOSFM_GRN_GATHER) keep_gathered();
-  for (int i = 0; options->present != nullptr && i < present_.size(); ++i) {
-    options->present[i] = present_[i];
+  for (int i = 0; options.present != nullptr && i < present_.size(); ++i) {
+    options.present[i] = present_[i];
   }
   return EOSFM_OK;
 }
@@ -481,7 +518,7 @@ eosfm_status eosfm_context::run_engine() {
                     engine.error != nullptr ? engine.error(engine.user) : "it does not say why");
 }
 
-void eosfm_context::run_all(const eosfm_run_options* options) {
+void eosfm_context::run_all() {
   const Chain& chain = model_->chain;
   read_image(Values::physical);
   Team together(&pool_, &stop_);
@@ -500,14 +537,8 @@ void eosfm_context::run_all(const eosfm_run_options* options) {
     }
     if (turn == 0) first = count;
   }
-  std::atomic<int> done{0};
-  const auto finished = [&](int worker) {
-    const int now = done.fetch_add(1, std::memory_order_relaxed) + 1;
-    if (worker == 0 && options->progress != nullptr && !together.stopped() &&
-        options->progress(options->progress_user, now, count) != 0) {
-      stop_.request(Stop::kCancelled);
-    }
-  };
+  active_run_count_ = count;
+  finished_runs_.store(0, std::memory_order_relaxed);
   const auto shared = [&](int from, int to) {
     for (int i = from; i < to && !together.stopped(); ++i) {
       run_one(active_runs_[i], 0, together);
@@ -520,12 +551,32 @@ void eosfm_context::run_all(const eosfm_run_options* options) {
   // One specialist for each core is fastest, since nothing waits; what is left over is shared.
   const int workers = pool_.workers();
   const int alone = workers > 1 ? (count - first) / workers * workers : 0;
-  together.each(alone, [&](int task, int worker) {
-    Team team(worker, &stop_);
-    run_one(active_runs_[first + task], worker, team);
-    finished(worker);
-  });
+  first_alone_ = first;
+  // The host is called from this loop. Nothing that other threads use of it is on this one's stack: should
+  // the host throw or jump over it, they still come to an end.
+  pool_.each(
+      alone,
+      [](void* self, int task, int worker) {
+        static_cast<eosfm_context*>(self)->run_alone(task, worker);
+      },
+      this);
   shared(first + alone, count);
+}
+
+void eosfm_context::run_alone(int task, int worker) {
+  if (stop_.due()) return;
+  Team team(worker, &stop_);
+  run_one(active_runs_[first_alone_ + task], worker, team);
+  finished(worker);
+}
+
+// Counts a run, and tells the host of it from the host's thread.
+void eosfm_context::finished(int worker) {
+  const int now = finished_runs_.fetch_add(1, std::memory_order_relaxed) + 1;
+  if (worker == 0 && progress_ != nullptr && stop_.reason() == Stop::kNone &&
+      progress_(progress_user_, now, active_run_count_) != 0) {
+    stop_.request(Stop::kCancelled);
+  }
 }
 
 eosfm_status eosfm_context::verify(double* worst) {

@@ -75,11 +75,18 @@ struct eosfm_context {
   eosfm_context& operator=(const eosfm_context&) = delete;
   ~eosfm_context();
 
+  // Begins a call that uses the context. Refused while another does: in another thread, or in this one,
+  // which a callback came from.
+  eosfm_status enter();
+  void leave() { busy_.store(false, std::memory_order_release); }
+
   // `backend` is one of the settings'; null: the settings have an engine.
   eosfm_status create(eosfm_model* model, const eosfm::Settings& settings, const char* backend,
                       eosfm::ErrorText& text);
   eosfm_status set_active(const uint8_t* active, size_t count);
   eosfm_status set_grn(eosfm_grn mode);
+  // That options are what they may be; NULL are.
+  eosfm_status check_options(const eosfm_run_options* options);
   eosfm_status run(const eosfm_image* image, const eosfm_level* levels,
                    const eosfm_run_options* options);
   eosfm_status verify(double* worst);
@@ -99,7 +106,10 @@ struct eosfm_context {
   void forget_gathered();
   void keep_gathered();
   eosfm_status check_levels(const eosfm_level* levels);
-  void run_all(const eosfm_run_options* options);
+  eosfm_status compute(const eosfm_level* levels, const eosfm_run_options& options);
+  void run_all();
+  void run_alone(int task, int worker);
+  void finished(int worker);
   void find_present();
   bool gate_opens(int run);
   void read_image(eosfm::Values values);
@@ -119,7 +129,12 @@ struct eosfm_context {
   eosfm::Block block_;
   eosfm::ContextMemory memory_ = {};
   eosfm::Array<uint8_t> active_;  // [specialists]
-  eosfm::Array<int> active_runs_;
+  eosfm::Array<int> active_runs_;   // in the order in which they run
+  int active_run_count_ = 0;
+  int first_alone_ = 0;  // of those that have a worker each
+  std::atomic<int> finished_runs_{0};
+  eosfm_progress_fn progress_ = nullptr;  // of the run that is going on
+  void* progress_user_ = nullptr;
   int active_count_ = 0;
   eosfm::Array<uint8_t> run_done_;  // [runs], of the last image
   eosfm::Array<uint8_t> present_;   // [specialists]: whose runs were all done
@@ -128,6 +143,10 @@ struct eosfm_context {
   eosfm_grn grn_ = EOSFM_GRN_TILE;
   eosfm::ImageReader reader_;
   eosfm::Stop stop_;
+  std::atomic<bool> busy_{false};
+  // What eosfm_cancel sets, here and in the engine, is of one run: it is set and reset under the lock.
+  pthread_mutex_t cancel_mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  bool running_ = false;
   eosfm::Pool pool_;
 };
 

@@ -77,6 +77,22 @@ eosfm_status bad_index(eosfm_model* model, const char* what, int32_t index, int 
                                static_cast<int>(index), count - 1), text);
 }
 
+// Calls what uses a context, which one call at a time may.
+template <class F>
+eosfm_status alone(eosfm_context* context, const F& call) {
+  if (context == nullptr) return EOSFM_BAD_ARGUMENT;
+  eosfm_status status = context->enter();
+  if (status != EOSFM_OK) return status;
+  status = call();
+  context->leave();
+  return status;
+}
+
+template <class F>
+eosfm_status alone(eosfm_stream* stream, const F& call) {
+  return stream != nullptr ? alone(stream->context(), call) : EOSFM_BAD_ARGUMENT;
+}
+
 }  // namespace
 
 #define EOSFM_TEXT_OF(x) #x
@@ -102,6 +118,7 @@ const char* eosfm_status_text(int status) {
     case EOSFM_AGAIN: return "more rows are needed";
     case EOSFM_END: return "end of the stream";
     case EOSFM_ENGINE_FAILED: return "the engine failed";
+    case EOSFM_BUSY: return "the context is in use";
   }
   return "a status that this version does not know";
 }
@@ -186,9 +203,10 @@ eosfm_status eosfm_model_plan(eosfm_model* model, const eosfm_context_options* o
   Settings settings;
   PackedModel shapes;
   eosfm_status status = settings.set(options, model->chain, text);
+  if (status != EOSFM_OK) return model->keep(status, text);
   const bool has_engine = settings.engine.compute != nullptr;
   const bool is_native = !has_engine && names_native(settings.backends);
-  if (status == EOSFM_OK && is_native) status = model->shape(settings.precision, &shapes, text);
+  if (is_native) status = model->shape(settings.precision, &shapes, text);
   if (status != EOSFM_OK) return model->keep(status, text);
   plan->context_bytes = is_native ? context_bytes(settings, model->chain, shapes, *model->kernels) : 0;
   if (has_engine || names_others(settings.backends)) {
@@ -232,16 +250,16 @@ const char* eosfm_context_backend(const eosfm_context* context) {
 }
 
 eosfm_status eosfm_set_active(eosfm_context* context, const uint8_t* active, size_t count) {
-  return context != nullptr ? context->set_active(active, count) : EOSFM_BAD_ARGUMENT;
+  return alone(context, [&] { return context->set_active(active, count); });
 }
 
 eosfm_status eosfm_context_set_grn(eosfm_context* context, eosfm_grn mode) {
-  return context != nullptr ? context->set_grn(mode) : EOSFM_BAD_ARGUMENT;
+  return alone(context, [&] { return context->set_grn(mode); });
 }
 
 eosfm_status eosfm_run(eosfm_context* context, const eosfm_image* image,
                        const eosfm_level levels[EOSFM_LEVELS], const eosfm_run_options* options) {
-  return context != nullptr ? context->run(image, levels, options) : EOSFM_BAD_ARGUMENT;
+  return alone(context, [&] { return context->run(image, levels, options); });
 }
 
 void eosfm_cancel(eosfm_context* context) {
@@ -249,47 +267,50 @@ void eosfm_cancel(eosfm_context* context) {
 }
 
 eosfm_status eosfm_verify(eosfm_context* context, double worst[EOSFM_LEVELS]) {
-  return context != nullptr ? context->verify(worst) : EOSFM_BAD_ARGUMENT;
+  return alone(context, [&] { return context->verify(worst); });
 }
 
 eosfm_status eosfm_stream_plan(eosfm_context* context, const eosfm_stream_options* options,
                                size_t* bytes) {
-  if (context == nullptr) return EOSFM_BAD_ARGUMENT;
-  if (bytes != nullptr) return eosfm_stream::plan(context, options, bytes);
-  return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the size");
+  return alone(context, [&] {
+    if (bytes != nullptr) return eosfm_stream::plan(context, options, bytes);
+    return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the size");
+  });
 }
 
 eosfm_status eosfm_stream_begin(eosfm_context* context, const eosfm_stream_options* options,
                                 eosfm_stream** result) {
-  if (context == nullptr) return EOSFM_BAD_ARGUMENT;
-  if (result == nullptr) {
-    return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the stream");
-  }
-  eosfm_stream* stream = make<eosfm_stream>();
-  const eosfm_status status = stream != nullptr ? stream->begin(context, options)
-                                                : context->error.no_memory("the stream");
-  if (status != EOSFM_OK) {
-    unmake(stream);
+  return alone(context, [&] {
+    if (result == nullptr) {
+      return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the stream");
+    }
+    eosfm_stream* stream = make<eosfm_stream>();
+    const eosfm_status status = stream != nullptr ? stream->begin(context, options)
+                                                  : context->error.no_memory("the stream");
+    if (status == EOSFM_OK) {
+      *result = stream;
+    } else {
+      unmake(stream);
+    }
     return status;
-  }
-  *result = stream;
-  return EOSFM_OK;
+  });
 }
 
 eosfm_status eosfm_stream_push_rows(eosfm_stream* stream, int32_t band, const void* rows,
                                     int32_t count, int32_t* taken) {
-  return stream != nullptr ? stream->push_rows(band, rows, count, taken) : EOSFM_BAD_ARGUMENT;
+  return alone(stream, [&] { return stream->push_rows(band, rows, count, taken); });
 }
 
 eosfm_status eosfm_stream_end(eosfm_stream* stream) {
-  if (stream == nullptr) return EOSFM_BAD_ARGUMENT;
-  stream->end();
-  return EOSFM_OK;
+  return alone(stream, [&] {
+    stream->end();
+    return EOSFM_OK;
+  });
 }
 
 eosfm_status eosfm_stream_next(eosfm_stream* stream, const eosfm_run_options* options,
                                eosfm_block* block) {
-  return stream != nullptr ? stream->next(options, block) : EOSFM_BAD_ARGUMENT;
+  return alone(stream, [&] { return stream->next(options, block); });
 }
 
 void eosfm_stream_destroy(eosfm_stream* stream) { unmake(stream); }

@@ -339,6 +339,7 @@ eosfm_status Gguf::copy_text(const char* key, Bytes bytes, char* text, size_t si
   }
   memcpy(text, bytes.data, bytes.size);
   text[bytes.size] = '\0';
+  make_printable(text);
   return EOSFM_OK;
 }
 

@@ -48,7 +48,8 @@ class Gguf {
   // Values by key. A missing key, another type or a value out of range is an error.
   eosfm_status read_uint(const char* key, uint32_t least, uint32_t most, uint32_t* value,
                          ErrorText& error) const;
-  // A string without zero bytes, of less than `size` bytes, copied with a zero at its end.
+  // A string without zero bytes, of less than `size` bytes, copied with a zero at its end. What is not
+  // printable of it is replaced.
   // An optional one is for people: too long, it is cut between two characters of UTF-8; missing, it
   // is empty, since writers leave empty strings out.
   eosfm_status read_text(const char* key, char* text, size_t size, ErrorText& error) const;

@@ -11,6 +11,10 @@ constexpr size_t kTextSize = 512;
 // The words for an error number, without the buffer that strerror shares between threads.
 const char* error_name(int error_number);
 
+// Replaces what a terminal would obey: control characters, and bytes that are not UTF-8. Bundles, files and
+// other libraries may put them into names and reasons.
+void make_printable(char* text);
+
 // The sentence of a failure. Passed down and filled in where something goes wrong.
 struct ErrorText {
   char text[kTextSize] = "";

@@ -171,6 +171,8 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* options, eosfm_block* b
   if (block == nullptr || block->struct_size < sizeof(eosfm_block)) {
     return context_->error.fail(EOSFM_BAD_ARGUMENT, "there is no block, or its struct_size is not set");
   }
+  const eosfm_status checked = context_->check_options(options);  // of tiles that are skipped too
+  if (checked != EOSFM_OK) return checked;
   const int64_t rows = memory_.swath.rows();
   const int64_t end = tile_row_ * (context_->settings().height - overlap_) +
                       context_->settings().height;

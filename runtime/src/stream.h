@@ -37,6 +37,7 @@ struct eosfm_stream {
   eosfm_status push_rows(int band, const void* rows, int count, int* taken);
   void end() { ended_ = true; }
   eosfm_status next(const eosfm_run_options* options, eosfm_block* block);
+  eosfm_context* context() const { return context_; }
 
  private:
   struct Place {

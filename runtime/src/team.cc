@@ -1,6 +1,8 @@
 #include "team.h"
 
+#include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 namespace eosfm {
 namespace {
@@ -15,6 +17,16 @@ void relax() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+// Signals that come from outside are for the host's threads, whose handlers may expect to run there. What
+// a thread does itself, such as a fault in a mapped file, stays its own.
+sigset_t signals_of_others() {
+  sigset_t set;
+  sigfillset(&set);
+  constexpr int kFaults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+  for (int fault : kFaults) sigdelset(&set, fault);
+  return set;
 }
 
 }  // namespace
@@ -35,16 +47,26 @@ bool Stop::due() {
 bool Pool::start(int workers) {
   if (!seats_.allocate(workers - 1)) return false;
   workers_ = workers;
-  for (int i = 0; i < workers - 1; ++i) {
+  process_ = getpid();
+  const sigset_t blocked = signals_of_others();
+  sigset_t before;
+  pthread_sigmask(SIG_BLOCK, &blocked, &before);  // threads inherit it
+  bool started = true;
+  for (int i = 0; started && i < workers - 1; ++i) {
     seats_[i].pool = this;
     seats_[i].worker = i + 1;
-    if (pthread_create(&seats_[i].thread, nullptr, thread_main, &seats_[i]) != 0) return false;
-    ++started_;
+    started = pthread_create(&seats_[i].thread, nullptr, thread_main, &seats_[i]) == 0;
+    started_ += started ? 1 : 0;
   }
-  return true;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return started;
 }
 
+bool Pool::is_here() const { return started_ == 0 || process_ == getpid(); }
+
 Pool::~Pool() {
+  // There is nobody to wait for, and mutex and conditions are as the threads left them.
+  if (!is_here()) return;
   pthread_mutex_lock(&mutex_);
   ending_ = true;
   round_.fetch_add(1, std::memory_order_release);

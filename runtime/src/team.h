@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <atomic>
 
@@ -48,6 +49,8 @@ class Pool {
   // Starts workers - 1 threads: the caller of `each` is worker 0. False if they cannot be had.
   bool start(int workers);
   int workers() const { return workers_; }
+  // Whether the threads are in this process: the child of a fork has only the one that forked.
+  bool is_here() const;
 
   // Runs body(context, task, worker) for every task below `count`; returns when all are done.
   void each(int count, Body body, void* context);
@@ -66,6 +69,7 @@ class Pool {
   Array<Seat> seats_;
   int workers_ = 1;
   int started_ = 0;
+  pid_t process_ = 0;  // that started them
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t work_ = PTHREAD_COND_INITIALIZER;
   pthread_cond_t done_ = PTHREAD_COND_INITIALIZER;

@@ -82,7 +82,7 @@ void null_is_harmless() {
   CHECK(eosfm_stream_end(nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_next(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(model == nullptr && context == nullptr && stream == nullptr);
-  for (int status = -1; status < 14; ++status) {
+  for (int status = -1; status < 15; ++status) {
     CHECK(std::strlen(eosfm_status_text(status)) > 0);
   }
 }

@@ -23,6 +23,11 @@ def test_a_process_keeps_nothing(programs: Path, specks: dict[str, Path], precis
     assert "all checks hold" in run([programs / "test_process", library, specks[precision]])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_misuse_harms_nobody(programs: Path, specks: dict[str, Path], precision: str) -> None:
+    assert "all checks hold" in run([programs / "test_misuse", specks[precision]])
+
+
 @pytest.mark.parametrize("isa", ALL_PATHS)
 def test_promises_on_every_path(programs: Path, specks: dict[str, Path], isa: str) -> None:
     if not processor_has(isa):
