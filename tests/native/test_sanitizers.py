@@ -25,7 +25,7 @@ needs_clang = pytest.mark.skipif(shutil.which("clang++") is None, reason="there 
 @pytest.fixture(scope="session")
 def asan() -> Path:
     """The native tests with address and undefined-behaviour sanitizers."""
-    targets = [*SANITIZED, "test_damaged", "test_misuse"]
+    targets = [*SANITIZED, "test_damaged", "test_misuse", "test_cuda_kernels"]
     return build("asan", *DEBUG, "EOSFM_SANITIZE=address,undefined", targets=targets)
 
 
@@ -53,6 +53,10 @@ def test_damaged_files_are_clean_under_asan(
 def test_misuse_is_clean_under_asan(asan: Path, specks: dict[str, Path]) -> None:
     # What a callback leaves behind by a jump is lost to the host: the header says so.
     run([asan / "test_misuse", specks["fp32"]], {"ASAN_OPTIONS": "detect_leaks=0"})
+
+
+def test_cuda_kernels_are_clean_under_asan(asan: Path) -> None:
+    run([asan / "test_cuda_kernels", "2"])
 
 
 @precisions
