@@ -332,7 +332,7 @@ Exchange& meet(const unsigned* in, size_t count, Action action) {
   Machine& m = g_machine;
   const unsigned self = m.current;
   Exchange& x = m.exchanges[self / kLanes];
-  std::memcpy(x.in[self % kLanes], in, count * sizeof *in);
+  for (size_t i = 0; i < count; ++i) x.in[self % kLanes][i] = in[i];
   wait(State::at_exchange);
   if (++x.arrived == kLanes) {
     act(x, action);
