@@ -216,6 +216,8 @@ class StreamBand(Struct):
         ("column_stride", ctypes.c_ssize_t),
         ("row_stride", ctypes.c_ssize_t),
         *_CALIBRATION,
+        ("row_origin", c_int32),
+        ("column_origin", c_int32),
     )
 
 

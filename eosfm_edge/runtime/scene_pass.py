@@ -62,7 +62,7 @@ class ScenePass:
 
     def blocks(self, progress: Callable[[int], None]) -> Iterator[Block]:
         """Give what each tile completes; progress is told how many tiles are done."""
-        rows = [_Rows(self._scene, index) for index in range(len(self._scene.steps))]
+        rows = [_Rows(self._scene, index) for index in range(len(self._scene.grids))]
         stream = Stream(
             self._context,
             self._scene.width,
@@ -101,10 +101,14 @@ class _Rows:
     def __init__(self, scene: Scene, index: int) -> None:
         self._scene, self._index = scene, index
         self._at, self._end = 0, scene.row_count(index)
-        self._step = scene.steps[index]
+        grid = scene.grids[index]
+        self._step = grid.step
         self._waiting: FloatImage | None = None
         self.how = StreamBand(
-            np.dtype(np.float32), self._step, scale_offset=scene.scale_offset(index)
+            np.dtype(np.float32),
+            grid.step,
+            scale_offset=scene.scale_offset(index),
+            origin=(grid.row_origin, grid.column_origin),
         )
 
     @property

@@ -30,11 +30,14 @@ class StreamBand:
         step: pixels of the scene, in each direction, that one of this band covers.
         scale_offset: physical = stored * scale + offset; None: the bundle's, and its nodata. With
             them, what is nodata comes as NaN.
+        origin: pixels of the scene by which the band's first row and column begin before the
+            scene's, 0 to step - 1.
     """
 
     dtype: np.dtype[Any]
     step: int = 1
     scale_offset: tuple[float, float] | None = None
+    origin: tuple[int, int] = (0, 0)
 
     def struct(self) -> header.StreamBand:
         """Return ``eosfm_stream_band``."""
@@ -45,6 +48,8 @@ class StreamBand:
             calibrated=self.scale_offset is not None,
             scale=scale,
             offset=offset,
+            row_origin=self.origin[0],
+            column_origin=self.origin[1],
         )
 
 
@@ -115,7 +120,7 @@ class Stream:
         levels: Sequence[bool] = (True,) * header.LEVELS,
     ) -> None:
         self._context, self._bands = context, tuple(bands)
-        self._widths = [-(-width // band.step) for band in bands]
+        self._widths = [-(-(width + band.origin[1]) // band.step) for band in bands]
         structs = (header.StreamBand * len(bands))(*(band.struct() for band in bands))
         options = header.StreamOptions(
             width=width,

@@ -50,6 +50,8 @@ class Scene:
         height: pixels.
         transform: from pixel (column, row) to map coordinates.
         crs: the coordinate system, or None.
+        grids: how each band's pixels lie in the scene's, where their edges are; a band with edges
+            elsewhere comes resampled to the scene's.
         readings: how each band's stored values are read.
     """
 
@@ -79,6 +81,7 @@ class Scene:
             _require_north_up(bands)
             self.transform, self.width, self.height = _common_grid(finest.transform, bands, path)
         self._nested = [_nested(self.transform, band) for band in bands]
+        self.grids = [nested or BandGrid() for nested in self._nested]
 
     def _warn_of_scale(self, radiometry: Radiometry) -> None:
         """Reflectances in floats are often read as if they were stored integers."""
@@ -142,24 +145,17 @@ class Scene:
             (height, width), lambda band, read: self._read_band(band, read, *window)
         )
 
-    @property
-    def steps(self) -> list[int]:
-        """How many pixels of the scene, in each direction, one of a band's rows covers.
-
-        Above 1 where the band's grid is that much coarser, and its pixels' edges are the scene's.
-        """
-        return [nested.step if nested else 1 for nested in self._nested]
-
     def scale_offset(self, index: int) -> tuple[float, float]:
         """Return what makes physical values of those that :meth:`rows` gives of a band."""
         return self.readings[index].row_scale
 
     def row_count(self, index: int) -> int:
         """Return how many rows of a band cover the scene."""
-        return -(-self.height // self.steps[index])
+        grid = self.grids[index]
+        return -(-(self.height + grid.row_origin) // grid.step)
 
     def rows(self, index: int, first: int, count: int) -> FloatImage:
-        """Read rows of one band, as coarse as :attr:`steps` says.
+        """Read rows of one band, as coarse as :attr:`grids` says.
 
         Returns:
             float32 (count, width), NaN where the band has no data; :meth:`scale_offset` says what
@@ -169,7 +165,8 @@ class Scene:
             UserError: the file is damaged there.
         """
         reading, nested = self.readings[index], self._nested[index]
-        width = -(-self.width // self.steps[index])
+        grid = self.grids[index]
+        width = -(-(self.width + grid.column_origin) // grid.step)
         if nested is None:
             values = self._measured(
                 reading, lambda band, read: self._read_band(band, read, 0, first, width, count)
@@ -329,24 +326,38 @@ def _read_errors(band: SceneBand) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Nested:
-    """How a band's grid holds the scene's: the pixel of its first, and how much coarser it is."""
+class BandGrid:
+    """How the pixels of a band lie in the scene's grid.
 
-    column: int
-    row: int
-    step: int
+    Attributes:
+        row: of the band, which covers the scene's first row.
+        column: the same.
+        step: pixels of the scene, in each direction, that one of the band's covers.
+        row_origin: pixels of the scene by which that row begins before the scene's first.
+        column_origin: the same.
+    """
+
+    row: int = 0
+    column: int = 0
+    step: int = 1
+    row_origin: int = 0
+    column_origin: int = 0
 
 
-def _nested(transform: Affine, band: SceneBand) -> _Nested | None:
+def _nested(transform: Affine, band: SceneBand) -> BandGrid | None:
     """Return how a band's grid holds the scene's, or None: edges of pixels lie elsewhere."""
     to_source = ~band.dataset.transform @ transform
     step = round(1 / to_source.a) if to_source.a > 0 else 0
-    column, row = round(to_source.c), round(to_source.f)
-    if step < 1 or not to_source.almost_equals(
-        Affine(1 / step, 0, column, 0, 1 / step, row), precision=1e-6
+    if step < 1:
+        return None
+    column, column_origin = divmod(round(to_source.c * step), step)
+    row, row_origin = divmod(round(to_source.f * step), step)
+    if not to_source.almost_equals(
+        Affine(1 / step, 0, column + column_origin / step, 0, 1 / step, row + row_origin / step),
+        precision=1e-6,
     ):
         return None
-    return _Nested(column, row, step)
+    return BandGrid(row, column, step, row_origin, column_origin)
 
 
 def _require_grid(bands: Sequence[SceneBand]) -> None:

@@ -430,7 +430,8 @@ EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_L
  * The last tile of a row or column of tiles is moved back so that it ends with the scene, but for its
  * start on a multiple of 32 pixels; what of a tile lies beyond the scene is mirrored.
  *
- * What comes out does not depend on how many rows are pushed at once, nor on when the end is told.
+ * What comes out does not depend on how many rows are pushed at once, in which order the bands are pushed,
+ * nor on when the end is told.
  *
  * A stream belongs to its context, is used by the same thread, and is destroyed before it. It allocates
  * all that it needs when it begins. Its errors are at eosfm_context_error. */
@@ -450,9 +451,11 @@ typedef struct eosfm_stream_band {
   float offset;
   int32_t has_nodata;
   float nodata;
+  int32_t row_origin;    /* pixels of the scene by which the band's first row begins before the scene's, */
+  int32_t column_origin; /* and its first column: 0 to step - 1 */
 } eosfm_stream_band;
 
-#define EOSFM_STREAM_BAND_INIT {sizeof(eosfm_stream_band), EOSFM_F32, 1, 0, 0, 0, 1, 0, 0, 0}
+#define EOSFM_STREAM_BAND_INIT {sizeof(eosfm_stream_band), EOSFM_F32, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0}
 
 typedef struct eosfm_stream_options {
   size_t struct_size;
@@ -482,9 +485,10 @@ EOSFM_API eosfm_status eosfm_stream_begin(eosfm_context *context,
                                           eosfm_stream **stream);
 
 /* Gives the next `count` rows of a band, which are copied. `rows` NULL: they are missing, and become
- * nodata. `taken` gets how many had room: the bands' rows may come in any order, but none more than a
- * tile ahead of the others. Push the rest after EOSFM_AGAIN. A row of a band with a step has as many
- * pixels as it takes to cover the scene's, and the scene ends where its shortest band does. */
+ * nodata. `taken` gets how many had room: the bands' rows may come in any order, but none more than two
+ * tiles ahead of the others. Push the rest after EOSFM_AGAIN; if no band takes any then, one has ended and
+ * so has the scene. A row of a band with a step has as many pixels as it takes to cover the scene's,
+ * from its origin on, and the scene ends where its shortest band does. */
 EOSFM_API eosfm_status eosfm_stream_push_rows(eosfm_stream *stream, int32_t band, const void *rows,
                                               int32_t count, int32_t *taken);
 

@@ -32,6 +32,12 @@ eosfm_status check_band(const eosfm_stream_band& band, int index, const char* na
     return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a step of %d pixels, expected 1 to %d",
                       index, name, band.step, most_step);
   }
+  const auto begins = [&](int origin) { return origin >= 0 && origin < band.step; };
+  if (!begins(band.row_origin) || !begins(band.column_origin)) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) begins %d rows and %d columns before the scene, "
+                      "expected 0 to %d, less than its step", index, name, band.row_origin,
+                      band.column_origin, band.step - 1);
+  }
   const ptrdiff_t bytes = static_cast<ptrdiff_t>(dtype_bytes(band.dtype));
   if (band.column_stride % bytes != 0 || band.row_stride % bytes != 0) {
     return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has strides that are no multiples of its "
@@ -91,7 +97,10 @@ void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, 
                            const Settings& tile, const Chain& chain) {
   const size_t pixels = static_cast<size_t>(tile.width) * tile.height;
   const size_t bands_count = static_cast<size_t>(chain.bands.size());
-  swath.lay_out(layout, options, chain, tile.width, tile.height);
+  // A row of tiles is reached because there are rows beyond the one before it, which ended `overlap` rows
+  // after this one begins: the last is moved back by less than a step, on the grid of all levels.
+  const int most_back = tile.height - overlap - kCoarsest;
+  swath.lay_out(layout, options, chain, tile.width, tile.height, most_back);
   planes = layout.take<float>(pixels * bands_count);
   valid = layout.take<uint8_t>(pixels);
   counts = layout.take<uint16_t>(2 * pixels / 16);
@@ -203,15 +212,11 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* options, eosfm_block* b
 namespace {
 
 // Where the last tile of an axis begins to be computed: earlier than its start, so that it is full of
-// what was measured, but on the grid of all levels, and nowhere that is no longer held.
-int64_t moved_back(int64_t start, int64_t length, int size, int64_t oldest) {
-  const auto on_grid = [](int64_t at) {
-    return at <= 0 ? 0 : (at + kCoarsest - 1) / kCoarsest * kCoarsest;
-  };
-  const int64_t from_end = on_grid(length - size);
-  const int64_t held = on_grid(oldest);
-  const int64_t back = from_end > held ? from_end : held;
-  return back < start ? back : start;
+// what was measured, but on the grid of all levels.
+int64_t moved_back(int64_t start, int64_t length, int size) {
+  const int64_t at = length - size;
+  const int64_t from_end = at <= 0 ? 0 : (at + kCoarsest - 1) / kCoarsest * kCoarsest;
+  return from_end < start ? from_end : start;
 }
 
 }  // namespace
@@ -226,11 +231,11 @@ eosfm_stream::Place eosfm_stream::place_of(int64_t rows) const {
   TilePlace& pixels = place.pixels;
   pixels = {place.row, place.column, tile.height, tile.width};
   if (place.last_row) {
-    pixels.row = moved_back(place.row, rows, tile.height, memory_.swath.oldest());
+    pixels.row = moved_back(place.row, rows, tile.height);
     pixels.height = smaller(tile.height, static_cast<int>(rows - pixels.row));
   }
   if (place.last_column) {
-    pixels.column = static_cast<int>(moved_back(place.column, options_.width, tile.width, 0));
+    pixels.column = static_cast<int>(moved_back(place.column, options_.width, tile.width));
     pixels.width = smaller(tile.width, options_.width - pixels.column);
   }
   return place;

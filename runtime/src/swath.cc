@@ -48,10 +48,11 @@ void read_row(const char* row, const int* columns, int width, const Conversion& 
 }  // namespace
 
 void Swath::lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain,
-                    int tile_width, int tile_height) {
+                    int tile_width, int tile_height, int most_back) {
   count_ = chain.bands.size();
   tile_width_ = tile_width;
   tile_height_ = tile_height;
+  most_back_ = most_back;
   int coarsest = 1;
   for (int b = 0; b < count_; ++b) {
     const int step = options.bands[b].step;
@@ -60,10 +61,11 @@ void Swath::lay_out(Layout& layout, const eosfm_stream_options& options, const C
   bands_ = layout.take<BandRows>(static_cast<size_t>(count_));
   for (int b = 0; b < count_; ++b) {
     const eosfm_stream_band& how = options.bands[b];
-    const int width = ceiling(options.width, how.step);
+    const int width = ceiling(options.width + how.column_origin, how.step);
     // A row more than a tile tells that the tile's row is not the last. Bands whose rows cover more of
-    // the scene go beyond that, and a row may begin before the tile does.
-    const int capacity = ceiling(tile_height + coarsest, how.step) + 1;
+    // the scene go beyond that, and a row may begin before the tile does. Bands need not end together: the
+    // rows that a last tile is moved back to are kept until it is known to be no last one.
+    const int capacity = ceiling(most_back + tile_height + coarsest, how.step) + 1;
     BandRows band = {how, &chain.bands[b], nullptr, nullptr, nullptr, width, capacity, 0};
     band.pixels = layout.take<char>(static_cast<size_t>(capacity) * width * dtype_bytes(how.dtype));
     band.present = layout.take<uint8_t>(static_cast<size_t>(capacity));
@@ -82,7 +84,9 @@ int Swath::push(int index, const void* rows, int count, int64_t needed) {
       band.how.row_stride != 0 ? band.how.row_stride : column_stride * band.width;
   const char* from = static_cast<const char*>(rows);
   int taken = 0;
-  for (; taken < count && band.pushed - band.capacity < needed / band.how.step; ++taken) {
+  const int64_t kept = needed > most_back_ ? needed - most_back_ : 0;
+  const int64_t oldest = (kept + band.how.row_origin) / band.how.step;
+  for (; taken < count && band.pushed - band.capacity < oldest; ++taken) {
     const int place = static_cast<int>(band.pushed % band.capacity);
     char* to = band.pixels + static_cast<size_t>(place) * row_bytes;
     band.present[place] = rows != nullptr ? 1 : 0;
@@ -102,26 +106,19 @@ int Swath::push(int index, const void* rows, int count, int64_t needed) {
 int64_t Swath::rows() const {
   int64_t least = INT64_MAX;
   for (int b = 0; b < count_; ++b) {
-    const int64_t rows = bands_[b].pushed * bands_[b].how.step;
+    const eosfm_stream_band& how = bands_[b].how;
+    const int64_t rows = bands_[b].pushed * how.step - how.row_origin;
     least = rows < least ? rows : least;
   }
-  return least;
-}
-
-int64_t Swath::oldest() const {
-  int64_t most = 0;
-  for (int b = 0; b < count_; ++b) {
-    const int64_t first = (bands_[b].pushed - bands_[b].capacity) * bands_[b].how.step;
-    most = first > most ? first : most;
-  }
-  return most;
+  return least > 0 ? least : 0;
 }
 
 void Swath::set_tile(const TilePlace& place) {
   place_ = place;
   for (int b = 0; b < count_; ++b) {
     for (int x = 0; x < tile_width_; ++x) {
-      bands_[b].columns[x] = (place.column + mirrored(x, place.width)) / bands_[b].how.step;
+      const eosfm_stream_band& how = bands_[b].how;
+      bands_[b].columns[x] = (place.column + mirrored(x, place.width) + how.column_origin) / how.step;
     }
   }
 }
@@ -136,7 +133,8 @@ void Swath::read_rows(int first, int rows, float* planes, uint8_t* valid) const 
     memset(good, 1, width);
     for (int b = 0; b < count_; ++b) {
       const BandRows& band = bands_[b];
-      const int held = static_cast<int>(source / band.how.step % band.capacity);
+      const int64_t covering = (source + band.how.row_origin) / band.how.step;
+      const int held = static_cast<int>(covering % band.capacity);
       const char* from = band.pixels + static_cast<size_t>(held) * band.width *
                                            dtype_bytes(band.how.dtype);
       float* to = row + static_cast<size_t>(b) * plane;

@@ -18,16 +18,16 @@ struct TilePlace {
 class Swath {
  public:
   // Finds the place of everything, for tiles of a size; called once without memory, for the size.
+  // `most_back` is by how many rows the last tiles may be moved back.
   void lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain,
-               int tile_width, int tile_height);
+               int tile_width, int tile_height, int most_back);
 
-  // Takes as many of `count` rows as there is room for, without those of `needed` or later going.
+  // Takes as many of `count` rows as there is room for, without those of `needed` or later going, nor those
+  // before it that a last tile is moved back to.
   int push(int band, const void* rows, int count, int64_t needed);
 
   // Rows of the scene that all bands have had.
   int64_t rows() const;
-  // The first row that all bands still hold.
-  int64_t oldest() const;
 
   // To be called before a tile's rows are read.
   void set_tile(const TilePlace& place);
@@ -53,6 +53,7 @@ class Swath {
   int count_ = 0;
   int tile_width_ = 0;
   int tile_height_ = 0;
+  int most_back_ = 0;
   TilePlace place_ = {0, 0, 0, 0};
 };
 
