@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -18,6 +21,10 @@ from eosfm_edge.errors import UserError
 
 _SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 _WRITE_ERRORS = _SPACE_ERRORS | {errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+# Of renameat2(2).
+_NOREPLACE, _EXCHANGE, _AT_FDCWD = 1, 2, -100
+_NO_FLAGS = {errno.ENOSYS, errno.EINVAL}
+_RETIRED = "retired"  # the old target, between two renames
 # What a directory cannot be renamed onto.
 _IN_THE_WAY = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
@@ -29,7 +36,8 @@ def atomic_directory(
     """Give a scratch directory beside ``target`` that takes its place when the block succeeds.
 
     When the block raises, Ctrl-C included, the scratch directory is removed and ``target`` is
-    what it was before.
+    what it was before. Where the process is killed, ``target`` is the whole old or the whole new
+    directory, and the next call for the same target removes what was left beside it.
 
     Args:
         target: the directory to write.
@@ -42,23 +50,30 @@ def atomic_directory(
         UserError: ``target`` exists and may not be replaced, or it cannot be written.
     """
     target = target.absolute()
-    if os.path.lexists(target):
-        require_replaceable(target, contents, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        _clear_away(target)
+        if os.path.lexists(target):
+            require_replaceable(target, contents, overwrite)
+        scratch = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
     except OSError as error:
         raise cannot_write(target, error) from error
+    lock = _locked(scratch)
     try:
         yield scratch
         _share(scratch)
+        for path in (*scratch.rglob("*"), scratch):
+            _sync(path)
         _replace(scratch, target, contents, overwrite)
+        _sync(target.parent)
     except OSError as error:
         if error.errno in _WRITE_ERRORS:
             raise cannot_write(target, error) from error
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 @contextmanager
@@ -71,13 +86,62 @@ def atomic_file(target: Path) -> Iterator[Path]:
     scratch = target.with_name(f".{target.name}.part")
     try:
         yield scratch
+        _sync(scratch)
         scratch.replace(target)
+        _sync(target.parent)
     except OSError as error:
         if error.errno in _WRITE_ERRORS:
             raise cannot_write(target, error) from error
         raise
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _prefix(target: Path) -> str:
+    """Return how the names of a target's scratch directories begin."""
+    return f".{target.name}.eosfm-"
+
+
+def _locked(directory: Path) -> int | None:
+    """Lock a directory for as long as this process lives; None where the file system cannot."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _clear_away(target: Path) -> None:
+    """Remove the scratch directories of processes that were killed: nobody holds their locks.
+
+    One that was killed between two renames, where the file system cannot swap in one, has left the
+    old target in its scratch directory: that is put back.
+    """
+    for left in target.parent.glob(f"{glob.escape(_prefix(target))}*"):
+        if left.is_symlink() or not left.is_dir() or (lock := _locked(left)) is None:
+            continue
+        retired = left / _RETIRED
+        if retired.is_dir() and not os.path.lexists(target):
+            rename(retired, target, _NOREPLACE)
+        shutil.rmtree(left, ignore_errors=True)
+        os.close(lock)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what a file or a directory is now."""
+    if path.is_symlink():
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot sync directories.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def require_replaceable(target: Path, contents: Sequence[str], overwrite: bool) -> None:
@@ -116,46 +180,80 @@ def _share(directory: Path) -> None:
 
 
 def _replace(scratch: Path, target: Path, contents: Sequence[str], overwrite: bool) -> None:
-    """Put ``scratch`` where ``target`` is; if that fails, ``target`` is back in its place."""
+    """Put ``scratch`` where ``target`` is, which is then in ``scratch``.
+
+    If that fails, ``target`` is what it was.
+    """
     if not os.path.lexists(target):
-        _rename(scratch, target)
+        try:
+            rename(scratch, target, _NOREPLACE)
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+            raise UserError(
+                f"{target} was made by someone else meanwhile", remedy="choose another output"
+            ) from error
         return
     require_replaceable(target, contents, overwrite)
-    retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    old = retired / target.name
     try:
-        target.rename(old)
-        _rename(scratch, target)
+        rename(scratch, target, _EXCHANGE)
+    except OSError as error:
+        if error.errno not in _NO_FLAGS:
+            raise
+        _replace_in_two(scratch, target)
+
+
+def _replace_in_two(scratch: Path, target: Path) -> None:
+    """Replace by two renames; the next call puts the old back if this is killed between them."""
+    holder = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+    lock = _locked(holder)
+    retired = holder / _RETIRED
+    try:
+        rename(target, retired)
+        rename(scratch, target)
     finally:
         # Whatever went wrong and whenever: the old is removed only when the new is in its place.
-        if scratch.exists():
-            _put_back(old, target)
-        else:
-            shutil.rmtree(retired, ignore_errors=True)
+        if os.path.lexists(retired) and not os.path.lexists(target):
+            _put_back(retired, target)
+        shutil.rmtree(holder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
-def _rename(scratch: Path, target: Path) -> None:
+def _put_back(retired: Path, target: Path) -> None:
     try:
-        scratch.rename(target)
+        rename(retired, target)
     except OSError as error:
-        if error.errno not in _IN_THE_WAY:
-            raise
-        raise UserError(
-            f"{target} was made by someone else meanwhile", remedy="choose another output"
-        ) from error
-
-
-def _put_back(old: Path, target: Path) -> None:
-    """Bring ``old`` back to its place if it has left it, and remove the folder it was put in."""
-    try:
-        if os.path.lexists(old):
-            old.rename(target)
-    except OSError as error:
+        kept = target.with_name(f"{target.name}.old")
+        with suppress(OSError):
+            rename(retired, kept)
+            retired = kept
         raise UserError(
             f"{target} could neither be replaced nor put back: {error.strerror}",
-            remedy=f"it is whole, as {old}: move it yourself",
+            remedy=f"it is whole, as {retired}: move it yourself",
         ) from error
-    old.parent.rmdir()
+
+
+def rename(source: Path, target: Path, flags: int = 0) -> None:
+    """Rename, or with flags what ``renameat2`` does with them: swap, or never replace.
+
+    Raises:
+        OSError: as of ``renameat2``. ENOSYS or EINVAL: the kernel or the file system cannot swap.
+            For never replacing they are not raised: then an empty directory is replaced.
+    """
+    if flags:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if hasattr(libc, "renameat2"):
+            here = ctypes.c_int(_AT_FDCWD)
+            names = os.fsencode(source), here, os.fsencode(target)
+            if libc.renameat2(here, *names, ctypes.c_uint(flags)) == 0:
+                return
+            code = ctypes.get_errno()
+        else:
+            code = errno.ENOSYS
+        if code not in _NO_FLAGS or flags == _EXCHANGE:
+            raise OSError(code, os.strerror(code), str(target))
+    source.rename(target)
 
 
 def require_outside(output: Path, inputs: Iterable[Path]) -> None:

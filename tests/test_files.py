@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,27 +108,30 @@ def test_a_file_put_into_the_output_meanwhile_is_kept(target: Path) -> None:
 
 def break_renames(monkeypatch: pytest.MonkeyPatch, *fates: BaseException | None) -> None:
     """Make renames fail in their turn; None lets one pass, and so do all that follow."""
-    rename, turns = Path.rename, iter(fates)
+    rename, turns = files.rename, iter(fates)
 
-    def broken(self: Path, to: Path) -> Path:
+    def broken(source: Path, to: Path, flags: int = 0) -> None:
         fate = next(turns, None)
         if fate:
             raise fate
-        return rename(self, to)
+        rename(source, to, flags)
 
-    monkeypatch.setattr(Path, "rename", broken)
+    monkeypatch.setattr(files, "rename", broken)
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+CANNOT_SWAP = OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
 @pytest.mark.parametrize(
     ("fates", "kind"),
     [
         ((FULL,), UserError),
-        ((None, FULL), UserError),
         ((KeyboardInterrupt(),), KeyboardInterrupt),
-        ((None, KeyboardInterrupt()), KeyboardInterrupt),
+        ((CANNOT_SWAP, FULL), UserError),
+        ((CANNOT_SWAP, None, FULL), UserError),
+        ((CANNOT_SWAP, KeyboardInterrupt()), KeyboardInterrupt),
+        ((CANNOT_SWAP, None, KeyboardInterrupt()), KeyboardInterrupt),
     ],
 )
 def test_a_replacement_that_fails_leaves_the_old(
@@ -145,20 +151,107 @@ def test_a_replacement_that_fails_leaves_the_old(
 def test_what_cannot_be_put_back_is_kept_and_the_message_says_where(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    break_renames(monkeypatch, None, FULL, FULL)
+    break_renames(monkeypatch, CANNOT_SWAP, None, FULL, FULL)
     with pytest.raises(UserError, match="could neither be replaced nor put back") as error:
         write(target)
-    (old,) = target.parent.glob(".out.old.*/out")
+    old = target.with_name("out.old")
     assert f"it is whole, as {old}" in str(error.value)
     assert contents(old) == {"level1.tif": "old", "specialists/a.gguf": "old"}
 
 
-def test_a_second_ctrl_c_destroys_nothing(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    break_renames(monkeypatch, None, KeyboardInterrupt(), KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
+# Ends the process at the rename of a number, before or after it; in one of two file systems.
+KILLER = """
+import errno, os, signal, sys
+from pathlib import Path
+from eosfm_edge import files
+turn, after, swaps = int(sys.argv[2]), sys.argv[3] == "after", sys.argv[4] == "swaps"
+real, count = files.rename, 0
+def rename(source, target, flags=0):
+    global count
+    if flags == 2 and not swaps:
+        raise OSError(errno.EINVAL, "cannot")
+    count += 1
+    if count == turn and not after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(source, target, flags)
+    if count == turn and after:
+        os.kill(os.getpid(), signal.SIGKILL)
+files.rename = rename
+contents = ("level1.tif", "level2.tif", "specialists/*.gguf")
+with files.atomic_directory(Path(sys.argv[1]), contents=contents, overwrite=True) as scratch:
+    (scratch / "level1.tif").write_text("new")
+"""
+OLD = {"level1.tif": "old", "specialists/a.gguf": "old"}
+NEW = {"level1.tif": "new"}
+
+
+@pytest.mark.parametrize(
+    ("swaps", "turn", "when", "left"),
+    [
+        ("swaps", 1, "before", OLD),
+        ("swaps", 1, "after", NEW),
+        ("two", 1, "before", OLD),
+        ("two", 1, "after", None),
+        ("two", 2, "before", None),
+        ("two", 2, "after", NEW),
+    ],
+)
+def test_a_process_that_is_killed_at_a_rename_leaves_one_whole(
+    target: Path, swaps: str, turn: int, when: str, left: dict[str, str] | None
+) -> None:
+    command = [sys.executable, "-c", KILLER, str(target), str(turn), when, swaps]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    if left is None:  # between two renames the old is beside its place, and comes back
+        assert not target.exists()
+    else:
+        assert contents(target) == left
+    assert len(list(target.parent.iterdir())) > (1 if left is not None else 0)
+    # The next run that does not finish puts all in order, and one that does replaces the old.
+    with pytest.raises(KeyError), atomic_directory(target, contents=CONTENTS, overwrite=True):
+        raise KeyError
+    assert contents(target) == (OLD if left is None else left)
+    assert list(target.parent.iterdir()) == [target]
+    write(target)
+    assert contents(target.parent) == {"out/level1.tif": "new"}
+
+
+def test_the_scratch_of_a_process_that_lives_is_left_alone(target: Path) -> None:
+    with atomic_directory(target, contents=CONTENTS, overwrite=True) as first:
+        (first / "level1.tif").write_text("first")
         write(target)
-    (old,) = target.parent.glob(".out.old.*/out")
-    assert contents(old) == {"level1.tif": "old", "specialists/a.gguf": "old"}
+        assert first.exists()
+    assert contents(target.parent) == {"out/level1.tif": "first"}
+
+
+def test_scratch_of_others_is_left_alone(target: Path) -> None:
+    for name in (".out.mine", ".out2.eosfm-abc", "out.eosfm-abc"):
+        (target.parent / name).mkdir()
+    (target.parent / ".out.eosfm-file").write_text("mine")
+    write(target)
+    assert len(list(target.parent.iterdir())) == 5
+
+
+def test_files_and_folders_are_on_the_disk_before_they_are_in_place(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, rename = os.fsync, files.rename
+
+    def synced(descriptor: int) -> None:
+        events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def renamed(source: Path, to: Path, flags: int = 0) -> None:
+        events.append("rename")
+        rename(source, to, flags)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(files, "rename", renamed)
+    write(target)
+    place = events.index("rename")
+    assert Path(events[0]).name == "level1.tif"
+    assert Path(events[place - 1]).name.startswith(".out.eosfm-")
+    assert events[place + 1 :] == [str(target.parent)]
 
 
 @pytest.mark.parametrize("place", ["out", "out/scene.tif", "out/specialists/a.gguf"])
