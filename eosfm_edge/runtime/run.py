@@ -247,10 +247,7 @@ def _context(backend: Backend, bundle: Path, threads: int) -> Context:
 
 
 def _gather(context: Context, gather: ScenePass, progress: Callable[[int], None]) -> float:
-    """Have GRN normalise over all tiles with something valid in them; returns compute seconds.
-
-    Pixels that tiles share count as often as they are shared.
-    """
+    """Have GRN normalise over the scene's valid pixels; returns compute seconds."""
     context.set_grn(GRN_GATHER)
     tiles = sum(1 for _ in gather.blocks(progress))
     if gather.skipped < tiles:

@@ -302,14 +302,17 @@ EOSFM_API eosfm_status eosfm_set_active(eosfm_context *context, const uint8_t *a
 /* Over what global response normalisation (GRN) takes the norms of a specialist's hidden channels. */
 typedef enum eosfm_grn {
   EOSFM_GRN_TILE = 0,   /* over the image of each run, as the network was trained: the default */
-  EOSFM_GRN_GATHER = 1, /* the same, and the sums of squares are added up over the images */
-  EOSFM_GRN_SCENE = 2   /* over all images that were gathered */
+  EOSFM_GRN_GATHER = 1, /* over its valid pixels, and the sums of squares are added up over the images */
+  EOSFM_GRN_SCENE = 2   /* over the valid pixels of all images that were gathered */
 } eosfm_grn;
 
 /* Chooses GRN's mode for the runs that follow. With EOSFM_GRN_TILE, a cell's features depend on all of
  * its tile. To make those of a scene's tiles agree, run every tile with EOSFM_GRN_GATHER, and then every
  * tile with EOSFM_GRN_SCENE: a specialist's network looks no farther than its convolutions then. Layer
  * normalisation of the chain, where the bundle has it, stays the tile's.
+ *
+ * A cell counts by the share of its pixels that are valid, and once: where tiles of a stream overlap, their
+ * cells are weighted as they are blended. Images of eosfm_run count whole.
  *
  * The sums are of each run of each specialist and each block, in double, and belong to the context. Each
  * call with EOSFM_GRN_GATHER forgets them; EOSFM_GRN_TILE keeps them. A run that is cancelled, too late

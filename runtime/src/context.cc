@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cells.h"
 #include "finite.h"
 #include "ladder.h"
 
@@ -83,6 +84,10 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
                             const PackedModel& packed, const Kernels& kernels) {
   const size_t pixels = static_cast<size_t>(settings.width) * settings.height;
   planes = layout.take<float>(pixels * chain.bands.size());
+  valid = layout.take<uint8_t>(pixels);
+  for (int level = 0; level < kLevels; ++level) {
+    shares[level] = layout.take<float>(pixels >> (2 * level + 4));
+  }
   run_planes = layout.take<const float*>(static_cast<size_t>(chain.run_bands.size()));
 
   Extent extent;
@@ -149,6 +154,7 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
 void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chain& chain) {
   const size_t pixels = static_cast<size_t>(settings.width) * settings.height;
   planes = layout.take<float>(pixels * chain.bands.size());
+  valid = layout.take<uint8_t>(pixels);
   for (int level = 0; level < kLevels; ++level) {
     levels[level] = layout.take<float>(static_cast<size_t>(chain.level_channels[level]) *
                                        cells(settings.width, level) * cells(settings.height, level));
@@ -346,6 +352,17 @@ void eosfm_context::keep_gathered() {
   }
 }
 
+// An image that is gathered from and not one tile of many: its valid pixels count.
+void eosfm_context::weigh_alone() {
+  share_valid(memory_.valid, settings_.width, settings_.height, memory_.shares);
+  weights_.all_valid = memchr(memory_.valid, 0, static_cast<size_t>(settings_.width) *
+                                                    settings_.height) == nullptr;
+  weights_.whole = weights_.all_valid;
+  for (int level = 0; level < kLevels; ++level) {
+    weights_.valid[level] = weights_.once[level] = memory_.shares[level];
+  }
+}
+
 namespace {
 
 // Whether a level's cells, rows beside rows and planes after planes, are at places that can be.
@@ -400,7 +417,7 @@ eosfm_status eosfm_context::check_options(const eosfm_run_options* options) {
 }
 
 eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* levels,
-                                const eosfm_run_options* given) {
+                                const eosfm_run_options* given, const CellWeights* weights) {
   const eosfm_run_options defaults = EOSFM_RUN_OPTIONS_INIT;
   const eosfm_run_options& options = given != nullptr ? *given : defaults;
   eosfm_status status = check_options(given);
@@ -410,6 +427,8 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* lev
 
   const int64_t most_ms = INT64_MAX / 2000000;
   const int64_t ms = options.deadline_ms < most_ms ? options.deadline_ms : most_ms;
+  weights_given_ = weights != nullptr;
+  if (weights_given_) weights_ = *weights;
   progress_ = options.progress;
   progress_user_ = options.progress_user;
   pthread_mutex_lock(&cancel_mutex_);
@@ -451,7 +470,11 @@ eosfm_status eosfm_context::compute(const eosfm_level* levels, const eosfm_run_o
                         level + 1);
     }
   }
-  if (grn_ == EOSFM_GRN_GATHER) keep_gathered();
+  // Of an image without a valid pixel there is nothing.
+  if (gathers() && (weights_.all_valid || memchr(memory_.valid, 1, static_cast<size_t>(settings_.width) *
+                                                                        settings_.height) != nullptr)) {
+    keep_gathered();
+  }
   for (int i = 0; options.present != nullptr && i < present_.size(); ++i) {
     options.present[i] = present_[i];
   }
@@ -491,7 +514,7 @@ void eosfm_context::read_image(Values values) {
   constexpr int kRows = 32;
   together.each(settings_.height / kRows, [&](int task, int) {
     reader_.read_rows(*model_->kernels, values, task * kRows, kRows, settings_.width,
-                      settings_.height, memory_.planes);
+                      settings_.height, memory_.planes, memory_.valid);
   });
 }
 
@@ -521,6 +544,7 @@ eosfm_status eosfm_context::run_engine() {
 void eosfm_context::run_all() {
   const Chain& chain = model_->chain;
   read_image(Values::physical);
+  if (gathers() && !weights_given_) weigh_alone();
   Team together(&pool_, &stop_);
   for (uint8_t& one : run_done_) one = 0;
   broken_.store(-1, std::memory_order_relaxed);

@@ -45,6 +45,8 @@ struct GatheredSums {
 // All memory of a context, laid out in one block.
 struct ContextMemory {
   float* planes;             // [bands][height][width]
+  uint8_t* valid;            // [height][width]: which pixels are
+  float* shares[kLevels];    // of them, in each cell
   char* features[kLevels];   // all sets, beside each other: [pixels][columns]
   const float** run_planes;  // the planes of each run's bands
   PassMemory* passes;        // as many as specialists may run at once
@@ -87,8 +89,10 @@ struct eosfm_context {
   eosfm_status set_grn(eosfm_grn mode);
   // That options are what they may be; NULL are.
   eosfm_status check_options(const eosfm_run_options* options);
+  // `weights` are those of a tile of many, where GRN's sums are gathered; null: the image is alone.
   eosfm_status run(const eosfm_image* image, const eosfm_level* levels,
-                   const eosfm_run_options* options);
+                   const eosfm_run_options* options, const eosfm::CellWeights* weights = nullptr);
+  bool gathers() const { return grn_ == EOSFM_GRN_GATHER; }
   eosfm_status verify(double* worst);
   void cancel();
   const char* backend() const { return backend_name_; }
@@ -105,6 +109,7 @@ struct eosfm_context {
   eosfm_status check_gathered(const uint8_t* active);
   void forget_gathered();
   void keep_gathered();
+  void weigh_alone();
   eosfm_status check_levels(const eosfm_level* levels);
   eosfm_status compute(const eosfm_level* levels, const eosfm_run_options& options);
   void run_all();
@@ -141,6 +146,8 @@ struct eosfm_context {
   int present_count_ = 0;
   std::atomic<int> broken_{-1};  // run * kLevels + level with values that are not finite; -1: none
   eosfm_grn grn_ = EOSFM_GRN_TILE;
+  eosfm::CellWeights weights_ = {};  // of the image that is gathered from
+  bool weights_given_ = false;
   eosfm::ImageReader reader_;
   eosfm::Stop stop_;
   std::atomic<bool> busy_{false};

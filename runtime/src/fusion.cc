@@ -111,7 +111,8 @@ void eosfm_context::run_one(int run, int pass, Team& team) {
   const GatheredSums& sums = memory_.sums[run];
   run_network(packed_->networks[what.specialist], *model_->kernels,
               memory_.run_planes + what.first_band, settings_.width, settings_.height,
-              {grn_, grn_ == EOSFM_GRN_SCENE ? sums.all : sums.fresh}, memory_.passes[pass],
+              {grn_, grn_ == EOSFM_GRN_SCENE ? sums.all : sums.fresh, gathers() ? &weights_ : nullptr},
+              memory_.passes[pass],
               memory_.workers, team, features);
   run_done_[run] = team.stopped() ? 0 : 1;
 }

@@ -83,7 +83,7 @@ ImageReader::Calibration ImageReader::calibration_of(int band, Values values) co
 }
 
 void ImageReader::read_rows(const Kernels& kernels, Values values, int first, int rows, int width,
-                            int height, float* planes) const {
+                            int height, float* planes, uint8_t* valid) const {
   const size_t plane = static_cast<size_t>(width) * height;
   for (int y = first; y < first + rows; ++y) {
     uint8_t bad[kMostSide] = {0};
@@ -110,7 +110,10 @@ void ImageReader::read_rows(const Kernels& kernels, Values values, int first, in
       }
     }
     uint8_t any = 0;
-    for (int x = 0; x < width; ++x) any |= bad[x];
+    for (int x = 0; x < width; ++x) {
+      any |= bad[x];
+      valid[static_cast<size_t>(y) * width + x] = bad[x] == 0 ? 1 : 0;
+    }
     if (any == 0) continue;
     for (int b = 0; b < chain_->bands.size(); ++b) {
       const Band& own = chain_->bands[b];  // its fill is a value as the bundle's sensor stores it

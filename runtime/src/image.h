@@ -21,9 +21,10 @@ class ImageReader {
   // Checks an image against the chain's bands; neither is copied.
   eosfm_status set(const eosfm_image* image, const Chain& chain, ErrorText& error);
 
-  // Writes rows to planes [bands][height][width], with pixels that are not valid filled in all bands.
+  // Writes rows to planes [bands][height][width], with pixels that are not valid filled in all bands, and
+  // which are to valid, [height][width].
   void read_rows(const Kernels& kernels, Values values, int first, int rows, int width, int height,
-                 float* planes) const;
+                 float* planes, uint8_t* valid) const;
 
  private:
   struct Calibration {

@@ -11,8 +11,8 @@ double rise(int behind, int overlap, int halo) {
   return behind < overlap - halo ? (behind - halo + 0.5) / (overlap - 2 * halo) : 1.0;
 }
 
-// Weights of a tile's cells along an axis: linear between the halos on the sides where there is another
-// tile. Those of two tiles add up to 1.
+}  // namespace
+
 void fill_ramp(float* ramp, const MosaicShape& shape, int cells, bool before, bool after) {
   for (int i = 0; i < cells; ++i) {
     const double rising = before ? rise(i, shape.overlap, shape.halo) : 1.0;
@@ -20,8 +20,6 @@ void fill_ramp(float* ramp, const MosaicShape& shape, int cells, bool before, bo
     ramp[i] = static_cast<float>(fmin(rising, falling));
   }
 }
-
-}  // namespace
 
 void Mosaic::lay_out(Layout& layout, const MosaicShape& shape) {
   shape_ = shape;

@@ -18,6 +18,10 @@ struct MosaicShape {
   int scene_width;
 };
 
+// The weights of a tile's cells along an axis, linear between the halos on the sides where there is another
+// tile. Those of two tiles add up to 1.
+void fill_ramp(float* ramp, const MosaicShape& shape, int cells, bool before, bool after);
+
 // A tile among the others, in cells of the level. Tiles start every tile side less the overlap; the last
 // ones of a row and of a column may have been computed for pixels before their start.
 struct MosaicTile {

@@ -28,6 +28,27 @@ Rows rows_for(const Matrix& w, char* data) {
   return {data, bytes, bytes, w.storage, w.zero};
 }
 
+// Adds the squares of rows of hidden channels, each times its cell's weight.
+void add_squares(const Rows& hidden, int pixels, int columns, const float* weights, float* squares) {
+  for (int p = 0; p < pixels; ++p) {
+    const float weight = weights[p];
+    if (weight == 0.0F) continue;
+    const char* row = static_cast<const char*>(hidden.data) + static_cast<size_t>(p) * hidden.stride;
+    for (int h = 0; h < columns; ++h) {
+      float value;
+      if (hidden.storage == Storage::f32) {
+        memcpy(&value, row + 4 * h, sizeof value);
+      } else {
+        uint16_t half;
+        memcpy(&half, row + 2 * h, sizeof half);
+        const uint32_t bits = static_cast<uint32_t>(half) << 16;
+        memcpy(&value, &bits, sizeof value);
+      }
+      squares[h] += weight * value * value;
+    }
+  }
+}
+
 void zero_halo(const Image& image) {
   const size_t row = image.row_stride();
   const size_t side = static_cast<size_t>(kHalo) * image.padded;
@@ -131,7 +152,8 @@ class Pass {
     });
   }
 
-  void block(const StageWeights& stage, const BlockWeights& block, const Image& image) {
+  void block(int s, const BlockWeights& block, const Image& image) {
+    const StageWeights& stage = network_.stages[s];
     const Grid& grid = image.grid;
     const int hidden = block.fc1.vectors * kernels_.lanes;
     const Storage storage = hidden_storage(block);
@@ -152,6 +174,15 @@ class Pass {
       out.data = memory_.hidden + static_cast<size_t>(first) * grid.width * hidden_bytes;
       kernels_.linear_gelu(block.fc1, normed.data, normed.stride, rows * grid.width, out, squares,
                            mine.tile);
+      if (sums_.weights == nullptr || sums_.weights->whole) return;
+      const int at = first * grid.width;
+      if (!sums_.weights->all_valid) {
+        memset(squares, 0, static_cast<size_t>(hidden) * sizeof(float));
+        add_squares(out, rows * grid.width, hidden, sums_.weights->valid[s] + at, squares);
+      }
+      float* once = memory_.once + static_cast<size_t>(band) * hidden;
+      memset(once, 0, static_cast<size_t>(hidden) * sizeof(float));
+      add_squares(out, rows * grid.width, hidden, sums_.weights->once[s] + at, once);
     });
     if (team_.stopped()) return;
 
@@ -224,10 +255,11 @@ class Pass {
   }
 
   void give_squares(const BlockWeights& block, int bands, int hidden) {
+    const float* squares = sums_.weights->whole ? memory_.squares : memory_.once;
     for (int h = 0; h < block.hidden; ++h) {
       double sum = 0.0;
       for (int b = 0; b < bands; ++b) {
-        sum += static_cast<double>(memory_.squares[static_cast<size_t>(b) * hidden + h]);
+        sum += static_cast<double>(squares[static_cast<size_t>(b) * hidden + h]);
       }
       sums_.squares[h] = sum;
     }
@@ -297,6 +329,7 @@ PassMemory take_pass(Layout& layout, const Extent& extent) {
   pass.images[1] = layout.take<float>(extent.image);
   pass.hidden = layout.take<char>(extent.hidden);
   pass.squares = layout.take<float>(extent.squares);
+  pass.once = layout.take<float>(extent.squares);
   pass.grn = layout.take<float>(extent.channels);
   pass.scaled = layout.take<uint32_t>(extent.scaled);
   return pass;
@@ -327,7 +360,7 @@ void run_network(const NetworkWeights& network, const Kernels& kernels, const fl
       pass.downsample(s, before, image);
     }
     for (const BlockWeights& block : stage.blocks) {
-      pass.block(stage, block, image);
+      pass.block(s, block, image);
       if (team.stopped()) return;
     }
     sink.take(s, image, stage.width, workers, team);

@@ -79,6 +79,7 @@ struct PassMemory {
   float* images[2];
   char* hidden;
   float* squares;     // [bands][hidden]
+  float* once;        // the same, of what is gathered, where that is other
   float* grn;         // [hidden]
   uint32_t* scaled;   // fc2's weights times GRN's factor
 };
@@ -112,11 +113,21 @@ WorkerMemory take_worker(Layout& layout, const Extent& extent);
 // Bytes of a row of activations of `columns` elements: what the kernels read and write of it.
 size_t row_bytes(int columns, Storage storage);
 
+// How much each cell counts where sums are gathered, [height][width] for each stage. What is filled in for
+// pixels without data says nothing of a scene's norms, and what images share must not count twice.
+struct CellWeights {
+  const float* valid[kStages];  // the share of its pixels that are: of the image's own norms
+  const float* once[kStages];   // that, times what it has in the cell, of all images: of the gathered sums
+  bool all_valid;               // all of `valid` are 1,
+  bool whole;                   // and of `once`
+};
+
 // Where GRN's sums of squares come from or go to, beside the image's own: those of every block's hidden
 // channels in turn, written by EOSFM_GRN_GATHER and read by EOSFM_GRN_SCENE.
 struct GrnSums {
   eosfm_grn mode = EOSFM_GRN_TILE;
   double* squares = nullptr;
+  const CellWeights* weights = nullptr;  // where they are gathered
 };
 
 // Hidden channels of all blocks together.

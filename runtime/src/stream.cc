@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "cells.h"
+
 namespace eosfm {
 namespace {
 
@@ -103,10 +105,12 @@ void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, 
   swath.lay_out(layout, options, chain, tile.width, tile.height, most_back);
   planes = layout.take<float>(pixels * bands_count);
   valid = layout.take<uint8_t>(pixels);
-  counts = layout.take<uint16_t>(2 * pixels / 16);
   bands = layout.take<eosfm_band>(bands_count);
   for (int l = 0; l < kLevels; ++l) {
-    shares[l] = layout.take<float>(pixels / static_cast<size_t>(stride_of(l) * stride_of(l)));
+    const size_t cells = pixels / static_cast<size_t>(stride_of(l) * stride_of(l));
+    shares[l] = layout.take<float>(cells);
+    whole[l] = layout.take<float>(cells);
+    once[l] = layout.take<float>(cells);
     if (options.levels[l] == 0) continue;
     levels[l].lay_out(layout, {chain.level_channels[l], tile.width / stride_of(l),
                                tile.height / stride_of(l), overlap / stride_of(l),
@@ -193,7 +197,7 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* options, eosfm_block* b
   count_valid(place);
   const bool skipped = !worth_it(place);
   if (!skipped) {
-    const eosfm_status status = run(options);
+    const eosfm_status status = run(place, options);
     if (status != EOSFM_OK) return status;
   } else if (options != nullptr && options->present != nullptr) {
     memset(options->present, 0, options->present_count);
@@ -250,34 +254,60 @@ void eosfm_stream::read_tile(const Place& place) {
   });
 }
 
-// Fills in the shares of valid pixels among those of each cell that are in the scene.
+// Fills in the shares of valid pixels, of each cell and of what of it is in the scene.
 void eosfm_stream::count_valid(const Place& place) {
   const Settings& tile = context_->settings();
+  share_valid(memory_.valid, tile.width, tile.height, memory_.whole);
   for (int l = 0; l < kLevels; ++l) {
     const int width = tile.width / stride_of(l);
-    const int height = tile.height / stride_of(l);
-    const int side = l == 0 ? 4 : 2;  // of a cell, in pixels or in cells of the level before
-    const size_t before = static_cast<size_t>(width) * side;
-    const uint16_t* finer = memory_.counts + (l % 2 == 0 ? tile.width * tile.height / 16 : 0);
-    uint16_t* counts = memory_.counts + (l % 2 == 0 ? 0 : tile.width * tile.height / 16);
-    for (int y = 0; y < height; ++y) {
+    const float pixels = static_cast<float>(stride_of(l) * stride_of(l));
+    for (int y = 0; y < tile.height / stride_of(l); ++y) {
       const int inside_rows = smaller(place.pixels.height - y * stride_of(l), stride_of(l));
       for (int x = 0; x < width; ++x) {
-        int count = 0;
-        for (int i = 0; i < side; ++i) {
-          const size_t at = static_cast<size_t>(y * side + i) * before + static_cast<size_t>(x * side);
-          for (int j = 0; j < side; ++j) {
-            count += l == 0 ? memory_.valid[at + static_cast<size_t>(j)]
-                            : finer[at + static_cast<size_t>(j)];
-          }
-        }
-        counts[y * width + x] = static_cast<uint16_t>(count);
+        const float share = memory_.whole[l][y * width + x];
         const int inside = inside_rows * smaller(place.pixels.width - x * stride_of(l), stride_of(l));
         memory_.shares[l][y * width + x] =
-            count > 0 ? static_cast<float>(count) / static_cast<float>(inside) : 0.0F;
+            share > 0.0F ? share * pixels / static_cast<float>(inside) : 0.0F;
       }
     }
   }
+}
+
+// How much the tile's cells count: what tiles share is weighted as it is blended, so that it counts once.
+CellWeights eosfm_stream::weigh(const Place& place) {
+  const Settings& tile = context_->settings();
+  CellWeights weights;
+  weights.all_valid =
+      memchr(memory_.valid, 0, static_cast<size_t>(tile.width) * tile.height) == nullptr;
+  weights.whole = false;
+  for (int l = 0; l < kLevels; ++l) {
+    float across[kMostSide / 4];
+    float down[kMostSide / 4];
+    const int width = tile.width / stride_of(l);
+    const int height = tile.height / stride_of(l);
+    const int row_before = static_cast<int>(place.row - place.pixels.row) / stride_of(l);
+    const int column_before = (place.column - place.pixels.column) / stride_of(l);
+    fill_ramp(across, shape(l), width, place.column > 0, !place.last_column);
+    fill_ramp(down, shape(l), height, tile_row_ > 0, !place.last_row);
+    for (int y = 0; y < height; ++y) {
+      for (int x = 0; x < width; ++x) {
+        const bool mine = y >= row_before && x >= column_before;
+        memory_.once[l][y * width + x] =
+            mine ? memory_.whole[l][y * width + x] * (down[y - row_before] * across[x - column_before])
+                 : 0.0F;
+      }
+    }
+    weights.valid[l] = memory_.whole[l];
+    weights.once[l] = memory_.once[l];
+  }
+  return weights;
+}
+
+MosaicShape eosfm_stream::shape(int level) const {
+  const Settings& tile = context_->settings();
+  const int stride = stride_of(level);
+  return {context_->model()->chain.level_channels[level], tile.width / stride, tile.height / stride,
+          overlap_ / stride, options_.halo / stride, cells_over(options_.width, level)};
 }
 
 bool eosfm_stream::worth_it(const Place& place) const {
@@ -299,7 +329,7 @@ bool eosfm_stream::worth_it(const Place& place) const {
   return false;
 }
 
-eosfm_status eosfm_stream::run(const eosfm_run_options* options) {
+eosfm_status eosfm_stream::run(const Place& place, const eosfm_run_options* options) {
   const eosfm_image image = {sizeof(eosfm_image), memory_.bands,
                              static_cast<size_t>(context_->model()->chain.bands.size())};
   eosfm_level levels[kLevels];
@@ -307,7 +337,10 @@ eosfm_status eosfm_stream::run(const eosfm_run_options* options) {
     const eosfm_level unwanted = EOSFM_LEVEL_INIT;
     levels[l] = options_.levels[l] != 0 ? memory_.levels[l].features() : unwanted;
   }
-  const eosfm_status status = context_->run(&image, levels, options);
+  CellWeights weights;
+  if (context_->gathers()) weights = weigh(place);
+  const eosfm_status status =
+      context_->run(&image, levels, options, context_->gathers() ? &weights : nullptr);
   if (status != EOSFM_NOT_FINITE) return status;
   const ErrorText reason = context_->error;
   return context_->error.fail(status, "the tile at column %d, row %lld: %.400s",

@@ -14,8 +14,9 @@ struct StreamMemory {
   Mosaic levels[kLevels];
   float* planes;            // [bands][tile height][tile width]
   uint8_t* valid;           // [tile height][tile width]
-  float* shares[kLevels];   // of valid pixels, for each of the tile's cells
-  uint16_t* counts;         // [2][tile cells of level 1]
+  float* shares[kLevels];   // of valid pixels among those in the scene, for each of the tile's cells
+  float* whole[kLevels];    // among all of the cell
+  float* once[kLevels];     // the same, times the tile's weight where others cover the cell too
   eosfm_band* bands;
 
   void lay_out(Layout& layout, const eosfm_stream_options& options, int overlap,
@@ -51,8 +52,10 @@ struct eosfm_stream {
   Place place_of(int64_t rows) const;
   void read_tile(const Place& place);
   void count_valid(const Place& place);
+  eosfm::CellWeights weigh(const Place& place);
+  eosfm::MosaicShape shape(int level) const;
   bool worth_it(const Place& place) const;
-  eosfm_status run(const eosfm_run_options* options);
+  eosfm_status run(const Place& place, const eosfm_run_options* options);
   void give(const Place& place, bool skipped, eosfm_block* block);
 
   eosfm_context* context_ = nullptr;

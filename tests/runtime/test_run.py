@@ -12,6 +12,7 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from support.scenes import scene_pixels, write_scene
+from support.weights import S2_INPUT
 
 from eosfm_edge.bundle.manifest import read_manifest
 from eosfm_edge.ensemble.bands import S2_L1C, parse_bands
@@ -19,7 +20,9 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.runtime.backends import CPU_BACKENDS, open_backend
 from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Model
 from eosfm_edge.runtime.run import RunOptions, run_scene
+from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
 from eosfm_edge.scene.reading import Radiometry
+from eosfm_edge.scene.scene import open_scene
 
 TILE = 96  # of the bundle
 STRIDES = (4, 8, 16, 32)
@@ -267,8 +270,9 @@ def test_grn_over_the_scene_makes_tiles_agree(bundle: Path, tmp_path: Path) -> N
         tiles = [list(pixels[:, :, start : start + TILE]) for start in (0, 32)]
         alone = [context.run(tile)[0] for tile in tiles]
         context.set_grn(GRN_GATHER)
-        for tile in tiles:
-            context.run(tile)
+        with open_scene(path, S2_INPUT) as opened:
+            gather = ScenePass(context, opened, Tiling(TILE, 64, 0), levels=False)
+            assert sum(1 for _ in gather.blocks(lambda done: None)) == 2
         context.set_grn(GRN_SCENE)
         together = [context.run(tile)[0] for tile in tiles]
     stages = []
