@@ -74,6 +74,12 @@ _IMAGERY = (
         metavar="VALUE",
         help="Stored value of pixels without data, whatever the files say; 'none': no value is.",
     ),
+    click.option(
+        "--trust-values",
+        "trusted",
+        is_flag=True,
+        help="Take values that seem not to be what they are read as.",
+    ),
 )
 
 
@@ -84,7 +90,7 @@ def imagery(command: Command) -> Command:
     def read(*arguments: Any, **options: Any) -> Any:
         from eosfm_edge.scene.reading import Radiometry
 
-        said = {field: options.pop(field) for field in ("scale", "offset", "nodata")}
+        said = {field: options.pop(field) for field in ("scale", "offset", "nodata", "trusted")}
         return command(*arguments, radiometry=Radiometry(**said), **options)
 
     wrapped: Any = read

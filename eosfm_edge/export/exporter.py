@@ -55,6 +55,7 @@ from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_on
 from eosfm_edge.files import atomic_directory
 from eosfm_edge.network.deployed import NATIVE
 from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.radiometry import require_plausible_scene
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import open_scene
@@ -257,6 +258,7 @@ def _real_tiles(
     with open_scene(
         scene, ensemble.spec.input, names=options.names, radiometry=options.radiometry
     ) as opened:
+        require_plausible_scene(opened)
         return sample_tiles(opened, size, PARITY_TILES)
 
 

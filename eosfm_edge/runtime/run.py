@@ -24,6 +24,7 @@ from eosfm_edge.runtime.ladder import open_first
 from eosfm_edge.runtime.quicklook import write_quicklook
 from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
 from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.radiometry import require_plausible_scene
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.scene import Scene, open_scene
 
@@ -115,8 +116,9 @@ def run_scene(
     Raises:
         CheckFailedError: a file of the bundle is missing, altered or surplus, or the model gives
             values that are not finite.
-        UserError: the scene does not fit the bundle, has no valid pixel, or the output cannot
-            be written. Nothing is left under the output's name then.
+        UserError: the scene does not fit the bundle, has no valid pixel, or values that cannot be
+            what they are read as (:mod:`~eosfm_edge.scene.radiometry`), or the output cannot be
+            written. Nothing is left under the output's name then.
     """
     options = options or RunOptions()
     if options.grn == "scene" and options.backend != Native.name:
@@ -140,6 +142,7 @@ def run_scene(
                 scene_path, manifest.input, names=options.names, radiometry=options.radiometry
             )
         )
+        require_plausible_scene(scene)
         folder = stack.enter_context(
             atomic_directory(output, contents=contents, overwrite=options.overwrite)
         )

@@ -49,6 +49,7 @@ class Radiometry:
         offset: None: as the files say.
         nodata: the stored value of pixels without data; ``"none"``: no value is; None: as the files
             say.
+        trusted: whether values are taken that seem not to be what they are read as.
 
     Raises:
         UserError: a scale of 0, or a scale or offset that is not finite.
@@ -57,6 +58,7 @@ class Radiometry:
     scale: float | None = None
     offset: float | None = None
     nodata: float | Literal["none"] | None = None
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("scale", self.scale), ("offset", self.offset)):

@@ -22,6 +22,7 @@ from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
 from eosfm_edge.scene.bands import SceneBand, SceneName, match_bands, open_bands
+from eosfm_edge.scene.radiometry import is_reflectance
 from eosfm_edge.scene.reading import FloatImage, Floats, Radiometry, Reading
 
 Mask = NDArray[np.bool_]
@@ -32,6 +33,10 @@ Reader = Callable[[SceneBand, Window, tuple[int, int]], Pixels]
 # scene. Where a row of blocks is more than the most, blocks are decoded several times.
 CACHE_BYTES = 128 << 20
 MOST_CACHE_BYTES = 512 << 20
+# Pixels of the longer side of an overview, or of so many windows in a row.
+SAMPLE = 192
+SAMPLE_WINDOWS = 4
+SMALL_SCENE = 2048 * 2048  # pixels: its blocks are kept for those who read it next
 
 
 class SceneWarning(UserWarning):
@@ -52,6 +57,7 @@ class Scene:
         crs: the coordinate system, or None.
         grids: how each band's pixels lie in the scene's, where their edges are; a band with edges
             elsewhere comes resampled to the scene's.
+        radiometry: what the caller says of the values.
         readings: how each band's stored values are read.
     """
 
@@ -63,6 +69,7 @@ class Scene:
         radiometry: Radiometry,
     ) -> None:
         self.path = path
+        self.radiometry = radiometry
         self._wanted = tuple(wanted)
         self._bands = tuple(bands)
         self.readings = tuple(
@@ -84,10 +91,11 @@ class Scene:
         self.grids = [nested or BandGrid() for nested in self._nested]
 
     def _warn_of_scale(self, radiometry: Radiometry) -> None:
-        """Reflectances in floats are often read as if they were stored integers."""
+        """Warn of floats that may be physical values where nothing else looks at them."""
         for band, wanted in zip(self._bands, self._wanted, strict=True):
             silent = band.scale_offset is None and radiometry.scale is None
-            if band.dtype.startswith("float") and wanted.scale != 1 and silent:
+            unknown = wanted.scale != 1 and not is_reflectance(wanted)
+            if band.dtype.startswith("float") and unknown and silent and not radiometry.trusted:
                 warnings.warn(
                     f"{band.place} holds {band.dtype} without a scale: its values are taken to be "
                     f"stored ones, of which physical = stored * {wanted.scale:g} + "
@@ -181,6 +189,26 @@ class Scene:
         step = max(1.0, max(self.width, self.height) / longest)
         size = (max(1, round(self.height / step)), max(1, round(self.width / step)))
         return self._assemble(size, lambda band, read: read(band, self._whole(band), size))
+
+    def sample(self) -> tuple[FloatImage, Mask]:
+        """Read some pixels from all over the scene, without decoding all of it.
+
+        Returns:
+            As :meth:`read`, but of an overview, or of windows side by side where an overview would
+            decode more than stays in the cache.
+        """
+        finest = min(self._bands, key=lambda b: abs(b.dataset.transform.determinant))
+        small = self.width * self.height <= SMALL_SCENE or min(self.width, self.height) <= SAMPLE
+        if small or finest.dataset.overviews(finest.index):
+            return self.overview(SAMPLE)
+        side = SAMPLE // SAMPLE_WINDOWS
+        lefts, tops = (
+            np.linspace(0, pixels - side, SAMPLE_WINDOWS).astype(int)
+            for pixels in (self.width, self.height)
+        )
+        parts = [self.read(int(left), int(top), side, side) for top in tops for left in lefts]
+        images, masks = zip(*parts, strict=True)
+        return np.concatenate(images, axis=2), np.concatenate(masks, axis=1)
 
     def _assemble(
         self, size: tuple[int, int], read_with: Callable[[SceneBand, Reader], Pixels]

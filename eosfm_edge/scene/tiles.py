@@ -16,7 +16,7 @@ from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
 from eosfm_edge.scene.bands import SceneName
-from eosfm_edge.scene.radiometry import Reflectances, require_plausible
+from eosfm_edge.scene.radiometry import Values, require_plausible
 from eosfm_edge.scene.reading import FloatImage, Radiometry
 from eosfm_edge.scene.scene import Scene, open_scene
 from eosfm_edge.scene.sources import Part, Source, find_sources
@@ -159,8 +159,9 @@ class _Sampler:
         looked_at = 0
         for done, index in enumerate(np.random.default_rng(self._seed).permutation(len(parts))):
             share = -(-(limit - len(found)) // (len(parts) - done))
-            seen, turn = Reflectances(self._wanted), 0
+            turn = 0
             with self._open(parts[index]) as scene:
+                seen = Values([reading.declared for reading in scene.readings])
                 for left, top in self._places(scene, int(index)):
                     if turn == share:
                         break
@@ -171,7 +172,9 @@ class _Sampler:
                         found.append(_Candidate(int(index), left, top, turn, brightness))
                         seen.add(image)
                         turn += 1
-            looked_at += turn > 0
+            if turn == 0 or parts[index].radiometry.trusted:
+                continue
+            looked_at += 1
             doubt = seen.doubt()
             if doubt:
                 doubts.append((str(parts[index].path), doubt))

@@ -250,7 +250,7 @@ def test_memory_does_not_grow_with_the_scene(bundle: Path, tmp_path: Path) -> No
     peaks = []
     for side in (750, 3000):
         pixels = np.zeros((13, side, side), np.uint16)
-        pixels[:, :TILE] = 1000
+        pixels[:, :TILE] = 500
         scene = write_scene(tmp_path / f"{side}.tif", pixels, S2_L1C)
         arguments = [str(bundle), str(scene), str(tmp_path / f"out{side}")]
         out = subprocess.run(

@@ -1,4 +1,4 @@
-"""Values that cannot be reflectances are refused, whatever can be is not."""
+"""Values that cannot be what they are read as are refused; whatever can be is not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,8 +16,9 @@ from support.scenes import write_scene
 from eosfm_edge.ensemble.bands import S2_L1C, S2_L2A
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
-from eosfm_edge.scene.radiometry import Doubt, Reflectances, require_plausible
-from eosfm_edge.scene.reading import Radiometry
+from eosfm_edge.scene.radiometry import Doubt, Values, require_plausible, require_plausible_scene
+from eosfm_edge.scene.reading import Declared, Radiometry
+from eosfm_edge.scene.scene import open_scene
 from eosfm_edge.scene.tiles import load_tiles
 
 # First percentiles and medians, times 10000, of Sentinel-2 L1C over the coast of Virginia, without
@@ -49,15 +51,35 @@ def inputs(names: Any, **values: Any) -> tuple[InputBand, ...]:
     return tuple(InputBand(name=name, **{"scale": 1e-4, **values}) for name in names)
 
 
-def doubt(stored: NDArray[Any], wanted: tuple[InputBand, ...]) -> Doubt | None:
-    seen = Reflectances(wanted)
-    for half in np.split(stored.astype("f4"), 2, axis=1):
+def doubt(
+    stored: NDArray[Any],
+    wanted: tuple[InputBand, ...],
+    dtype: str = "uint16",
+    scale: float | None = None,
+    offset: float | None = None,
+    tagged: bool = False,
+) -> Doubt | None:
+    """Return the doubt of values as a file stores them; its scale and offset are the input's."""
+    declared = [
+        Declared(
+            band,
+            dtype,
+            band.scale if scale is None else scale,
+            band.offset if offset is None else offset,
+            tagged,
+        )
+        for band in wanted
+    ]
+    seen = Values(declared)
+    physical = [x * one.scale + one.offset for x, one in zip(stored, declared, strict=True)]
+    given = [(x - band.offset) / band.scale for x, band in zip(physical, wanted, strict=True)]
+    for half in np.split(np.stack(given).astype("f4"), 2, axis=1):
         seen.add(half)
     return seen.doubt()
 
 
-def remedy(stored: NDArray[Any], wanted: tuple[InputBand, ...]) -> str:
-    found = doubt(stored, wanted)
+def remedy(stored: NDArray[Any], wanted: tuple[InputBand, ...], **options: Any) -> str:
+    found = doubt(stored, wanted, **options)
     assert found is not None
     return found.remedy
 
@@ -109,6 +131,105 @@ def test_bright_scenes_are_plausible() -> None:
     assert doubt(image(desert), of(desert)) is None
     rgb = dict.fromkeys(("B04", "B03", "B02"), (1100, 1500))
     assert doubt(image(rgb), of(rgb)) is None
+    snow = {"B04": (8800, 9600), "B03": (8900, 9700), "B02": (9000, 9800)}
+    assert doubt(image(snow), of(snow)) is None
+
+
+def test_landsats_numbers_are_not_sentinel_2s() -> None:
+    """Level 1 stores 0.1 + reflectance in steps of 0.00002, level 2 0.2 in steps of 0.0000275."""
+    visible = ("B04", "B03", "B02")
+    for names, figures in ((visible, DRY), (("B04", "B08", "B11"), COAST)):
+        light = image({name: figures[name] for name in names}) * 1e-4
+        for step, zero in ((2e-5, 0.1), (2.75e-5, 0.2)):
+            numbers = (light + zero) / step
+            assert "--scale 0.00002 --offset -0.1" in remedy(numbers, inputs(names))
+            assert doubt(numbers, inputs(names), scale=step, offset=-zero) is None
+            # The options reach an ensemble that takes Landsat's numbers, too.
+            assert doubt(numbers, inputs(names, scale=step, offset=-zero)) is None
+
+
+PICTURE = image({"B04": (60, 110), "B03": (50, 110), "B02": (40, 100)}).clip(1, 255)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_picture_of_8_bits_is_not_of_sixteen(dtype: str) -> None:
+    rgb = inputs(("B04", "B03", "B02"))
+    assert "--scale 0.00392157 --offset 0" in remedy(PICTURE, rgb, dtype=dtype)
+    assert doubt(PICTURE, rgb, dtype=dtype, scale=1 / 255, offset=0) is None
+    assert doubt(PICTURE, inputs(("B04", "B03", "B02"), scale=1 / 255), dtype=dtype) is None
+    # Read by the scale 1, it is a reflectance of 100.
+    assert "--scale 0.00392157" in remedy(PICTURE, rgb, dtype=dtype, scale=1, offset=0)
+
+
+def test_a_dark_picture_of_8_bits_is_known_by_its_type() -> None:
+    rgb = inputs(("B04", "B03", "B02"))
+    night = (PICTURE * 0.2).round()
+    assert "8 bits" in remedy(night, rgb, dtype="uint8")
+    # Open water has such reflectances too: 16 bits are believed.
+    assert doubt(night, rgb) is None
+
+
+def test_numbers_are_not_a_picture() -> None:
+    """An ensemble of 8-bit pictures is given stored reflectances, of whole numbers and not."""
+    rgb = inputs(("B04", "B03", "B02"), scale=1 / 255)
+    light = image({name: COAST[name] for name in ("B04", "B03", "B02")})
+    assert "--scale 0.0001" in remedy(light, rgb)
+    assert doubt(light, rgb, scale=1e-4) is None
+    assert "--scale 1 --offset 0" in remedy(light * 1e-4, rgb, dtype="float32")
+    assert doubt(light * 1e-4, rgb, dtype="float32", scale=1) is None
+
+
+def test_a_scale_tag_that_holds_no_longer_is_named() -> None:
+    found = doubt(image(COAST) * 1e-4, of(COAST), dtype="float32", tagged=True)
+    assert found is not None
+    assert "scale tag of 0.0001" in found.found
+    assert "--scale 1 --offset 0, whatever the tag says" in found.remedy
+    assert doubt(image(COAST), of(COAST), tagged=True) is None
+    untagged = doubt(image(COAST) * 1e-4, of(COAST), dtype="float32")
+    assert untagged is not None and "tag" not in untagged.found + untagged.remedy
+
+
+def test_a_nodata_value_that_nobody_stated_is_named() -> None:
+    pixels = image(COAST)
+    pixels[:, :, :10] = -9999
+    assert "--nodata -9999" in remedy(pixels, of(COAST), dtype="int16")
+    pixels[:, :, :10] = -3.4028234663852886e38 * 1e-5  # what is left of it in stored values
+    assert "--nodata -3.40282" in remedy(pixels, of(COAST), dtype="float32")
+    radar = np.stack([image({"VV": (-15, -10)})[0]] * 2)
+    assert doubt(radar, inputs(("VV", "VH"), scale=1)) is None
+    radar[:, :, :10] = -9999
+    assert "--nodata -9999" in remedy(radar, inputs(("VV", "VH"), scale=1))
+
+
+def test_a_fill_that_an_offset_makes_negative_is_named() -> None:
+    """Landsat's 0 is no data; --offset 0 would not mend that."""
+    rgb = ("B04", "B03", "B02")
+    numbers = (image({name: COAST[name] for name in rgb}) * 1e-4 + 0.1) / 2e-5
+    landsat: Any = {"scale": 2e-5, "offset": -0.1}
+    assert doubt(numbers, inputs(rgb), **landsat) is None
+    numbers[:, :, :10] = 0
+    told = remedy(numbers, inputs(rgb), **landsat)
+    assert told.startswith("if it stands for no data, say --nodata 0;")
+    # Control: an offset too many, without a fill.
+    assert "nodata" not in remedy(image(COAST), inputs(COAST, offset=-0.1))
+
+
+def test_linear_power_and_amplitude_are_not_decibels() -> None:
+    radar = inputs(("VV", "VH"), scale=1)
+    decibels = np.stack([image({"VV": (-16, -9)}, seed=1)[0], image({"VH": (-24, -16)}, seed=2)[0]])
+    assert doubt(decibels, radar, dtype="float32") is None
+    power = 10 ** (decibels / 10)
+    for linear in (power, np.sqrt(power), np.sqrt(power) * 1000):
+        assert "dB" in remedy(linear, radar, dtype="float32")
+    assert "--scale 0.01" in remedy(decibels * 100, radar, dtype="int16")
+    assert doubt(decibels * 100, radar, dtype="int16", scale=0.01) is None
+    assert doubt(decibels * 100, inputs(("VV", "VH"), scale=0.01), dtype="int16") is None
+    # Backscatter beside reflectances is looked at alone, and so are they.
+    both = inputs(("B04", "B03")) + inputs(("VV", "VH"), scale=1)
+    light = image({name: COAST[name] for name in ("B04", "B03")})
+    assert doubt(np.concatenate([light, decibels]), both) is None
+    assert "dB" in remedy(np.concatenate([light, power]), both)
+    assert "--scale 0.0001" in remedy(np.concatenate([light * 1e4, decibels]), both)
 
 
 @settings(max_examples=50, deadline=None)
@@ -117,15 +238,15 @@ def test_bright_scenes_are_plausible() -> None:
     st.floats(0.01, 300),
     st.sampled_from(
         [
-            inputs(("VV", "VH"), scale=1),  # dB
-            inputs(("VV", "VH"), scale=1e-3),
-            inputs(("B04", "B03", "B02"), scale=1 / 255),
+            inputs(("VV", "VH"), scale=0.04, offset=1),  # dB brought to 0 ... 1
+            inputs(("elevation",), scale=1),
+            inputs(("B04", "B03"), scale=0.004, offset=-5.5),  # standardised
             tuple(InputBand(scale=1e-4) for _ in range(3)),  # who knows
             tuple(InputBand(wavelength_nm=nm, scale=1e-4) for nm in (10_900, 12_000)),
         ]
     ),
 )
-def test_what_is_no_reflectance_is_left_alone(
+def test_other_quantities_are_left_alone(
     mean: float, spread: float, wanted: tuple[InputBand, ...]
 ) -> None:
     z = np.random.default_rng(0).normal(size=(len(wanted), 32, 32))
@@ -144,8 +265,10 @@ def test_digital_numbers_and_standardised_values_are_left_alone(low: float, spre
 def test_reflectances_as_they_are_can_have_a_wrong_offset() -> None:
     wanted = inputs(COAST, scale=1)
     assert doubt(image(COAST) * 1e-4, wanted) is None
-    assert "--offset 0" in remedy(image(COAST) * 1e-4 - 0.1, wanted)
-    assert "--offset -0.1" in remedy(image(COAST) * 1e-4 + 0.1, wanted)
+    for error, mended in ((-0.1, "--offset 0.1"), (0.1, "--offset -0.1")):
+        light = image(COAST) * 1e-4 + error
+        assert mended in remedy(light, wanted)
+        assert doubt(light, wanted, offset=-error) is None
 
 
 def test_wavelengths_and_other_spellings_are_known() -> None:
@@ -156,7 +279,7 @@ def test_wavelengths_and_other_spellings_are_known() -> None:
 
 
 def test_nothing_seen_is_nothing_wrong() -> None:
-    assert Reflectances(of(COAST)).doubt() is None
+    assert Values([Declared(band, "uint16", 1e-4, 0) for band in of(COAST)]).doubt() is None
 
 
 def test_one_of_many_chips_may_be_a_freak() -> None:
@@ -167,6 +290,7 @@ def test_one_of_many_chips_may_be_a_freak() -> None:
         require_plausible("chips", [one, one], 10)
     assert "and so with 1 more of 10 of chips" in str(error.value)
     assert "a manifest says it of some files" in str(error.value)
+    assert "--trust-values" in str(error.value)
     with pytest.raises(UserError) as error:
         require_plausible("scene", [one], 1)
     assert "manifest" not in str(error.value)
@@ -186,3 +310,33 @@ def test_a_scene_is_refused_with_what_mends_it(tmp_path: Path) -> None:
         load_tiles([old], wanted, 32, 4, 0, radiometry=Radiometry(offset=-0.1))
     with pytest.raises(UserError, match=r"--scale 0\.0001"):
         load_tiles([old], wanted, 32, 4, 0, radiometry=Radiometry(scale=1))
+
+
+def test_values_that_are_trusted_are_taken(tmp_path: Path) -> None:
+    new = write_scene(tmp_path / "new.tif", (image(COAST, 128) + 1000).astype("u2"), S2_L1C)
+    trusted = Radiometry(trusted=True)
+    assert load_tiles([new], of(COAST), 32, 4, 0, radiometry=trusted).calibration
+    with open_scene(new, of(COAST), radiometry=trusted) as scene:
+        require_plausible_scene(scene)
+    with open_scene(new, of(COAST)) as scene, pytest.raises(UserError, match="--trust-values"):
+        require_plausible_scene(scene)
+
+
+@pytest.mark.parametrize(("size", "overviews"), [(200, False), (2100, False), (2100, True)])
+def test_a_scene_is_sampled_all_over_without_reading_it_all(
+    tmp_path: Path, size: int, overviews: bool
+) -> None:
+    """The left half is offset, the right half is not: what is dark decides."""
+    pixels = np.full((1, size, size), 1100, np.uint16)
+    pixels[:, :, size // 2 :] = 100
+    pixels[:, : size // 2, : size // 2] = 0
+    path = write_scene(tmp_path / "s.tif", pixels, ["B12"], nodata=0)
+    if overviews:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.build_overviews([2, 4, 8, 16])
+    with open_scene(path, inputs(["B12"])) as scene:
+        image, valid = scene.sample()
+    assert image.shape[1:] == valid.shape and valid.size <= 192 * 192
+    assert valid.mean() == pytest.approx(0.75, abs=0.02)
+    assert set(np.unique(image[0][valid])) == {100, 1100}
+    assert np.mean(image[0][valid] == 100) == pytest.approx(2 / 3, abs=0.02)

@@ -388,13 +388,17 @@ def test_values_of_the_inputs_own_scale_are_not_touched(tmp_path: Path) -> None:
 
 
 def test_floats_without_a_scale_are_doubted(tmp_path: Path) -> None:
-    path = write(tmp_path / "s.tif", texture(8, 8, dtype="float32"), names=["B04"])
+    """Where nothing looks at the values themselves."""
+    path = write(tmp_path / "s.tif", texture(8, 8, dtype="float32"), names=["height"])
     with pytest.warns(SceneWarning, match="say --scale 1"):
-        read_file(path, inputs("B04", scale=0.0001))
+        read_file(path, inputs("HEIGHT", scale=0.0001))
+    known = write(tmp_path / "r.tif", texture(8, 8, dtype="float32"), names=["B04"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_file(path, inputs("B04", scale=0.0001), radiometry=Radiometry(scale=1, offset=0))
-        read_file(path, inputs("B04"))
+        read_file(path, inputs("HEIGHT", scale=0.0001), radiometry=Radiometry(scale=1, offset=0))
+        read_file(path, inputs("HEIGHT", scale=0.0001), radiometry=Radiometry(trusted=True))
+        read_file(path, inputs("HEIGHT"))
+        read_file(known, inputs("B04", scale=0.0001))
 
 
 @pytest.mark.parametrize("values", [(0.0, None), (math.nan, None), (None, math.inf)])
