@@ -43,3 +43,7 @@ class CheckFailedError(UserError):
     """Everything was read and run, but the result is not what it must be."""
 
     exit_code = ExitCode.CHECK_FAILED
+
+
+class SceneWarning(UserWarning):
+    """A scene is read in a way that it does not itself confirm."""

@@ -37,7 +37,7 @@ from eosfm_edge.network.scales import (
 )
 from eosfm_edge.network.tiles import Tiles, inputs_of, load_tiles
 from eosfm_edge.resume import resumable
-from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.reading import Radiometry
 
 Progress = Callable[[str, int, int], None]

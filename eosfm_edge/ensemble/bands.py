@@ -31,7 +31,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 
 # name: (central wavelength, bandwidth), nm
-_SENTINEL_2 = {
+SENTINEL_2 = {
     "B01": (442.7, 21.0),
     "B02": (492.4, 66.0),
     "B03": (559.8, 36.0),
@@ -46,10 +46,23 @@ _SENTINEL_2 = {
     "B11": (1613.7, 91.0),
     "B12": (2202.4, 175.0),
 }
-_ALIASES = {
-    "R": "B04", "RED": "B04", "G": "B03", "GREEN": "B03", "B": "B02", "BLUE": "B02",
-    "N": "B08", "NIR": "B08", "IR": "B08",
+# Common names: those of the STAC extension "eo" (https://github.com/stac-extensions/eo), and other
+# spellings that catalogues use. All but letters and digits counts as "_".
+COMMON_NAMES = {
+    "COASTAL": "B01", "COASTAL_AEROSOL": "B01", "COASTAL_BLUE": "B01",
+    "BLUE": "B02", "GREEN": "B03", "RED": "B04",
+    "REDEDGE1": "B05", "RED_EDGE_1": "B05", "REDEDGE_1": "B05", "REDEDGE071": "B05",
+    "REDEDGE2": "B06", "RED_EDGE_2": "B06", "REDEDGE_2": "B06", "REDEDGE075": "B06",
+    "REDEDGE3": "B07", "RED_EDGE_3": "B07", "REDEDGE_3": "B07", "REDEDGE078": "B07",
+    "NIR": "B08", "NEAR_INFRARED": "B08", "NIR_BROAD": "B08",
+    "NIR08": "B8A", "NIR_NARROW": "B8A",
+    "NIR09": "B09", "WATER_VAPOUR": "B09", "WATER_VAPOR": "B09",
+    "CIRRUS": "B10",
+    "SWIR16": "B11", "SWIR1": "B11", "SWIR_1": "B11",
+    "SWIR22": "B12", "SWIR2": "B12", "SWIR_2": "B12",
+    "PAN": "PAN", "PANCHROMATIC": "PAN",
 }  # fmt: skip
+_LETTERS = {"R": "B04", "G": "B03", "B": "B02", "N": "B08", "IR": "B08"}
 _BANDWIDTH_OF_UNKNOWN = 30.0  # nm, for a band known by its wavelength alone
 
 
@@ -76,13 +89,20 @@ class Band(BaseModel):
 def canonical(name: str) -> str:
     """Return the name in this project's spelling: ``B4``, ``b04``, ``red`` all give ``B04``."""
     upper = name.strip().upper()
-    if upper in _ALIASES:
-        return _ALIASES[upper]
+    common = common_name(upper)
+    if common is not None:
+        return common
     numbered = re.fullmatch(r"B(\d+)(A?)", upper)
     if numbered:
         number, letter = numbered.groups()
         return f"B{int(number)}A" if letter else f"B{int(number):02d}"
     return upper
+
+
+def common_name(text: str) -> str | None:
+    """Return the band that a common name means, in this project's spelling, or None."""
+    upper = text.strip().upper()
+    return _LETTERS.get(upper) or COMMON_NAMES.get(re.sub(r"[^A-Z0-9]+", "_", upper).strip("_"))
 
 
 def parse_bands(text: str) -> tuple[Band, ...]:
@@ -115,7 +135,7 @@ def parse_bands(text: str) -> tuple[Band, ...]:
 
 def _refuse_misspelt_preset(text: str) -> None:
     """Refuse ``S2L1D``: any word may be a band's name, but that one was meant to be more."""
-    if text in PRESETS or canonical(text) in (*_SENTINEL_2, *S1):
+    if text in PRESETS or canonical(text) in (*SENTINEL_2, *S1):
         return
     if re.match(r"(S\d|RGB|SENTINEL)[^,]*$", text) or difflib.get_close_matches(text, PRESETS):
         raise UserError(f"{text!r} is no preset", expected=f"one of {', '.join(PRESETS)}, or bands")
@@ -124,36 +144,55 @@ def _refuse_misspelt_preset(text: str) -> None:
 def find(wanted: Band, available: Sequence[Band]) -> int | None:
     """Return the index of the available band that is ``wanted``, or None.
 
-    Wavelengths decide where both bands have one, since names clash between sensors (``B2`` is
-    blue on Landsat 8 and Sentinel-2, but ``B5`` is not the same): the nearest one within half of
-    the wanted band's bandwidth. Otherwise names decide.
+    The first of :func:`nearest`.
     """
-    by_name = [i for i, band in enumerate(available) if band.name and band.name == wanted.name]
-    centre, bandwidth = _spectrum(wanted)
-    if centre is None:
-        return by_name[0] if by_name else None
-    near = [
-        (abs(band.wavelength_nm - centre), i)
-        for i, band in enumerate(available)
-        if band.wavelength_nm is not None and abs(band.wavelength_nm - centre) <= bandwidth / 2
-    ]
-    if near:
-        return min(near)[1]
-    named_only = [i for i in by_name if available[i].wavelength_nm is None]
-    if named_only:
-        return named_only[0]
-    if wanted.name is not None:
+    found = nearest(wanted, available)
+    return found[0] if found else None
+
+
+def nearest(wanted: Band, available: Sequence[Band]) -> list[int]:
+    """Return the indices of the available bands that are ``wanted``: several are equally near.
+
+    Sentinel-2's bands are told apart by their names: B08 and B8A overlap and are not the same. Of
+    other bands names clash between sensors (Landsat 8's ``B5`` is a near infrared), so wavelengths
+    decide where both bands have one: those within half of the wanted band's bandwidth, and of
+    them the nearest. Otherwise names decide. A band that spans several colours, as a panchromatic
+    one, and radar have no wavelength, and so are only ever found by name.
+    """
+    distances = [_distance(wanted, band) for band in available]
+    known = [distance for distance in distances if distance is not None]
+    return [i for i, distance in enumerate(distances) if known and distance == min(known)]
+
+
+def _distance(wanted: Band, offered: Band) -> float | None:
+    """Return how far apart, in nm, the centres of two bands are that are the same, or None."""
+    names = _sentinel_2(wanted), _sentinel_2(offered)
+    if all(names):
+        return 0.0 if names[0] == names[1] else None
+    centre, width = _spectrum(wanted)
+    centre_there, width_there = _spectrum(offered)
+    if centre is None or centre_there is None:
+        same = wanted.name and offered.name and canonical(wanted.name) == canonical(offered.name)
+        return 0.0 if same else None
+    distance = abs(centre - centre_there)
+    within = (width or width_there or _BANDWIDTH_OF_UNKNOWN) / 2
+    return distance if distance <= within else None
+
+
+def _sentinel_2(band: Band) -> str | None:
+    """Return which of Sentinel-2's bands this is by its name, if its wavelength agrees."""
+    name = canonical(band.name) if band.name else ""
+    if name not in SENTINEL_2:
         return None
-    # Wanted by wavelength alone, offered by a name whose wavelength is known.
-    near = [
-        (abs(_SENTINEL_2[band.name][0] - centre), i)
-        for i, band in enumerate(available)
-        if band.name in _SENTINEL_2
-        and abs(_SENTINEL_2[band.name][0] - centre) <= _SENTINEL_2[band.name][1] / 2
-    ]
-    return min(near)[1] if near else None
+    centre, width = SENTINEL_2[name]
+    agrees = band.wavelength_nm is None or abs(band.wavelength_nm - centre) <= width / 2
+    return name if agrees else None
 
 
-def _spectrum(band: Band) -> tuple[float | None, float]:
-    table_centre, bandwidth = _SENTINEL_2.get(band.name or "", (None, _BANDWIDTH_OF_UNKNOWN))
-    return band.wavelength_nm or table_centre, bandwidth
+def _spectrum(band: Band) -> tuple[float | None, float | None]:
+    """Return a band's centre and bandwidth in nm, where they are known."""
+    name = _sentinel_2(band)
+    if name is None:
+        return band.wavelength_nm, None
+    centre, width = SENTINEL_2[name]
+    return band.wavelength_nm or centre, width

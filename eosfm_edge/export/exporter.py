@@ -54,7 +54,7 @@ from eosfm_edge.export.onnx import level_names
 from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_onnx
 from eosfm_edge.files import atomic_directory
 from eosfm_edge.network.deployed import NATIVE
-from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.radiometry import require_plausible_scene
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.sampling import sample_tiles

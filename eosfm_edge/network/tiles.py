@@ -13,7 +13,7 @@ from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.ensemble.spec import EnsembleSpec
 from eosfm_edge.scene import tiles as stored_tiles
-from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.reading import FloatImage, Radiometry
 
 

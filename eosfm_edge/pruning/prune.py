@@ -33,7 +33,7 @@ from eosfm_edge.pruning.planner import Planner, Progress, WholeSpecialists
 from eosfm_edge.pruning.recipe import Recipe
 from eosfm_edge.pruning.specialists import without_specialists
 from eosfm_edge.resume import resumable
-from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.reading import Radiometry
 
 _FINISHED = frozenset({".safetensors", ".distillation"})

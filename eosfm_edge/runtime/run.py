@@ -23,7 +23,7 @@ from eosfm_edge.runtime.features import LevelRaster, written_bytes
 from eosfm_edge.runtime.ladder import open_first
 from eosfm_edge.runtime.quicklook import write_quicklook
 from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
-from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.radiometry import require_plausible_scene
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.scene import Scene, open_scene

@@ -20,8 +20,9 @@ from rasterio.windows import Window
 
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
-from eosfm_edge.errors import UserError
-from eosfm_edge.scene.bands import SceneBand, SceneName, match_bands, open_bands
+from eosfm_edge.errors import SceneWarning, UserError
+from eosfm_edge.scene.bands import SceneBand, open_bands
+from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.radiometry import is_reflectance
 from eosfm_edge.scene.reading import FloatImage, Floats, Radiometry, Reading
 
@@ -37,10 +38,6 @@ MOST_CACHE_BYTES = 512 << 20
 SAMPLE = 192
 SAMPLE_WINDOWS = 4
 SMALL_SCENE = 2048 * 2048  # pixels: its blocks are kept for those who read it next
-
-
-class SceneWarning(UserWarning):
-    """A scene is read in a way that it does not itself confirm."""
 
 
 class Scene:
@@ -283,16 +280,13 @@ def open_scene(
     Raises:
         UserError: it cannot be opened, lacks a band, or has a value type that is not supported.
     """
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-        bands = open_bands(path, names)
-        try:
-            matched = match_bands(wanted, bands, path)
-            _warn_of_places(wanted, matched, path)
-            with rasterio.Env(GDAL_CACHEMAX=cache_bytes(matched)):
-                yield Scene(path, wanted, matched, radiometry or Radiometry())
-        finally:
-            for band in bands:
-                band.dataset.close()
+    with (
+        rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+        open_bands(path, wanted, names) as bands,
+    ):
+        _warn_of_places(wanted, bands, path)
+        with rasterio.Env(GDAL_CACHEMAX=cache_bytes(bands)):
+            yield Scene(path, wanted, bands, radiometry or Radiometry())
 
 
 def cache_bytes(bands: Sequence[SceneBand]) -> int:

@@ -14,7 +14,9 @@ from eosfm_edge.ensemble.bands import Band, parse_bands
 from eosfm_edge.ensemble.spec import RelativePath, Sha256, Strict, read_yaml_model
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import sha256_file
-from eosfm_edge.scene.bands import SceneName, band_files
+from eosfm_edge.scene.bands import is_scene
+from eosfm_edge.scene.containers import SceneName, container_of
+from eosfm_edge.scene.products import band_files
 from eosfm_edge.scene.reading import Radiometry
 
 CHIPS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
@@ -36,7 +38,8 @@ class ManifestFile(Strict):
     Attributes:
         path: relative to the manifest's folder.
         sha256: of the file; of a folder, by the names of its files.
-        bands: what the bands of a file are, if it does not say so.
+        bands: what the bands of a file are, or the files of a folder in the order of their
+            names, if these do not say so.
         scale, offset: physical = stored * scale + offset, whatever the file says.
         nodata: stored value of pixels without data; ``none``: no value is.
     """
@@ -52,8 +55,6 @@ class ManifestFile(Strict):
     def _consistent(self) -> ManifestFile:
         if self.scale == 0:
             raise ValueError("the scale must not be 0")
-        if self.bands and isinstance(self.sha256, dict):
-            raise ValueError("the names of a folder's files say what the bands are")
         return self
 
 
@@ -126,22 +127,39 @@ def _source(name: SceneName, names: Sequence[Band] | None, radiometry: Radiometr
         manifest = read_manifest(name)
         parts = tuple(_listed(name, file, names, radiometry) for file in manifest.files)
         return Source(f"{manifest.name} ({name}, {manifest.licence})", parts)
-    if isinstance(name, Path) and name.is_dir() and not band_files(name):
+    if isinstance(name, Path) and name.is_dir() and not is_scene(name, names):
         chips = [Part(path, names, radiometry) for path in _chips(name)]
         return Source(f"{name} ({len(chips)} chips)", tuple(chips), chips=True)
     return Source(str(name), (Part(name, names, radiometry),))
 
 
 def _chips(folder: Path) -> list[Path]:
-    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
-    chips = [path for path in files if path.suffix.lower() in CHIPS and path.is_file()]
+    """Return the images of a folder, or else those of its folders, one for each class or so."""
+    chips = _images(folder)
+    if chips:
+        return chips
+    for place in sorted(path for path in folder.rglob("*") if path.is_dir()):
+        if any(part.startswith(".") for part in place.relative_to(folder).parts):
+            continue
+        if is_scene(place, None):
+            raise UserError(
+                f"{folder} holds folders of chips or scenes: {place} is a scene",
+                expected="a scene, or chips in it or in folders for each class",
+                remedy=f"give each scene by itself, such as --data {place}",
+            )
+        chips += _images(place)
     if not chips:
         raise UserError(
             f"{folder} holds neither band files nor chips",
             expected="files like ..._B04.jp2 or ..._VV.tif, or rasters that hold all bands "
-            f"({' '.join(CHIPS)})",
+            f"({' '.join(CHIPS)}), also in folders for each class",
         )
     return chips
+
+
+def _images(folder: Path) -> list[Path]:
+    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path for path in files if path.suffix.lower() in CHIPS and path.is_file()]
 
 
 def read_manifest(path: Path) -> CalibrationManifest:
@@ -171,10 +189,12 @@ def _listed(
             )
     if file.bands:
         names = parse_bands(",".join(file.bands))
+    elif path.is_dir():
+        names = None  # what the caller says is of files
     said = {k: v for k, v in vars(radiometry).items() if v is not None}
     return Part(
         path,
-        None if path.is_dir() else names,
+        names,
         replace(Radiometry(file.scale, file.offset, file.nodata), **said),
     )
 
@@ -189,7 +209,8 @@ def _digests(manifest: Path, path: Path, file: ManifestFile) -> Iterator[tuple[P
     for name, digest in file.sha256.items():
         _require((path / name).is_file(), path / name, "is no file", manifest)
         yield path / name, digest
-    for place, _ in band_files(path):
+    folder = container_of(path)
+    for place in band_files(folder) if folder else ():
         if place.relative_to(path).as_posix() not in file.sha256:
             raise UserError(
                 f"{place} is in a folder that {manifest} lists, but is not listed there",

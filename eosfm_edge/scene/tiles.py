@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
-from eosfm_edge.scene.bands import SceneName
+from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.radiometry import Values, require_plausible
 from eosfm_edge.scene.reading import FloatImage, Radiometry
 from eosfm_edge.scene.scene import Scene, open_scene

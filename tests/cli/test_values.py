@@ -17,7 +17,7 @@ from support.scenes import scene_pixels, write_scene
 from support.shared import make_once
 
 from eosfm_edge.ensemble.spec import InputBand
-from eosfm_edge.scene.scene import SceneWarning
+from eosfm_edge.errors import SceneWarning
 
 Array = NDArray[Any]
 SIDE = 192

@@ -16,10 +16,10 @@ from rasterio.enums import ColorInterp
 from support.scenes import write_scene
 
 from eosfm_edge.ensemble.spec import InputBand
-from eosfm_edge.errors import UserError
+from eosfm_edge.errors import SceneWarning, UserError
 from eosfm_edge.scene.bands import DTYPES
 from eosfm_edge.scene.reading import Radiometry
-from eosfm_edge.scene.scene import SceneWarning, open_scene
+from eosfm_edge.scene.scene import open_scene
 
 Array = NDArray[Any]
 L1C = (InputBand(name="B04", scale=1e-4, nodata=0), InputBand(name="B10", scale=1e-4))

@@ -20,9 +20,9 @@ from rasterio.vrt import WarpedVRT
 
 from eosfm_edge.ensemble.bands import parse_bands
 from eosfm_edge.ensemble.spec import InputBand
-from eosfm_edge.errors import UserError
+from eosfm_edge.errors import SceneWarning, UserError
 from eosfm_edge.scene.reading import Radiometry
-from eosfm_edge.scene.scene import CACHE_BYTES, Scene, SceneWarning, open_scene
+from eosfm_edge.scene.scene import CACHE_BYTES, Scene, open_scene
 
 Array = NDArray[Any]
 LEFT, TOP = 600_000.0, 4_000_000.0
@@ -243,7 +243,7 @@ def test_bands_that_do_not_overlap_are_refused(tmp_path: Path) -> None:
 
 def test_bands_are_matched_by_what_the_file_says(tmp_path: Path) -> None:
     red, green = texture(8, 8), texture(8, 8, seed=1)
-    path = write(tmp_path / "s.tif", [green, red], names=["b3", "Red"])
+    path = write(tmp_path / "s.tif", [green, red], names=["b03", "Red"])
     image, _ = read_file(path, inputs("B04 B03"))
     np.testing.assert_array_equal(image, [red, green])
 
