@@ -46,6 +46,7 @@ class OpenOptions(Struct):
         ("log_user", c_void_p),
         ("error", c_void_p),
         ("error_size", c_size_t),
+        ("private_copy", c_int32),
     )
 
 

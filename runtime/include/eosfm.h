@@ -41,7 +41,8 @@
  * place from the start.
  *
  * Files that are mapped must not be truncated or written to while the model is open: what reads a page
- * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does.
+ * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does: a model
+ * stays with the directory that it was opened from. Hosts that must survive all else set `private_copy`.
  *
  * Environment: EOSFM_ISA forces a lower instruction set: avx2, avx512, avx512-vnni, avx512-bf16, amx,
  * neon or neon-dotprod. It is read when a model is opened. EOSFM_ONNXRUNTIME and EOSFM_TENSORRT_RTX say
@@ -110,9 +111,11 @@ typedef struct eosfm_open_options {
   char *error; /* where the sentence goes when opening fails, since there is no model then; or NULL.
                   Not written when struct_size is not set. */
   size_t error_size;
+  int32_t private_copy; /* not 0: files are read into memory instead of mapped, which takes as much more, but
+                           what is done to them later harms nobody. Not for eosfm_model_open_memory. */
 } eosfm_open_options;
 
-#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0}
+#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0, 0}
 
 /* A file of a bundle that is in memory: its path in the bundle ("chain.gguf"), and its bytes. */
 typedef struct eosfm_file {

@@ -1,6 +1,7 @@
 #include "backend.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,16 +9,36 @@
 namespace eosfm {
 namespace {
 
+// Finds the file that this library is in. The loader's name for it will not do: it may be relative to where
+// the process once was, and for a program it is whatever argv[0] says.
+bool find_own_file(char* path, size_t size) {
+  const auto address = reinterpret_cast<uintptr_t>(&eosfm_version);
+  FILE* maps = fopen("/proc/self/maps", "re");
+  bool found = false;
+  char line[PATH_MAX + 128];
+  while (maps != nullptr && !found && fgets(line, sizeof line, maps) != nullptr) {
+    unsigned long first = 0;
+    unsigned long end = 0;
+    const char* name = strchr(line, '/');
+    if (name == nullptr || sscanf(line, "%lx-%lx", &first, &end) != 2) continue;
+    found = address >= first && address < end;
+    const size_t length = strcspn(name, "\n");
+    if (found && length < size) {
+      memcpy(path, name, length);
+      path[length] = '\0';
+    }
+  }
+  if (maps != nullptr) fclose(maps);
+  return found;
+}
+
 // Finds a file beside this library, if it is there.
 bool find_beside(const char* file, char* path, size_t size) {
-  Dl_info self;
-  if (dladdr(reinterpret_cast<void*>(&eosfm_version), &self) == 0 || self.dli_fname == nullptr) {
-    return false;
-  }
-  const char* slash = strrchr(self.dli_fname, '/');
+  char own[PATH_MAX] = "";
+  if (!find_own_file(own, sizeof own)) return false;
+  const char* slash = strrchr(own, '/');
   if (slash == nullptr) return false;
-  const int length = snprintf(path, size, "%.*s/%s", static_cast<int>(slash - self.dli_fname),
-                              self.dli_fname, file);
+  const int length = snprintf(path, size, "%.*s/%s", static_cast<int>(slash - own), own, file);
   return length > 0 && static_cast<size_t>(length) < size && access(path, R_OK) == 0;
 }
 

@@ -40,6 +40,7 @@ template <class Set>
 eosfm_status open_from(Set set, const eosfm_open_options* options, eosfm_model** result) {
   ErrorText text;
   eosfm_model* model = make<eosfm_model>();
+  if (model != nullptr && options != nullptr && options->private_copy != 0) model->files.copy();
   eosfm_status status = model != nullptr ? set(model->files, text) : text.no_memory("the model");
   if (status == EOSFM_OK && options != nullptr) {
     model->log = options->log;

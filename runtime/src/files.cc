@@ -12,34 +12,78 @@
 
 namespace eosfm {
 
-FileBytes::~FileBytes() {
-  if (mapped_) munmap(const_cast<uint8_t*>(bytes_.data), bytes_.size);
+namespace {
+
+constexpr char kLink[] = "%s is a link, expected a file: a bundle holds no links";
+
+// Opens a file of the folder without leaving it: nothing on the way is a link. Returns below 0, errno set,
+// if it cannot.
+int open_inside(int folder, const char* path) {
+  int at = folder;
+  for (const char* slash; (slash = strchr(path, '/')) != nullptr; path = slash + 1) {
+    char part[256];
+    const size_t length = static_cast<size_t>(slash - path);
+    if (length >= sizeof part) errno = ENAMETOOLONG;
+    int next = -1;
+    if (length < sizeof part) {
+      memcpy(part, path, length);
+      part[length] = '\0';
+      next = openat(at, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    }
+    if (at != folder) close(at);
+    if (next < 0) return -1;
+    at = next;
+  }
+  // Without O_NONBLOCK the opening of a FIFO waits for a writer.
+  const int file = openat(at, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  const int reason = errno;
+  if (at != folder) close(at);
+  errno = reason;
+  return file;
 }
 
-eosfm_status FileBytes::map(const char* file_path, ErrorText& error) {
-  // Without O_NONBLOCK the opening of a FIFO waits for a writer.
-  const int fd = open(file_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0) {
-    return errno == ELOOP
-               ? error.fail(EOSFM_BAD_BUNDLE, "%s is a link, expected a file: a bundle holds no links",
-                            file_path)
-               : error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s", file_path, error_name(errno));
+// Returns a file's content in memory of its own; null if there is none, or the file ends before its size.
+void* read_all(int file, size_t size) {
+  char* memory = static_cast<char*>(malloc(size));
+  for (size_t done = 0; memory != nullptr && done < size;) {
+    const ssize_t count = read(file, memory + done, size - done);
+    if (count > 0) {
+      done += static_cast<size_t>(count);
+    } else if (count == 0 || errno != EINTR) {
+      free(memory);
+      memory = nullptr;
+    }
   }
+  return memory;
+}
+
+}  // namespace
+
+FileBytes::~FileBytes() {
+  void* memory = const_cast<uint8_t*>(bytes_.data);
+  if (kind_ == Kind::mapped) munmap(memory, bytes_.size);
+  if (kind_ == Kind::copied) free(memory);
+}
+
+eosfm_status FileBytes::take(int file, const char* name, bool copied, ErrorText& error) {
   struct stat info = {};
-  const bool regular = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
-  void* mapped = MAP_FAILED;
-  if (regular && info.st_size > 0) {
-    mapped = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
+  if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) {
+    return error.fail(EOSFM_BAD_BUNDLE, "%s is a FIFO, a folder or a device, expected a file", name);
   }
-  close(fd);
-  if (!regular) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s is a FIFO, a folder or a device, expected a file", file_path);
+  const size_t size = static_cast<size_t>(info.st_size);
+  void* memory = nullptr;
+  if (copied) {
+    memory = size > 0 ? read_all(file, size) : nullptr;
+  } else if (size > 0) {
+    memory = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
+    if (memory == MAP_FAILED) memory = nullptr;
   }
-  if (mapped == MAP_FAILED) {
-    return error.fail(EOSFM_NOT_FOUND, "cannot map %s: it is empty, or there is no memory", file_path);
+  if (memory == nullptr) {
+    return error.fail(EOSFM_NOT_FOUND, "cannot %s %s: it is empty, or there is no memory",
+                      copied ? "read" : "map", name);
   }
-  bytes_ = {static_cast<const uint8_t*>(mapped), static_cast<size_t>(info.st_size)};
-  mapped_ = true;
+  bytes_ = {static_cast<const uint8_t*>(memory), size};
+  kind_ = copied ? Kind::copied : Kind::mapped;
   return EOSFM_OK;
 }
 
@@ -48,7 +92,11 @@ void FileBytes::borrow(const void* data, size_t size) {
 }
 
 void FileBytes::give_back_pages() {
-  if (mapped_) madvise(const_cast<uint8_t*>(bytes_.data), bytes_.size, MADV_DONTNEED);
+  if (kind_ == Kind::mapped) madvise(const_cast<uint8_t*>(bytes_.data), bytes_.size, MADV_DONTNEED);
+}
+
+BundleFiles::~BundleFiles() {
+  if (folder_ >= 0) close(folder_);
 }
 
 eosfm_status BundleFiles::set_directory(const char* path, ErrorText& error) {
@@ -60,6 +108,10 @@ eosfm_status BundleFiles::set_directory(const char* path, ErrorText& error) {
     return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is empty or too long: %.100s", path);
   }
   memcpy(directory_, known, length + 1);
+  folder_ = ::open(known, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (folder_ < 0) {
+    return error.fail(EOSFM_NOT_FOUND, "cannot open the bundle %s: %s", known, error_name(errno));
+  }
   return EOSFM_OK;
 }
 
@@ -80,13 +132,21 @@ eosfm_status BundleFiles::set_memory(const eosfm_file* files, size_t count, Erro
 }
 
 eosfm_status BundleFiles::open(const char* path, FileBytes* file, ErrorText& error) const {
-  if (directory_[0] != '\0') {
+  if (folder_ >= 0) {
     const int length = snprintf(file->path, sizeof file->path, "%s/%s", directory_, path);
     if (length < 0 || static_cast<size_t>(length) >= sizeof file->path) {
       return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is too long: %.100s...",
                         directory_);
     }
-    return file->map(file->path, error);
+    const int opened = open_inside(folder_, path);
+    if (opened < 0) {
+      return errno == ELOOP ? error.fail(EOSFM_BAD_BUNDLE, kLink, file->path)
+                            : error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s", file->path,
+                                         error_name(errno));
+    }
+    const eosfm_status status = file->take(opened, file->path, copied_, error);
+    close(opened);
+    return status;
   }
   for (const InMemory& one : memory_) {
     if (one.data != nullptr && strcmp(one.path, path) == 0) {

@@ -8,7 +8,7 @@
 
 namespace eosfm {
 
-// A file's bytes: mapped, or the caller's.
+// A file's bytes: mapped, copied, or the caller's.
 class FileBytes {
  public:
   FileBytes() = default;
@@ -16,7 +16,8 @@ class FileBytes {
   FileBytes& operator=(const FileBytes&) = delete;
   ~FileBytes();
 
-  eosfm_status map(const char* path, ErrorText& error);
+  // Of an open file, which stays the caller's to close. `name` is for messages.
+  eosfm_status take(int file, const char* name, bool copied, ErrorText& error);
   void borrow(const void* data, size_t size);
   // Gives the pages of a mapped file back, after a pass over it; they are read again when needed.
   void give_back_pages();
@@ -24,13 +25,23 @@ class FileBytes {
   char path[1024] = "";
 
  private:
+  enum class Kind { borrowed, mapped, copied };
+
   Bytes bytes_;
-  bool mapped_ = false;
+  Kind kind_ = Kind::borrowed;
 };
 
-// Where a bundle's files come from. They may be opened as long as the bundle is.
+// Where a bundle's files come from. They may be opened as long as the bundle is, all of the same directory:
+// one that takes its place under its name is another bundle.
 class BundleFiles {
  public:
+  BundleFiles() = default;
+  BundleFiles(const BundleFiles&) = delete;
+  BundleFiles& operator=(const BundleFiles&) = delete;
+  ~BundleFiles();
+
+  // Has files copied instead of mapped.
+  void copy() { copied_ = true; }
   eosfm_status set_directory(const char* path, ErrorText& error);
   eosfm_status set_memory(const eosfm_file* files, size_t count, ErrorText& error);
 
@@ -47,6 +58,8 @@ class BundleFiles {
   };
 
   char directory_[1024] = "";
+  int folder_ = -1;
+  bool copied_ = false;
   Array<InMemory> memory_;
 };
 

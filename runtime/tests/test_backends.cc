@@ -3,6 +3,7 @@
 // ONNXRUNTIME is a file.
 #include <dlfcn.h>
 #include <eosfm.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -235,6 +236,22 @@ void the_bundle_is_found_from_elsewhere() {
   std::filesystem::current_path(here);
 }
 
+// Another bundle has taken its place meanwhile: what is opened later is of the one that was opened first.
+void a_model_stays_with_its_directory(const char* other) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::temp_directory_path() / ("eosfm-backends-" + std::to_string(getpid()));
+  fs::create_directories(folder);
+  fs::copy(g_bundle, folder / "b", fs::copy_options::recursive);
+  fs::copy(other, folder / "other", fs::copy_options::recursive);
+  {
+    Opened opened("onnxruntime", (folder / "b").c_str());
+    fs::rename(folder / "b", folder / "before");
+    fs::rename(folder / "other", folder / "b");
+    CHECK(opened.create() == EOSFM_OK);
+  }
+  fs::remove_all(folder);
+}
+
 void it_opens_from_memory(const TestLevels& expected) {
   BundleFiles files(g_bundle);
   files.add_graphs(g_bundle);
@@ -356,6 +373,7 @@ int main(int argc, char** argv) {
   it_refuses_what_it_cannot_do();
   the_plan_is_that_of_the_largest();
   the_bundle_is_found_from_elsewhere();
+  a_model_stays_with_its_directory(argv[3]);
   it_opens_from_memory(expected);
   it_can_be_cancelled(expected);
   threads_have_a_context_each(expected);

@@ -187,6 +187,29 @@ void the_child_of_a_fork_can_destroy() {
   }
 }
 
+// What is done to a bundle's files once it is open: with a private copy, nothing of it matters.
+void files_that_change_harm_no_private_copy() {
+  namespace fs = std::filesystem;
+  const fs::path copy = fs::temp_directory_path() / ("eosfm-misuse-" + std::to_string(getpid()));
+  fs::copy(g_bundle, copy, fs::copy_options::recursive);
+  eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT;
+  options.private_copy = 1;
+  eosfm_model* model = nullptr;
+  CHECK(eosfm_model_open(copy.c_str(), &options, &model) == EOSFM_OK);
+  const auto size = fs::file_size(copy / "chain.gguf");
+  std::fstream zeros(copy / "chain.gguf", std::ios::in | std::ios::out | std::ios::binary);
+  zeros.write(std::string(size, '\0').data(), static_cast<std::streamsize>(size));
+  zeros.close();
+  for (const auto& file : fs::directory_iterator(copy / "specialists")) fs::resize_file(file.path(), 0);
+  eosfm_context* context = nullptr;
+  CHECK(eosfm_context_create(model, nullptr, &context) == EOSFM_OK);
+  double worst[EOSFM_LEVELS];
+  CHECK(eosfm_verify(context, worst) == EOSFM_OK);
+  eosfm_context_destroy(context);
+  eosfm_model_close(model);
+  fs::remove_all(copy);
+}
+
 uint64_t blocked_signals(const std::filesystem::path& status) {
   std::ifstream file(status);
   std::string word;
@@ -306,6 +329,7 @@ int main(int argc, char** argv) {
   another_thread_cannot_use_a_context_meanwhile();
   leaving_a_callback_costs_the_context_alone();
   the_child_of_a_fork_can_destroy();
+  files_that_change_harm_no_private_copy();
   threads_leave_signals_to_the_host();
   options_of_skipped_tiles_are_checked();
   a_cancellation_is_of_one_run();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -87,3 +88,22 @@ def test_a_program_finds_backends_as_the_system_does(
     command = [programs / "verify", bundles["whole"], "onnxruntime native"]
     assert "(native, " in run(command, where)
     assert "(onnxruntime, " in run(command, {**where, "LD_LIBRARY_PATH": str(programs.parent)})
+
+
+@pytest.mark.parametrize("name", ["./verify", "verify", "{folder}/verify"])
+def test_a_backend_is_not_looked_for_where_the_command_line_says(
+    programs: Path, bundles: dict[str, Path], onnxruntime: Path, tmp_path: Path, name: str
+) -> None:
+    """What a process is called is its parent's choice, and a relative name is of any folder."""
+    shutil.copy(programs.parent / "libeosfm_onnxruntime.so", tmp_path)
+    done = subprocess.run(
+        [name.format(folder=tmp_path), str(bundles["whole"]), "onnxruntime native"],
+        executable=programs / "verify",
+        cwd=tmp_path,
+        env={**os.environ, "EOSFM_ONNXRUNTIME": str(onnxruntime)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "(native, " in done.stdout
+    assert "libeosfm_onnxruntime.so, which does not lie beside libeosfm" in done.stderr
