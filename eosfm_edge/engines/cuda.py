@@ -58,8 +58,29 @@ def find_gpu(cuda: Any | None = None) -> Gpu:
         name=properties.name.decode(),
         compute_capability=f"{properties.major}.{properties.minor}",
         memory=properties.totalGlobalMem,
-        cuda=f"{version // 1000}.{version % 1000 // 10}",
+        cuda=_dotted(version),
     )
+
+
+def require_driver(cuda: Any) -> None:
+    """Check that the driver is not older than CUDA's runtime, on which TensorRT stands.
+
+    Raises:
+        UserError: it is; TensorRT may crash there.
+    """
+    driver, runtime = (
+        checked(cuda, ask()) for ask in (cuda.cudaDriverGetVersion, cuda.cudaRuntimeGetVersion)
+    )
+    if driver // 1000 < runtime // 1000:
+        raise UserError(
+            f"the GPU's driver is for CUDA {_dotted(driver)}",
+            expected=f"CUDA {_dotted(runtime)} or later",
+            remedy="update the driver, or install a TensorRT for its CUDA",
+        )
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def checked(cuda: Any, answer: tuple[Any, ...]) -> Any:

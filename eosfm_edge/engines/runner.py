@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eosfm_edge.engines.cuda import Buffer, Memory, checked
+from eosfm_edge.engines.cuda import Buffer, Memory, checked, require_driver
 from eosfm_edge.engines.library import Library
 from eosfm_edge.engines.log import Log
 from eosfm_edge.errors import UserError
@@ -29,7 +31,8 @@ class EngineChain:
         outputs: names of the tensors to be copied back.
 
     Raises:
-        UserError: an engine cannot be deserialised here, or memory is short.
+        UserError: the driver does not fit, an engine cannot be deserialised here, or memory is
+            short.
     """
 
     def __init__(
@@ -37,7 +40,8 @@ class EngineChain:
     ) -> None:
         self._cuda = cuda
         self._log = Log(library.module)
-        self._runtime = library.module.Runtime(self._log.logger)
+        require_driver(cuda)
+        self._runtime = _runtime(library, self._log)
         self._engines = [self._deserialise(library, engine) for engine in engines]
         self._contexts = [engine.create_execution_context() for engine in self._engines]
         self._outputs = list(outputs)
@@ -177,6 +181,25 @@ class EngineChain:
         if kind == self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost:
             ends = ends[::-1]
         checked(self._cuda, self._cuda.cudaMemcpyAsync(*ends, size, kind, self._stream))
+
+
+def _runtime(library: Library, log: Log) -> Any:
+    """Create TensorRT's runtime.
+
+    Raises:
+        UserError: it cannot be used here.
+    """
+    made: Any = None
+    with suppress(TypeError):  # what the binding raises where there is none
+        made = library.module.Runtime(log.logger)
+    if made is not None and not log.errors:
+        return made
+    # Where the driver does not fit, TensorRT 10.16 and 11.4 log an error and give an object at an
+    # address that is none. To destroy it, at the interpreter's end too, is to crash.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+    raise UserError(
+        f"{library} cannot be used here: {log.complaint}", remedy="check the GPU's driver"
+    )
 
 
 def _tensors(module: Any, engine: Any) -> tuple[list[str], list[str]]:

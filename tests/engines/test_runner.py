@@ -145,3 +145,46 @@ def test_the_stand_in_is_as_strict_as_the_library(cuda: Cuda, tmp_path: Path) ->
     context = engine.create_execution_context()
     with pytest.raises(AssertionError):
         context.execute_async_v3(0)
+
+
+def test_a_driver_that_is_too_old_is_refused_before_tensorrt_is_asked(cuda: Cuda) -> None:
+    class Crashes(TensorRt):
+        def Runtime(self, logger: Any) -> Any:  # noqa: N802
+            raise AssertionError("it would crash")
+
+    cuda.driver = 12080
+    with pytest.raises(UserError, match=r"the GPU's driver is for CUDA 12\.8"):
+        EngineChain(Library("tensorrt", Crashes(cuda), "10.16.1"), cuda, [], ["y"])
+
+
+def test_a_runtime_that_logged_an_error_is_neither_used_nor_destroyed(cuda: Cuda) -> None:
+    class NoObject:
+        """What the binding makes of an address that is none."""
+
+        destroyed = False
+
+        def deserialize_cuda_engine(self, engine: bytes) -> Any:
+            raise AssertionError("it would crash")
+
+        def __del__(self) -> None:
+            NoObject.destroyed = True
+
+    class Misfit(TensorRt):
+        def Runtime(self, logger: Any) -> Any:  # noqa: N802
+            logger.log(0, "CUDA initialization failure with error: 35")
+            return NoObject()
+
+    library = Library("tensorrt", Misfit(cuda), "10.16.1")
+    with pytest.raises(UserError, match="cannot be used here: CUDA initialization failure"):
+        EngineChain(library, cuda, [graph("Neg", ["image"], "y")], ["y"])
+    gc.collect()
+    assert not NoObject.destroyed
+
+
+def test_no_runtime_is_no_crash(cuda: Cuda) -> None:
+    class Nothing(TensorRt):
+        def Runtime(self, logger: Any) -> Any:  # noqa: N802
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    with pytest.raises(UserError, match=r"TensorRT 10\.16\.1 cannot be used here"):
+        EngineChain(Library("tensorrt", Nothing(cuda), "10.16.1"), cuda, [], ["y"])

@@ -142,3 +142,34 @@ def test_damage_is_found(verify: Callable[[], str], bundle: Path, made: Path) ->
         assert "engines.json is damaged" in verify()
     index.write_text('{"format": "other", "schema_version": 1, "engines": []}')
     assert "it is not version 1 of eosfm-engines" in verify()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (
+            {"EOSFM_STANDIN_DRIVER": "11040"},
+            "the driver is for CUDA 11.4, expected one for CUDA 12.6",
+        ),
+        ({"EOSFM_STANDIN_RUNTIME": "null"}, "TensorRT cannot be used: it gives no reason"),
+        ({"EOSFM_STANDIN_RUNTIME": "silent"}, "TensorRT cannot be used: it gives no reason"),
+        (
+            {"EOSFM_STANDIN_RUNTIME": "logged"},
+            "TensorRT cannot be used: CUDA initialization failure",
+        ),
+    ],
+)
+def test_a_driver_that_does_not_fit_is_no_crash(
+    verify: Callable[[], str],
+    bundle: Path,
+    made: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: dict[str, str],
+    reason: str,
+) -> None:
+    add_engine(bundle, f"{made} fixed")
+    for name, value in fault.items():
+        monkeypatch.setenv(name, value)
+    said = verify()
+    assert "(native, " in said
+    assert reason in said

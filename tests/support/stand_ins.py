@@ -49,6 +49,7 @@ class Cuda:
         self.streams: set[int] = set()
         self.capturing: list[Call] | None = None
         self.launched = 0
+        self.driver = 13010
 
     def cudaGetErrorString(self, error: CudaError) -> tuple[CudaError, bytes]:
         return CudaError.cudaSuccess, error.name.encode()
@@ -66,6 +67,9 @@ class Cuda:
 
     def cudaRuntimeGetVersion(self) -> tuple[CudaError, int]:
         return CudaError.cudaSuccess, 13000
+
+    def cudaDriverGetVersion(self) -> tuple[CudaError, int]:
+        return CudaError.cudaSuccess, self.driver
 
     def cudaMalloc(self, size: int) -> tuple[CudaError, int | None]:
         if size + sum(map(len, self.allocated.values())) > self.room:

@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include <cstdint>
 #include <stdexcept>
 
 namespace eosfm {
@@ -25,6 +26,31 @@ Device this_device() {
           std::to_string(major) + "." + std::to_string(minor)};
 }
 
+// Refuses a driver that is older than the CUDA beneath TensorRT.
+void require_driver() {
+  int driver = 0;
+  int runtime = 0;
+  check(cudaDriverGetVersion(&driver));
+  check(cudaRuntimeGetVersion(&runtime));
+  const auto text = [](int version) {
+    return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+  };
+  if (driver / 1000 < runtime / 1000) {
+    throw std::runtime_error("the driver is for CUDA " + text(driver) + ", expected one for CUDA " +
+                             text(runtime) + " or a later");
+  }
+}
+
+// Creates TensorRT's runtime. Where the driver does not fit, versions 10.16 and 11.4 log an error and return
+// an address close to 0 instead of none: it must not be used, nor deleted.
+nvinfer1::IRuntime* create_runtime(Log& log) {
+  constexpr std::uintptr_t kLeastAddress = 4096;
+  nvinfer1::IRuntime* runtime = nvinfer1::createInferRuntime(log);
+  if (reinterpret_cast<std::uintptr_t>(runtime) >= kLeastAddress && log.complaint().empty()) return runtime;
+  throw std::runtime_error("TensorRT cannot be used: " +
+                           (log.complaint().empty() ? "it gives no reason" : log.complaint()));
+}
+
 std::string level_name(int level) { return "level" + std::to_string(level + 1); }
 
 }  // namespace
@@ -42,9 +68,9 @@ TensorRtEngine::TensorRtEngine(const eosfm_backend_request& request) {
   if (request.directory == nullptr) {
     throw std::runtime_error("a bundle in memory has no engines");
   }
+  require_driver();
   const Device device = this_device();
-  runtime_.reset(nvinfer1::createInferRuntime(log_));
-  if (runtime_ == nullptr) throw std::runtime_error("TensorRT cannot be used: " + log_.complaint());
+  runtime_.reset(create_runtime(log_));
   cudaStream_t stream = nullptr;
   check(cudaStreamCreate(&stream));
   stream_.reset(stream);

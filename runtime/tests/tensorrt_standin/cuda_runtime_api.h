@@ -17,6 +17,18 @@ using cudaStream_t = CUstream_st*;
 
 inline const char* cudaGetErrorString(cudaError_t) { return "out of memory"; }
 
+// EOSFM_STANDIN_DRIVER: the CUDA that the driver is for.
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  const char* driver = std::getenv("EOSFM_STANDIN_DRIVER");
+  *version = driver != nullptr ? std::atoi(driver) : 12080;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 12060;
+  return cudaSuccess;
+}
+
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 7;
   return cudaSuccess;

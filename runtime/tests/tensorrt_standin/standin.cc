@@ -133,7 +133,16 @@ class Runtime final : public IRuntime {
 
 namespace nvinfer1 {
 
-IRuntime* createInferRuntime(ILogger& logger) noexcept { return new Runtime(logger); }
+// EOSFM_STANDIN_RUNTIME: "null"; or "logged" and "silent", which return what TensorRT 10.16 and 11.4 do on a
+// driver that does not fit.
+IRuntime* createInferRuntime(ILogger& logger) noexcept {
+  const char* fault = std::getenv("EOSFM_STANDIN_RUNTIME");
+  if (fault == nullptr) return new Runtime(logger);
+  const std::string mode = fault;
+  if (mode == "null") return nullptr;
+  if (mode == "logged") logger.log(ILogger::Severity::kINTERNAL_ERROR, "CUDA initialization failure");
+  return reinterpret_cast<IRuntime*>(0x228);
+}
 
 }  // namespace nvinfer1
 
