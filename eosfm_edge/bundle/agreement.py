@@ -84,6 +84,7 @@ def _of_band(index: int, band: InputBand) -> Fields:
         f"input.{index}.wavelength_nm": _rounded(band.wavelength_nm or 0.0),
         f"input.{index}.scale": _rounded(band.scale),
         f"input.{index}.offset": _rounded(band.offset),
+        f"input.{index}.seen": [_rounded(value) for value in band.seen],
         f"input.{index}.fill": _rounded(band.fill),
         f"input.{index}.nodata": None if band.nodata is None else _rounded(band.nodata),
     }
@@ -96,19 +97,23 @@ def _of_chain(chain: Gguf) -> Fields:
         "tile.size": chain.values.get("eosfm.tile"),
     }
     names = _texts(chain, "eosfm.input.names")
+    # Where specialists see physical values there is one scale for both.
+    prefix = "physical_" if "eosfm.input.physical_scales" in chain.values else ""
     columns = {
         field: _list(chain, f"eosfm.input.{key}", len(names))
         for field, key in (
             ("wavelength_nm", "wavelengths_nm"),
-            ("scale", "scales"),
-            ("offset", "offsets"),
+            ("scale", f"{prefix}scales"),
+            ("offset", f"{prefix}offsets"),
             ("fill", "fills"),
             ("nodata", "nodata"),
         )
     }
+    seen = [_list(chain, f"eosfm.input.{key}", len(names)) for key in ("scales", "offsets")]
     has_nodata = _list(chain, "eosfm.input.has_nodata", len(names))
     for index, name in enumerate(names):
         fields[f"input.{index}.name"] = name
+        fields[f"input.{index}.seen"] = [seen[0][index], seen[1][index]]
         for field, column in columns.items():
             fields[f"input.{index}.{field}"] = column[index]
         if not has_nodata[index]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from eosfm_edge.cli.options import PATH, console, overwrite
 from eosfm_edge.ensemble.adaptation import AdaptationMode
-from eosfm_edge.ensemble.bands import PRESETS, Band, canonical, parse_bands
+from eosfm_edge.ensemble.bands import PRESETS, S2_L1C, Band, canonical, parse_bands
 from eosfm_edge.ensemble.spec import (
     FusionMode,
     InputBand,
@@ -36,8 +36,22 @@ if TYPE_CHECKING:
     help="The ensemble's input: names (B04,B03,B02), wavelengths (665nm,560nm) or one of "
     f"{', '.join(PRESETS)}.",
 )
-@click.option("--scale", type=float, help="physical = stored * SCALE + OFFSET.  [default: 1]")
-@click.option("--offset", type=float, help="See --scale.  [default: 0]")
+@click.option(
+    "--scale",
+    multiple=True,
+    metavar="[BAND=]VALUE",
+    help="physical = stored * SCALE + OFFSET, of all bands or of one; may be repeated.  "
+    "[default: 1]",
+)
+@click.option("--offset", multiple=True, metavar="[BAND=]VALUE", help="See --scale.  [default: 0]")
+@click.option(
+    "--mean",
+    multiple=True,
+    metavar="[BAND=]VALUE",
+    help="Specialists see (stored - MEAN) / STD, as they were trained to. May be repeated; "
+    "1354.4,1118.2,... is for each band in turn.",
+)
+@click.option("--std", multiple=True, metavar="[BAND=]VALUE", help="See --mean.")
 @click.option(
     "--nodata",
     multiple=True,
@@ -97,19 +111,14 @@ def import_(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
 
 
 def _input(options: dict[str, Any]) -> tuple[InputBand, ...] | None:
-    given = {key: options[key] for key in ("scale", "offset", "nodata", "fill")}
-    given = {key: value for key, value in given.items() if value not in (None, ())}
+    given = {key: options[key] for key in ("scale", "offset", "mean", "std", "nodata", "fill")}
+    given = {key: value for key, value in given.items() if value}
     bands: tuple[Band, ...] | None = options["bands"]
     if bands is None:
         if given:
             raise UserError(f"--{next(iter(given))} without --bands", remedy="add --bands")
         return None
-    per_band = {
-        key: _per_band(f"--{key}", value, bands)
-        if isinstance(value, tuple)
-        else dict.fromkeys(bands, value)
-        for key, value in given.items()
-    }
+    per_band = {key: _per_band(f"--{key}", value, bands) for key, value in given.items()}
     try:
         return tuple(
             InputBand(
@@ -123,12 +132,23 @@ def _input(options: dict[str, Any]) -> tuple[InputBand, ...] | None:
 
 
 def _per_band(option: str, texts: Sequence[str], bands: Sequence[Band]) -> dict[Band, float | None]:
-    """Read ``0``, which is for every band, and ``B10=none``, which is for one."""
+    """Read ``0``, which is for every band, ``B10=none``, for one, and ``1,2``, for each in turn."""
     by_name = {canonical(str(band)): band for band in bands}
     values: dict[Band, float | None] = {}
     # What is said of one band counts more than what is said of all, whichever came first.
     for text in sorted(texts, key=lambda text: "=" in text):
         name, separator, value = text.rpartition("=")
+        if not separator and "," in text:
+            each = text.split(",")
+            if len(each) != len(bands):
+                raise UserError(
+                    f"{option} {text!r} has {len(each)} values",
+                    expected=f"one, or {len(bands)}: {', '.join(map(str, bands))}",
+                )
+            values |= {
+                band: _value(option, text, one) for band, one in zip(bands, each, strict=True)
+            }
+            continue
         if separator and canonical(name) not in by_name:
             raise UserError(
                 f"{option} {text!r}: there is no band {name}",
@@ -172,6 +192,14 @@ def _report(imported: Imported, output: Path) -> None:
     for note in imported.notes:
         click.echo(f"note: {note}", err=True)
     spec = imported.spec
+    sentinel_2 = [band for band in spec.input if canonical(band.name or "") in S2_L1C]
+    if sentinel_2 and all(band.scale == 1 and band.mean is None for band in sentinel_2):
+        click.echo(
+            "note: the input's scale is 1: specialists see what Sentinel-2 stores, 10000 for a "
+            "reflectance of 1. If they were trained on reflectances, say --scale 0.0001; if on "
+            "standardised values, --mean and --std",
+            err=True,
+        )
     console().print(
         f"{output}: {len(spec.specialists)} specialists, {len(spec.input)} input bands, "
         f"normalisation '{spec.normalisation}', fusion '{spec.fusion}'"

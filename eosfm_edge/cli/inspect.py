@@ -104,6 +104,8 @@ def _add_input(facts: Table, bands: Sequence[InputBand]) -> None:
     for band in bands:
         nodata = "no nodata value" if band.nodata is None else f"nodata {band.nodata:g}"
         how = f"stored * {band.scale:g} + {band.offset:g}, {nodata}"
+        if band.mean is not None:
+            how += f"; specialists see (stored - {band.mean:g}) / {band.std:g}"
         groups.setdefault(how, []).append(band)
     for how, members in groups.items():
         facts.add_row("input", f"{_bands(members)}: {how}")

@@ -180,7 +180,10 @@ def _projection(channels_in: int, channels_out: int) -> nn.Module:
 
 
 def physical_units(spec: EnsembleSpec, stored: Tensor) -> Tensor:
-    """Return stored values (N, bands, H, W) in physical units, band by band."""
-    scale = torch.tensor([band.scale for band in spec.input], dtype=torch.float32)
-    offset = torch.tensor([band.offset for band in spec.input], dtype=torch.float32)
+    """Return what specialists see of stored values (N, bands, H, W).
+
+    That is physical values, or standardised ones where the ensemble has means.
+    """
+    seen = torch.tensor([band.seen for band in spec.input], dtype=torch.float32)
+    scale, offset = seen[:, 0], seen[:, 1]
     return stored * scale[:, None, None] + offset[:, None, None]

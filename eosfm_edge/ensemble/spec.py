@@ -75,18 +75,31 @@ class InputBand(Band):
 
     physical = stored * scale + offset. ``nodata`` and ``fill`` are stored values: pixels where
     any band is ``nodata`` are not valid, and are given ``fill`` before the specialists see them.
+    Specialists that were trained on standardised values have ``mean`` and ``std`` of stored values,
+    and see (stored - mean) / std instead of the physical value.
     """
 
     scale: float = Field(default=1.0, allow_inf_nan=False)
     offset: float = Field(default=0.0, allow_inf_nan=False)
     nodata: float | None = Field(default=None, allow_inf_nan=False)
     fill: float = Field(default=0.0, allow_inf_nan=False)
+    mean: float | None = Field(default=None, allow_inf_nan=False)
+    std: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _scale_is_usable(self) -> InputBand:
         if self.scale == 0:
             raise ValueError("a band's scale must not be 0")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("a band has a mean and a std, or neither")
         return self
+
+    @property
+    def seen(self) -> tuple[float, float]:
+        """The scale and offset that make of a stored value what specialists see."""
+        if self.mean is None or self.std is None:
+            return self.scale, self.offset
+        return 1 / self.std, -self.mean / self.std
 
 
 class Provenance(Strict):

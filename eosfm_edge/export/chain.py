@@ -47,8 +47,8 @@ class Chain(nn.Module):
                 for level in LEVELS
             ]
         )
-        for name in ("scale", "offset"):
-            values = torch.tensor([[[getattr(band, name)]] for band in spec.input])
+        for place, name in enumerate(("scale", "offset")):
+            values = torch.tensor([[[band.seen[place]]] for band in spec.input])
             self.register_buffer(name, values)
         self.eval()
 

@@ -109,8 +109,11 @@ def write_chain(
         bands = spec.input
         _add_texts(writer, "eosfm.input.names", [band.name or "" for band in bands])
         _add_floats(writer, "eosfm.input.wavelengths_nm", [b.wavelength_nm or 0.0 for b in bands])
-        _add_floats(writer, "eosfm.input.scales", [band.scale for band in bands])
-        _add_floats(writer, "eosfm.input.offsets", [band.offset for band in bands])
+        _add_floats(writer, "eosfm.input.scales", [band.seen[0] for band in bands])
+        _add_floats(writer, "eosfm.input.offsets", [band.seen[1] for band in bands])
+        if any(band.mean is not None for band in bands):
+            _add_floats(writer, "eosfm.input.physical_scales", [band.scale for band in bands])
+            _add_floats(writer, "eosfm.input.physical_offsets", [band.offset for band in bands])
         _add_floats(writer, "eosfm.input.fills", [band.fill for band in bands])
         _add_floats(writer, "eosfm.input.nodata", [band.nodata or 0.0 for band in bands])
         _add_uints(writer, "eosfm.input.has_nodata", [b.nodata is not None for b in bands])

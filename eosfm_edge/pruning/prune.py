@@ -298,9 +298,9 @@ def _fidelity(ensemble: Ensemble, pruned: Ensemble, tiles: Tiles) -> Sequence[Cl
 
 
 def _stored(ensemble: Ensemble, physical: Tensor) -> Tensor:
-    """Return the stored values of a tile in physical units."""
-    bands = ensemble.spec.input
-    planes = [(physical[i] - band.offset) / band.scale for i, band in enumerate(bands)]
+    """Return the stored values of a tile as specialists see it."""
+    seen = [band.seen for band in ensemble.spec.input]
+    planes = [(physical[i] - offset) / scale for i, (scale, offset) in enumerate(seen)]
     return torch.stack(planes)
 
 

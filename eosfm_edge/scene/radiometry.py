@@ -12,7 +12,8 @@ Every criterion asks it of every band of a kind, or of most: one strange band is
 **Reflectance.** Bands with a name of Sentinel-2, or with a wavelength of 350 to 2500 nm, whose
 scale is 1, or from 1e-5 to 0.01, and whose offset is from -0.5 to 0.5. If the ensemble's scale is
 1, its specialists may take any numbers: these bands are only looked at if dark and bright lie
-between -0.5 and 2.5, and then only rules 6 and 7 apply.
+between -0.5 and 2.5, and then only rules 6 and 7 apply. If it has means, they must be reflectances
+from -0.1 to 1.5 in the ensemble's scale and offset: then all rules apply.
 
 1. *8 bit into 16.* The file's type ends below a reflectance of 0.1; or nothing is above 255 steps
    of less than 0.001 though every band is bright beyond 100: a picture. Open water is that dark,
@@ -40,12 +41,22 @@ between -0.5 and 2.5, and then only rules 6 and 7 apply.
    said: three visible bands of a dry land may well have no dark pixel.
 
 **Backscatter.** VV, VH, HH and HV are taken to be in decibels, as models take them, if the
-ensemble's scale is a power of ten from 0.001 to 1 and its offset 0.
+ensemble's scale is a power of ten from 0.001 to 1, its offset 0, and its mean, if any, negative.
 
 8. *Linear.* Dark is 0 or more in every band: power or amplitude. No landscape has so much
    backscatter.
 9. *A scale is missing.* The median is below -80 dB in every band.
 10. *A nodata value that nobody stated.* As 5, below -80 dB.
+
+**Standardised values.** Bands of any kind with a mean and a standard deviation, which is what their
+specialists were trained with: they see z = (stored - mean) / std.
+
+11. *Too small or too large.* The 1st and 99th percentile of z are less than 0.02 apart in every
+    band, as those of reflectances are beside a mean of 1354; or the median of z is above 30 or
+    below -30 in every band.
+12. *Standardised by scale and offset.* A scale and an offset beyond 0.5 of a band of sunlight or
+    radar say what specialists see, and not what is physical. What the file itself or an option says
+    cannot be converted to that: it must be the ensemble's own.
 
 Everything else, such as elevation, temperature, or bands without a name, is left alone.
 
@@ -54,6 +65,7 @@ Of a source of many files a tenth may look impossible: a freak among a thousand 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,6 +92,8 @@ _RADAR = ("VV", "VH", "HH", "HV")
 _REFLECTANCE_SCALES = (1e-5, 0.01)
 _DECIBEL_SCALES = (1.0, 0.1, 0.01, 0.001)
 _MOST_OFFSET = 0.5
+_REFLECTANCE_MEANS = (-0.1, 1.5)
+_LEAST_SPREAD, _MOST_Z = 0.02, 30.0
 
 _FEW = 0.01  # 1 % of the pixels
 _BRIGHT, _ABSURD = 2.5, -0.5
@@ -114,25 +128,29 @@ class Values:
         self._declared = tuple(declared)
         self._light = [i for i, one in enumerate(declared) if is_reflectance(one.wanted)]
         self._radar = [i for i, one in enumerate(declared) if _is_decibels(one.wanted)]
+        self._standardised = [i for i, one in enumerate(declared) if one.wanted.mean is not None]
         self._samples: list[FloatImage] = []
 
     def add(self, stored: FloatImage) -> None:
         """Take a sample of valid pixels: the input's stored values (bands, ...)."""
-        if self._light or self._radar:
+        if self._light or self._radar or self._standardised:
             pixels = stored.reshape(len(stored), -1)
             step = -(-pixels.shape[1] // _SAMPLE)
             self._samples.append(pixels[:, :: max(1, step)].copy())
 
     def doubt(self) -> Doubt | None:
         """Return what is wrong, if something is."""
-        if not any(sample.size for sample in self._samples):
-            return None
+        found = _doubt_of_folded(self._declared)
+        if found or not any(sample.size for sample in self._samples):
+            return found
         stored = np.concatenate(self._samples, axis=1).astype(np.float64)
         wanted = [one.wanted for one in self._declared]
         scale, offset = np.array([(band.scale, band.offset) for band in wanted]).T[..., np.newaxis]
         physical = stored * scale + offset
-        found = None
-        if self._light:
+        if self._standardised:
+            some = [self._declared[i] for i in self._standardised]
+            found = _doubt_of_standardised(some, stored[self._standardised])
+        if found is None and self._light:
             light = _Light([self._declared[i] for i in self._light], physical[self._light])
             found = light.doubt()
         if found is None and self._radar:
@@ -194,7 +212,7 @@ class _Light:
         self._lowest = physical.min(axis=1)
 
     def doubt(self) -> Doubt | None:
-        known = all(band.scale != 1 for band in self._bands)
+        known = all(band.scale != 1 or band.mean is not None for band in self._bands)
         if known:
             found = self._of_pictures() or self._of_small() or self._of_large()
             if found:
@@ -339,19 +357,61 @@ def _doubt_of_decibels(declared: Sequence[Declared], physical: NDArray[np.float6
     return _doubt_of_nodata(declared, physical, _NO_ECHO_DB)
 
 
+def _doubt_of_standardised(
+    declared: Sequence[Declared], stored: NDArray[np.float64]
+) -> Doubt | None:
+    mean, std = np.array([(one.wanted.mean, one.wanted.std) for one in declared]).T
+    z = (stored - mean[:, np.newaxis]) / std[:, np.newaxis]
+    dark, median, bright = np.percentile(z, (1, 50, 99), axis=1)
+    if not (bright - dark < _LEAST_SPREAD).all() and not (np.abs(median) > _MOST_Z).all():
+        return None
+    one = declared[0]
+    target = float(mean[0]) * one.wanted.scale + one.wanted.offset
+    physical = float(np.median(stored[0])) * one.wanted.scale + one.wanted.offset
+    given = (physical - one.offset) / one.scale
+    scale = f"{10.0 ** round(math.log10(target / given)):g}" if target / given > 0 else "SCALE"
+    return Doubt(
+        f"has a median of {np.median(stored[0]):.3g} in {one.wanted}, in the values that the "
+        "ensemble takes",
+        f"values around its mean of {mean[0]:g}, with a standard deviation of {std[0]:g}",
+        f"say what a stored step is, such as --scale {scale} --offset 0",
+    )
+
+
+def _doubt_of_folded(declared: Sequence[Declared]) -> Doubt | None:
+    for one in declared:
+        band = one.wanted
+        folded = band.mean is None and abs(band.offset) > _MOST_OFFSET
+        same = (one.scale, one.offset) == (band.scale, band.offset)
+        if folded and not same and (_is_sunlight(band) or _name(band) in _RADAR):
+            return Doubt(
+                f"has in {band} the scale {one.scale:g} and the offset {one.offset:g}, but the "
+                f"ensemble's, {band.scale:g} and {band.offset:g}, standardise",
+                "values as the specialists were trained on, without a scale of their own",
+                "import the ensemble again with --mean and --std instead of --scale and --offset",
+            )
+    return None
+
+
 def is_reflectance(band: InputBand) -> bool:
     """Whether an ensemble's band is known to be of reflected sunlight, in a usual unit."""
-    if band.wavelength_nm is not None:
-        sunlight = _SUNLIGHT_NM[0] <= band.wavelength_nm <= _SUNLIGHT_NM[1]
-    else:
-        sunlight = _name(band) in S2_L1C
     low, high = _REFLECTANCE_SCALES
-    usual = band.scale == 1 or low <= band.scale <= high
-    return sunlight and usual and abs(band.offset) <= _MOST_OFFSET
+    usual = (band.scale == 1 or low <= band.scale <= high) and abs(band.offset) <= _MOST_OFFSET
+    if usual and band.mean is not None:
+        low, high = _REFLECTANCE_MEANS
+        usual = low <= band.mean * band.scale + band.offset <= high
+    return usual and _is_sunlight(band)
+
+
+def _is_sunlight(band: Band) -> bool:
+    if band.wavelength_nm is not None:
+        return _SUNLIGHT_NM[0] <= band.wavelength_nm <= _SUNLIGHT_NM[1]
+    return _name(band) in S2_L1C
 
 
 def _is_decibels(band: InputBand) -> bool:
-    return _name(band) in _RADAR and band.scale in _DECIBEL_SCALES and band.offset == 0
+    usual = band.scale in _DECIBEL_SCALES and band.offset == 0
+    return _name(band) in _RADAR and usual and (band.mean is None or band.mean < 0)
 
 
 def _is_shortwave(band: Band) -> bool:

@@ -102,7 +102,16 @@ eosfm_status Chain::parse_bands(ErrorText& error) {
     }
     if (status != EOSFM_OK) return status;
     band.has_nodata = has_nodata == 1;
-    if (band.scale == 0.0F) {
+    band.physical_scale = band.scale;
+    band.physical_offset = band.offset;
+    if (file.has("eosfm.input.physical_scales")) {
+      status = file.read_float_at("eosfm.input.physical_scales", i, &band.physical_scale, error);
+      if (status == EOSFM_OK) {
+        status = file.read_float_at("eosfm.input.physical_offsets", i, &band.physical_offset, error);
+      }
+      if (status != EOSFM_OK) return status;
+    }
+    if (band.scale == 0.0F || band.physical_scale == 0.0F) {
       return error.fail(EOSFM_BAD_BUNDLE, "the scale of band %s of %s is 0", band.name,
                         file.file_name());
     }

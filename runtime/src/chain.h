@@ -18,8 +18,10 @@ enum class Fusion { none, conv1x1, mlp, addition, multiplication };
 struct Band {
   char name[64];
   float wavelength_nm;  // 0: not known
-  float scale;
+  float scale;  // specialists see stored * scale + offset
   float offset;
+  float physical_scale;  // what callers' calibrations are of: the same, unless values are standardised
+  float physical_offset;
   float fill;
   float nodata;
   bool has_nodata;

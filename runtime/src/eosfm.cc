@@ -170,8 +170,8 @@ eosfm_status eosfm_model_band(eosfm_model* model, int32_t index, eosfm_band_info
   const Band& band = chain.bands[index];
   info->name = band.name;
   info->wavelength_nm = band.wavelength_nm;
-  info->scale = band.scale;
-  info->offset = band.offset;
+  info->scale = band.physical_scale;
+  info->offset = band.physical_offset;
   info->fill = band.fill;
   info->has_nodata = band.has_nodata ? 1 : 0;
   info->nodata = band.nodata;

@@ -76,6 +76,12 @@ ImageReader::Calibration ImageReader::calibration_of(int band, Values values) co
   const Band& own = chain_->bands[band];
   Calibration found = {own.scale, own.offset, own.has_nodata, own.nodata};
   if (given.calibrated != 0) found = {given.scale, given.offset, given.has_nodata != 0, given.nodata};
+  if (given.calibrated != 0 && (own.physical_scale != own.scale || own.physical_offset != own.offset)) {
+    // The caller's physical values are standardised for the specialists, as the bundle's own are.
+    const float factor = own.scale / own.physical_scale;
+    found.offset = (found.offset - own.physical_offset) * factor + own.offset;
+    found.scale *= factor;
+  }
   if (values == Values::physical) return found;
   found.offset = (found.offset - own.offset) / own.scale;
   found.scale = found.scale / own.scale;

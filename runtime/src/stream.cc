@@ -157,8 +157,8 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
     band.column_stride = sizeof(float);
     band.row_stride = static_cast<ptrdiff_t>(sizeof(float)) * tile.width;
     band.calibrated = 1;  // what is nodata has been found: the value itself is one like others now
-    band.scale = own.scale;
-    band.offset = own.offset;
+    band.scale = own.physical_scale;
+    band.offset = own.physical_offset;
     memory_.bands[b] = band;
   }
   options_ = *options;

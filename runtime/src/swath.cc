@@ -23,10 +23,11 @@ struct Conversion {
   float nodata;  // as the caller stores it; NaN: there is none
 
   Conversion(const eosfm_stream_band& how, const Band& own) {
-    same = how.calibrated == 0 || (how.scale == own.scale && how.offset == own.offset);
-    scale = static_cast<double>(how.scale) / static_cast<double>(own.scale);
-    offset = (static_cast<double>(how.offset) - static_cast<double>(own.offset)) /
-             static_cast<double>(own.scale);
+    same = how.calibrated == 0 ||
+           (how.scale == own.physical_scale && how.offset == own.physical_offset);
+    scale = static_cast<double>(how.scale) / static_cast<double>(own.physical_scale);
+    offset = (static_cast<double>(how.offset) - static_cast<double>(own.physical_offset)) /
+             static_cast<double>(own.physical_scale);
     const bool has_nodata = how.calibrated != 0 ? how.has_nodata != 0 : own.has_nodata;
     nodata = !has_nodata ? NAN : how.calibrated != 0 ? how.nodata : own.nodata;
   }

@@ -232,6 +232,48 @@ def test_linear_power_and_amplitude_are_not_decibels() -> None:
     assert "--scale 0.0001" in remedy(np.concatenate([light * 1e4, decibels]), both)
 
 
+def standardised(names: Any, mean: float, std: float, **values: Any) -> tuple[InputBand, ...]:
+    return inputs(names, mean=mean, std=std, **values)
+
+
+def test_standardised_values_are_looked_at_in_their_own_unit() -> None:
+    """The numbers that they are of, or reflectances, where the ensemble says so."""
+    names = ("B04", "B03", "B02")
+    numbers = image({name: COAST[name] for name in names})
+    light = numbers * 1e-4
+    of_numbers = standardised(names, 1000, 300, scale=1)
+    assert doubt(numbers, of_numbers) is None
+    assert "--scale 10000 --offset 0" in remedy(light, of_numbers, dtype="float32")
+    assert doubt(light, of_numbers, dtype="float32", scale=1e4) is None
+    of_light = standardised(names, 0.1, 0.03, scale=1)
+    assert doubt(light, of_light, dtype="float32") is None
+    assert "--scale 0.0001 --offset 0" in remedy(numbers, of_light)
+    assert doubt(numbers, of_light, scale=1e-4) is None
+    # With a scale, physical values are reflectances, and offsets can be seen.
+    whole = standardised(COAST, 1000, 300)
+    assert doubt(image(COAST), whole) is None
+    assert "--offset -0.1" in remedy(image(COAST) + 1000, whole)
+    assert doubt(image(COAST) + 1000, whole, offset=-0.1) is None
+
+
+def test_what_the_ensemble_declares_of_radar_is_believed() -> None:
+    decibels = np.stack([image({"VV": (-16, -9)}, seed=1)[0], image({"VH": (-24, -16)}, seed=2)[0]])
+    power = 10 ** (decibels / 10)
+    assert doubt(decibels, standardised(("VV", "VH"), -12, 5, scale=1)) is None
+    assert "dB" in remedy(power, standardised(("VV", "VH"), -12, 5, scale=1))
+    assert doubt(power, standardised(("VV", "VH"), 0.1, 0.05, scale=1)) is None
+
+
+def test_a_scale_that_standardises_is_no_unit() -> None:
+    """Neither a file's own scale nor an option can be converted to it."""
+    folded = inputs(("B04", "B03", "B02"), scale=1 / 300, offset=-1000 / 300)
+    numbers = image({name: COAST[name] for name in ("B04", "B03", "B02")})
+    assert doubt(numbers, folded) is None
+    for options in ({"scale": 1e-4, "offset": 0.0}, {"offset": 0.0}):
+        told = remedy(numbers, folded, **options)
+        assert "--mean and --std" in told and "--offset 0" not in told
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.floats(-40, 30),
