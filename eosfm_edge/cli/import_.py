@@ -77,6 +77,11 @@ if TYPE_CHECKING:
     help="What says which bands a specialist gets: their number, as in the reference, or their "
     "names.  [default: count for EoS-FM ensembles over one of the presets, else name]",
 )
+@click.option(
+    "--prefix",
+    help="Which encoder to take of a file with several, by the beginning of its names: an "
+    "averaged copy (ema_model.), a teacher.",
+)
 @click.option("--norm", type=click.Choice(get_args(NormalisationMode)), help="Normalisation.")
 @click.option("--fusion", type=click.Choice(get_args(FusionMode)), help="How sets are fused.")
 @click.option("--selection", type=click.Choice(["topk", "smooth"]), help="How encoders count.")
@@ -87,9 +92,10 @@ def import_(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Read trained weights and write an ensemble directory.
 
     SOURCES are EoS-FM ensemble files (.pth), whole encoders in Lightning or TerraTorch
-    checkpoints (.ckpt), and single specialists (.safetensors, .pth, .ckpt), in the order that
-    the ensemble shall have. No code in them is run. What the files do not say is taken from the
-    options, else it is what the reference starts with.
+    checkpoints (.ckpt), and single specialists (.safetensors, .pth, .ckpt, or a folder of a model
+    hub), in the order that the ensemble shall have. Files are known by their content; names may
+    be timm's, its classifiers', or those of ConvNeXt-V2's authors. No code in a file is run. What
+    the files do not say is taken from the options, else it is what the reference starts with.
     """
     from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 
@@ -104,9 +110,11 @@ def import_(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
             normalisation=options["norm"],
             selection=_selection(options),
             fusion=options["fusion"],
+            prefix=options["prefix"],
         ),
         overwrite=options["overwrite"],
     )
+    _note_of_scale(options)
     _report(imported, output)
 
 
@@ -186,6 +194,17 @@ def _selection(options: dict[str, Any]) -> SelectionSpec | None:
     if mode == "smooth" and k is not None:
         raise UserError("--top-k with --selection smooth", remedy="leave one of them out")
     return SelectionSpec(mode=mode or "topk", k=k, scale_features=scaled)
+
+
+def _note_of_scale(options: dict[str, Any]) -> None:
+    """Tell that a sensor's values go in as they are stored, which seldom is what was trained on."""
+    bands = tuple(str(band) for band in options["bands"] or ())
+    if options["scale"] is None and options["offset"] is None and set(bands) & set(S2_L1C):
+        click.echo(
+            "note: Sentinel-2 values go in as they are stored; if the specialists were trained on "
+            "reflectance and scenes hold digital numbers, add --scale 0.0001",
+            err=True,
+        )
 
 
 def _report(imported: Imported, output: Path) -> None:

@@ -14,16 +14,20 @@ from pydantic import TypeAdapter, ValidationError
 from eosfm_edge.ensemble.adaptation import AdaptationMode
 from eosfm_edge.ensemble.bands import PRESETS, S2_L1C, Band, find, parse_bands
 from eosfm_edge.ensemble.checkpoint import Checkpoint, EncoderEntry, State, read_checkpoint
+from eosfm_edge.ensemble.kinds import NAMELESS
 from eosfm_edge.ensemble.model import build_from_state
+from eosfm_edge.ensemble.settings import Settings
 from eosfm_edge.ensemble.spec import (
     INPUT_ADAPTER,
     LEVELS,
+    PRUNING_ADAPTER,
     SPECIALISTS_FOLDER,
     EnsembleSpec,
     FusionMode,
     InputBand,
     NormalisationMode,
     Provenance,
+    PruningRecord,
     SelectionSpec,
     SpecialistSpec,
     explain,
@@ -31,8 +35,10 @@ from eosfm_edge.ensemble.spec import (
 from eosfm_edge.ensemble.specialist import (
     ARCHITECTURES,
     backbone_from_config,
+    expected_shapes,
     recognise,
     widths,
+    with_dimensions_of,
 )
 from eosfm_edge.ensemble.state import SELECTION_WEIGHTS, check_shared, check_specialist
 from eosfm_edge.ensemble.store import save_ensemble
@@ -45,6 +51,7 @@ _LIKE_ENOUGH = 0.5
 _HEADER: dict[str, Callable[[str], object]] = {
     "input": INPUT_ADAPTER.validate_json,
     "selection": SelectionSpec.model_validate_json,
+    "adaptation": TypeAdapter(AdaptationMode).validate_python,
     "normalisation": TypeAdapter(NormalisationMode).validate_python,
     "fusion": TypeAdapter(FusionMode).validate_python,
 }
@@ -52,7 +59,10 @@ _HEADER: dict[str, Callable[[str], object]] = {
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What weight files do not say. None: taken from the files, or the reference's default."""
+    """What weight files do not say. None: taken from the files, or the reference's default.
+
+    ``prefix`` chooses among the encoders of files that hold several: a model and its average.
+    """
 
     name: str | None = None
     input: tuple[InputBand, ...] | None = None
@@ -61,6 +71,7 @@ class ImportOptions:
     normalisation: NormalisationMode | None = None
     selection: SelectionSpec | None = None
     fusion: FusionMode | None = None
+    prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,27 +102,36 @@ def import_ensemble(
     Raises:
         UserError: a file cannot be read safely, or its tensors do not fit; nothing is written.
     """
-    checkpoints = [read_checkpoint(path) for path in sources]
+    checkpoints = [read_checkpoint(path, options.prefix) for path in sources]
+    _check_prefix(options.prefix, checkpoints)
     entries = [(c, entry) for c in checkpoints for entry in c.encoders]
     if not entries:
         raise UserError("no specialist in " + ", ".join(str(path) for path in sources))
     shared, header = _shared(checkpoints)
+    settings = _settings(checkpoints)
     names = _unique([_name(c, entry) for c, entry in entries])
     _check_order(header, names)
     _check_named(options.specialist_bands, names)
-    specialists = [
+    read = [
         _specialist(c, entry, name, options.specialist_bands.get(name))
         for (c, entry), name in zip(entries, names, strict=True)
     ]
+    specialists = [specialist for specialist, _ in read]
+    states = [state for _, state in read]
     unnamed = [
         name
         for (c, _), name in zip(entries, names, strict=True)
         if name not in options.specialist_bands and "bands" not in c.metadata
     ]
-    notes: list[str] = []
+    notes = [note for c in checkpoints for note in c.notes]
     from_reference = all(entry.in_ensemble for _, entry in entries)
-    spec = _spec(directory, specialists, shared, header, options, from_reference, notes)
+    known = _Known(shared, header, settings, notes)
+    spec = _spec(directory, specialists, known, options, from_reference)
+    if settings:
+        notes += _notes_of_settings(settings, spec, checkpoints)
+        _ablate(states, settings)
     shared = _complete(shared, spec, bool(header) or any(c.shared for c in checkpoints), notes)
+    notes += _note_of_ties(spec, shared)
     notes += _note_of_b8a(spec, unnamed)
     note_of_adaptation = _note_of_adaptation(spec, options) if from_reference else []
     notes += note_of_adaptation
@@ -119,14 +139,66 @@ def import_ensemble(
     _check_shared(shared, spec, where, note_of_adaptation)
     # Building it is the last check: skipped specialists are warned of, and a fusion that
     # cannot work is refused, before anything is written.
-    encoders = {
-        f"encoders.{i}.{k}": v for i, (_, e) in enumerate(entries) for k, v in e.state.items()
-    }
+    encoders = {f"encoders.{i}.{k}": v for i, state in enumerate(states) for k, v in state.items()}
     build_from_state(spec, {**encoders, **shared})
-    written = save_ensemble(
-        directory, spec, [entry.state for _, entry in entries], shared, overwrite=overwrite
-    )
+    written = save_ensemble(directory, spec, states, shared, overwrite=overwrite)
     return Imported(written, tuple(notes))
+
+
+def _check_prefix(prefix: str | None, checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse a prefix that chooses nothing: whoever gives one believes that there is a choice."""
+    if prefix is None or any(c.prefixes for c in checkpoints):
+        return
+    raise UserError(
+        f"--prefix {prefix!r}: {', '.join(str(c.path) for c in checkpoints)} hold one encoder each",
+        remedy="leave --prefix out",
+    )
+
+
+def _settings(checkpoints: Sequence[Checkpoint]) -> Settings | None:
+    """Return what the one file that is a whole encoder says of it."""
+    if sum(bool(c.encoders) for c in checkpoints) > 1:
+        return None  # it is put together anew here
+    return next((c.settings for c in checkpoints if c.settings), None)
+
+
+def _notes_of_settings(
+    settings: Settings, spec: EnsembleSpec, checkpoints: Sequence[Checkpoint]
+) -> list[str]:
+    """Tell what was read of a checkpoint's hyper-parameters, and what overrules them."""
+    path = next(c.path for c in checkpoints if c.settings)
+    notes = [f"read from hyper_parameters.model_args of {path}: {settings}"]
+    overruled = [
+        option
+        for option, chosen, said in (
+            ("--selection, --top-k, --scale-features", spec.selection, settings.selection),
+            ("--norm", spec.normalisation, settings.normalisation),
+            ("--fusion", spec.fusion, settings.fusion),
+        )
+        if chosen != said
+    ]
+    if overruled:
+        notes.append(f"{', '.join(overruled)}: what was given overrules the file's own")
+    if settings.in_chans not in (None, len(spec.input)):
+        notes.append(
+            f"the file's encoder had {settings.in_chans} input bands, and here there are "
+            f"{len(spec.input)}: its specialists may be run on other bands than they were"
+        )
+    return notes
+
+
+def _ablate(states: list[State], settings: Settings) -> None:
+    """Make the features of ablated specialists 0, as the reference does before it normalises.
+
+    An encoder whose weights are all 0 gives 0.
+    """
+    for i in settings.ablated:
+        if i >= len(states):
+            raise UserError(
+                f"hyper_parameters.model_args.backbone_ablate_encoders names encoder {i}",
+                expected=f"numbers from 0 to {len(states) - 1}",
+            )
+        states[i] = {key: torch.zeros_like(value) for key, value in states[i].items()}
 
 
 def _shared(checkpoints: Sequence[Checkpoint]) -> tuple[State, Mapping[str, str]]:
@@ -161,7 +233,7 @@ def _name(checkpoint: Checkpoint, entry: EncoderEntry) -> str:
         given = f"encoder_{checkpoint.encoders.index(entry) + 1}"  # the reference's own default
     if given is None:
         path = checkpoint.path
-        given = path.parent.name if path.stem == "model" else path.stem
+        given = path.parent.name if path.name in NAMELESS else path.stem
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", str(given)).lstrip("._-")[:_LONGEST_NAME]
     return plain or "specialist"
 
@@ -210,17 +282,20 @@ def _check_named(specialist_bands: Mapping[str, object], names: Sequence[str]) -
 
 def _specialist(
     checkpoint: Checkpoint, entry: EncoderEntry, name: str, bands: tuple[Band, ...] | None
-) -> SpecialistSpec:
-    recognised = recognise(entry.state)
+) -> tuple[SpecialistSpec, State]:
+    """Describe a specialist, and return its tensors with the dimensions that timm gives them."""
+    metadata = checkpoint.metadata
+    recognised = recognise(entry.state, metadata.get("backbone"))
     if "backbone" in entry.config:
         backbone = backbone_from_config(entry.config["backbone"], entry.where)
         in_chans = cast(int, entry.in_chans)
+        shape = recognised.shape if recognised and recognised.backbone == backbone else None
     elif recognised:
-        backbone, in_chans = recognised
+        backbone, in_chans, shape = recognised.backbone, recognised.in_chans, recognised.shape
     else:
-        backbone, in_chans = _closest(entry)
-    check_specialist(entry.state, backbone, in_chans, entry.where)
-    metadata = checkpoint.metadata
+        (backbone, in_chans), shape = _closest(entry), None
+    state = with_dimensions_of(entry.state, expected_shapes(backbone, in_chans, shape))
+    check_specialist(state, backbone, in_chans, entry.where, shape)
     if bands is None and "bands" in metadata:
         try:
             bands = parse_bands(metadata["bands"])
@@ -231,7 +306,7 @@ def _specialist(
         raise UserError(
             f"{entry.where} takes {in_chans} bands", expected=f"the {len(bands)} that are named"
         )
-    return SpecialistSpec(
+    specialist = SpecialistSpec(
         name=name,
         backbone=backbone,
         bands=bands,
@@ -243,7 +318,20 @@ def _specialist(
             licence=metadata.get("licence"),
             citation=metadata.get("citation"),
         ),
+        shape=shape,
+        pruning=_pruning(checkpoint),
     )
+    return specialist, state
+
+
+def _pruning(checkpoint: Checkpoint) -> tuple[PruningRecord, ...]:
+    """Return how a file that `prune` wrote says that it was pruned."""
+    if "pruning" not in checkpoint.metadata:
+        return ()
+    try:
+        return PRUNING_ADAPTER.validate_json(checkpoint.metadata["pruning"])
+    except ValidationError as error:
+        raise UserError(f"{checkpoint.path}: 'pruning' in its header: {explain(error)}") from error
 
 
 def _closest(entry: EncoderEntry) -> tuple[str, int]:
@@ -290,34 +378,98 @@ def _usual_bands(count: int) -> tuple[Band, ...]:
     return tuple(Band() for _ in range(count))
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What the files hold and say of what specialists share; ``notes`` are added to."""
+
+    shared: State
+    header: Mapping[str, str]
+    settings: Settings | None
+    notes: list[str]
+
+    def selection(self) -> SelectionSpec:
+        """Return how specialists count; where they were weighed and nothing says how, ask."""
+        if "selection" in self.header:
+            return SelectionSpec.model_validate_json(self.header["selection"])
+        if self.settings:
+            return self.settings.selection
+        weights = self.shared.get(SELECTION_WEIGHTS)
+        if weights is None:
+            return SelectionSpec()
+        values = ", ".join(f"{float(value):g}" for value in weights.flatten()[:32])
+        raise UserError(
+            f"the encoders were selected by weights ({values}), but nothing says how many of them, "
+            "and how",
+            expected="hyper_parameters.model_args of EoS-FM's trainer, with backbone_max_encoders",
+            remedy=f"add --top-k and backbone_max_encoders of the training (--top-k "
+            f"{weights.numel()} takes all), or --selection smooth; and --scale-features if "
+            "backbone_scale_features was on",
+        )
+
+    def normalisation(self) -> NormalisationMode:
+        """Return how feature sets are normalised."""
+        if "normalisation" in self.header:
+            return cast(NormalisationMode, self.header["normalisation"])
+        if self.settings:
+            return self.settings.normalisation
+        if any(key.startswith("feature_normalizers.") for key in self.shared) or not self.shared:
+            return "batch"
+        self.notes.append("no normalisation statistics in the files: 'none' (or say --norm layer)")
+        return "none"
+
+    def fusion(self) -> FusionMode:
+        """Return how feature sets are fused."""
+        if "fusion" in self.header:
+            return cast(FusionMode, self.header["fusion"])
+        if self.settings:
+            return self.settings.fusion
+        if "feature_fusion.0.weight" in self.shared:
+            return "conv1x1"
+        if "feature_fusion.0.0.weight" in self.shared:
+            return "mlp"
+        if self.shared:
+            self.notes.append(
+                "no fusion tensors in the files: sets are concatenated (or say --fusion addition "
+                "or multiplication, which have none either)"
+            )
+        return "none"
+
+    def adaptation(self) -> AdaptationMode | None:
+        """Return what says which bands a specialist gets, if the header of a file does."""
+        return cast("AdaptationMode | None", self.header.get("adaptation"))
+
+    def input(self) -> tuple[InputBand, ...]:
+        """Return the ensemble's input bands."""
+        if "input" in self.header:
+            return INPUT_ADAPTER.validate_json(self.header["input"])
+        count = self.settings.in_chans if self.settings else None
+        counted = f"; there were {count}" if count else ""
+        raise UserError(
+            f"the files do not say what bands the ensemble's input has{counted}",
+            remedy=f"add --bands, with names or one of {', '.join(PRESETS)}",
+        )
+
+
 def _spec(
     directory: Path,
     specialists: Sequence[SpecialistSpec],
-    shared: State,
-    header: Mapping[str, str],
+    known: _Known,
     options: ImportOptions,
     from_reference: bool,
-    notes: list[str],
 ) -> EnsembleSpec:
     try:
-        if options.input:
-            bands = options.input
-        elif "input" in header:
-            bands = INPUT_ADAPTER.validate_json(header["input"])
-        else:
-            raise UserError(
-                "the files do not say what bands the ensemble's input has",
-                remedy=f"add --bands, with names or one of {', '.join(PRESETS)}",
-            )
+        bands = options.input or known.input()
         return EnsembleSpec(
             name=options.name or re.sub(r"[^A-Za-z0-9._-]+", "_", directory.name).lstrip("._-"),
             input=bands,
             specialists=tuple(specialists),
-            adaptation=options.adaptation or _adaptation(bands, options, from_reference),
-            normalisation=options.normalisation or _normalisation(shared, header, notes),
-            projection=any(key.startswith("feature_projections.") for key in shared),
-            selection=options.selection or _selection(shared, header, notes),
-            fusion=options.fusion or _fusion(shared, header, notes),
+            adaptation=options.adaptation
+            or known.adaptation()
+            or _adaptation(bands, options, from_reference),
+            normalisation=options.normalisation or known.normalisation(),
+            projection=any(key.startswith("feature_projections.") for key in known.shared),
+            selection=options.selection or known.selection(),
+            fusion=options.fusion or known.fusion(),
             shared_sha256=_PENDING,
         )
     except ValidationError as error:
@@ -378,41 +530,20 @@ def _note_of_b8a(spec: EnsembleSpec, unnamed: Sequence[str]) -> list[str]:
     ]
 
 
-def _selection(shared: State, header: Mapping[str, str], notes: list[str]) -> SelectionSpec:
-    if "selection" in header:
-        return SelectionSpec.model_validate_json(header["selection"])
-    weights = shared.get(SELECTION_WEIGHTS, torch.ones(1)).flatten()
-    if (weights != 1).any():
-        values = ", ".join(f"{float(value):g}" for value in weights)
-        notes.append(
-            f"the selection weights are {values}, but nothing says how they were used: every "
-            "specialist counts 1 (or say --top-k, --selection smooth, --scale-features)"
-        )
-    return SelectionSpec()
-
-
-def _normalisation(shared: State, header: Mapping[str, str], notes: list[str]) -> NormalisationMode:
-    if "normalisation" in header:
-        return cast(NormalisationMode, header["normalisation"])
-    if any(key.startswith("feature_normalizers.") for key in shared) or not shared:
-        return "batch"
-    notes.append("no normalisation statistics in the files: 'none' (or say --norm layer)")
-    return "none"
-
-
-def _fusion(shared: State, header: Mapping[str, str], notes: list[str]) -> FusionMode:
-    if "fusion" in header:
-        return cast(FusionMode, header["fusion"])
-    if "feature_fusion.0.weight" in shared:
-        return "conv1x1"
-    if "feature_fusion.0.0.weight" in shared:
-        return "mlp"
-    if shared:
-        notes.append(
-            "no fusion tensors in the files: sets are concatenated (or say --fusion addition or "
-            "multiplication, which have none either)"
-        )
-    return "none"
+def _note_of_ties(spec: EnsembleSpec, shared: State) -> list[str]:
+    """Tell where weights are equal of which one is selected and the other is not."""
+    k = spec.selection.k
+    if spec.selection.mode != "topk" or k is None or k >= len(spec.specialists):
+        return []
+    ordered = shared[SELECTION_WEIGHTS].sort(descending=True).values
+    if ordered[k - 1] != ordered[k]:
+        return []
+    chosen = torch.topk(shared[SELECTION_WEIGHTS], k).indices.sort().values.tolist()
+    names = ", ".join(spec.specialists[i].name for i in chosen)
+    return [
+        f"{k} of {len(spec.specialists)} specialists are selected, of weights that are equal: "
+        f"PyTorch takes {names}"
+    ]
 
 
 def _complete(shared: State, spec: EnsembleSpec, from_file: bool, notes: list[str]) -> State:

@@ -78,20 +78,28 @@ class Ensemble(nn.Module):
 
     def _warn_of_skipped(self) -> None:
         bands = ", ".join(str(band) for band in self.spec.input)
+        remedy = "name the input's bands with --bands"
         for specialist, sets in zip(self.spec.specialists, self.sets, strict=True):
             if not sets:
                 wanted = ", ".join(str(band) for band in specialist.bands)
+                advice = ""
+                if not all(band.known for band in specialist.bands):
+                    remedy = (
+                        f"name the {len(specialist.bands)} bands that {specialist.name} was trained"
+                        f" on: --specialist-bands {specialist.name}=B02,B03,..."
+                    )
+                    advice = f"; {remedy}"
                 warnings.warn(
                     f"specialist {specialist.name} is skipped: it wants {len(specialist.bands)} "
                     f"bands ({wanted}), and no rule makes them of the input's "
-                    f"{len(self.spec.input)} ({bands})",
+                    f"{len(self.spec.input)} ({bands}){advice}",
                     SpecialistSkippedWarning,
                     stacklevel=3,
                 )
         if not any(self.sets):
             raise UserError(
                 f"no specialist can be run on the input's {len(self.spec.input)} bands ({bands})",
-                remedy="say what the input's bands are with --bands",
+                remedy=remedy,
             )
 
     def set_widths(self, level: int) -> tuple[int, ...]:

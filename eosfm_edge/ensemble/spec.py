@@ -205,6 +205,7 @@ class EnsembleSpec(Strict):
 
 # How the parts of an ensemble travel in the header of a .safetensors file, as JSON strings.
 INPUT_ADAPTER: TypeAdapter[tuple[InputBand, ...]] = TypeAdapter(tuple[InputBand, ...])
+PRUNING_ADAPTER: TypeAdapter[tuple[PruningRecord, ...]] = TypeAdapter(tuple[PruningRecord, ...])
 
 
 def read_spec(directory: Path) -> EnsembleSpec:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import timm
 import torch
+from pydantic import ValidationError
 from timm.layers.mlp import GlobalResponseNormMlp
 from torch import Tensor, nn
 
@@ -126,22 +128,89 @@ def backbone_from_config(name: object, where: str) -> str:
     return plain
 
 
-def recognise(state: Mapping[str, Tensor]) -> tuple[str, int] | None:
-    """Return backbone and input channels of an encoder's state, or None if it fits none."""
+@dataclass(frozen=True)
+class Recognised:
+    """An encoder known by its tensors; ``shape`` is what pruning left, None if all is there."""
+
+    backbone: str
+    in_chans: int
+    shape: Shape | None = None
+
+
+def recognise(state: Mapping[str, Tensor], backbone: str | None = None) -> Recognised | None:
+    """Return which encoder a state is of, pruned ones too, or None if it fits none.
+
+    Args:
+        state: its tensors, by timm's names.
+        backbone: what it was before it was pruned, if somebody says so.
+    """
     stem = state.get("stem_0.weight")
     if stem is None or stem.ndim != 4:
         return None
-    blocks: dict[tuple[int, int], int] = {}
+    widths_: dict[tuple[int, int], int] = {}
+    hidden: dict[tuple[int, int], int] = {}
     for key, value in state.items():
-        match = re.fullmatch(r"stages_(\d)\.blocks\.(\d+)\.conv_dw\.weight", key)
-        if match and value.ndim == 4:
-            blocks[int(match[1]), int(match[2])] = value.shape[0]
-    depths = tuple(sum(1 for stage, _ in blocks if stage == s) for s in range(4))
-    channels = tuple(blocks.get((s, 0), 0) for s in range(4))
+        match = re.fullmatch(r"stages_(\d)\.blocks\.(\d+)\.(conv_dw|mlp\.fc1)\.weight", key)
+        if match and value.ndim in (2, 4):
+            found = hidden if match[3] == "mlp.fc1" else widths_
+            found[int(match[1]), int(match[2])] = value.shape[0]
+    depths = tuple(sum(1 for stage, _ in widths_ if stage == s) for s in range(4))
+    channels = tuple(widths_.get((s, 0), 0) for s in range(4))
     for name, architecture in ARCHITECTURES.items():
         if architecture == (depths, channels):
-            return name, stem.shape[1]
-    return None
+            full = full_shape(name)
+            shape = _shape_of_blocks(depths, channels, hidden)
+            pruned = shape is not None and shape != full and _is_part(shape, full)
+            return Recognised(name, stem.shape[1], shape if pruned else None)
+    shape = _shape_of_blocks(depths, channels, hidden)
+    if shape is None:
+        return None
+    could_be = [name for name, (of_each_stage, _) in ARCHITECTURES.items()
+                if of_each_stage == depths and _is_part(shape, full_shape(name))]  # fmt: skip
+    if not could_be:
+        return None
+    smallest = could_be[0]
+    return Recognised(backbone if backbone in could_be else smallest, stem.shape[1], shape)
+
+
+def _shape_of_blocks(
+    depths: tuple[int, ...], channels: tuple[int, ...], hidden: Mapping[tuple[int, int], int]
+) -> Shape | None:
+    try:
+        return Shape(
+            widths=cast(Any, channels),
+            hidden=tuple(
+                tuple(hidden[stage, block] for block in range(depth))
+                for stage, depth in enumerate(depths)
+            ),
+        )
+    except (KeyError, ValidationError):
+        return None  # a block is missing, or has a number of channels that pruning leaves never
+
+
+def _is_part(shape: Shape, full: Shape) -> bool:
+    """Return whether pruning could have left a shape."""
+    mine = (*shape.widths, *(n for stage in shape.hidden for n in stage))
+    all_of_it = (*full.widths, *(n for stage in full.hidden for n in stage))
+    return all(n <= most for n, most in zip(mine, all_of_it, strict=True))
+
+
+def with_dimensions_of(
+    state: Mapping[str, Tensor], expected: Mapping[str, torch.Size]
+) -> dict[str, Tensor]:
+    """Return an encoder's tensors with the dimensions of 1 that its layers want.
+
+    The products of a block are convolutions in some ConvNeXtV2 and linear layers in others, and
+    GRN's parameters are written with three dimensions of 1 before theirs: the numbers are equal.
+    """
+    return {
+        key: value.reshape(expected[key])
+        if ".mlp." in key
+        and key in expected
+        and [n for n in value.shape if n != 1] == [n for n in expected[key] if n != 1]
+        else value
+        for key, value in state.items()
+    }
 
 
 def expected_shapes(

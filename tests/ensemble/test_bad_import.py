@@ -155,14 +155,22 @@ def test_what_is_kept_must_be_tensors(tmp_path: Path) -> None:
 
 
 def test_two_encoders_in_one_checkpoint_are_ambiguous(tmp_path: Path) -> None:
-    state = {f"{p}.{k}": v for p in ("model", "ema") for k, v in encoder_state(3).items()}
+    state = {
+        f"{prefix}.{key}": value
+        for seed, prefix in enumerate(("model", "ema"))
+        for key, value in encoder_state(3, seed).items()
+    }
     torch.save(state, tmp_path / "both.ckpt")
-    assert "several encoders, under ema., model." in refusal(tmp_path, [tmp_path / "both.ckpt"])
+    message = refusal(tmp_path, [tmp_path / "both.ckpt"])
+    assert "several encoders, under ema., model." in message
+    assert "add --prefix model." in message
 
 
 def shared_file(path: Path, **tensors: torch.Tensor) -> Path:
     weights = {"encoder_selector.specialists_weights": torch.ones(1), **tensors}
-    save_file(weights, path, {"specialists": "one", "normalisation": "none"})
+    selection = SelectionSpec().model_dump_json()
+    header = {"specialists": "one", "normalisation": "none", "selection": selection}
+    save_file(weights, path, header)
     return path
 
 

@@ -79,7 +79,8 @@ def test_a_whole_encoder_comes_with_all_that_specialists_share(tmp_path: Path, p
     torch.save(
         {"state_dict": state, "epoch": 3, "hyper_parameters": {"lr": 1e-3}}, tmp_path / "a.ckpt"
     )
-    imported = import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", S2)
+    all_of_them = ImportOptions(input=S2_INPUT, selection=SelectionSpec(k=2))
+    imported = import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", all_of_them)
     assert (imported.spec.normalisation, imported.spec.fusion) == ("batch", "conv1x1")
     assert not any("statistics" in note or "fusion" in note for note in imported.notes)
     loaded = load_ensemble(tmp_path / "out").state_dict()
@@ -108,13 +109,13 @@ def test_selection_weights_may_have_any_shape(tmp_path: Path) -> None:
     del state["model.decoder.conv.weight"]
     state["encoder_selector.specialists_weights"] = torch.tensor([[0.25], [0.75]])
     torch.save(state, tmp_path / "a.ckpt")
-    import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", S2)
-    assert load_ensemble(tmp_path / "out").encoder_selector().tolist() == [1, 1]
+    options = ImportOptions(input=S2_INPUT, selection=SelectionSpec(k=1))
+    import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", options)
+    assert load_ensemble(tmp_path / "out").encoder_selector().tolist() == [0, 1]
 
 
 def test_projections_and_mlp_fusion_come_along(tmp_path: Path) -> None:
     state = {f"encoders.0.{k}": v for k, v in encoder_state(13).items()}
-    state["encoder_selector.specialists_weights"] = torch.ones(1)
     for level, width in enumerate((40, 80, 160, 320)):
         state[f"feature_projections.0.{level}.0.weight"] = torch.randn(8, width, 1, 1)
         state[f"feature_projections.0.{level}.0.bias"] = torch.randn(8)
@@ -194,7 +195,7 @@ def reference_checkpoint(path: Path, fused: bool) -> Path:
     It has no rule for 12 of 13, so that the fusion sees the first specialist once and the last
     one twice.
     """
-    state: State = {"encoder_selector.specialists_weights": torch.ones(3)}
+    state: State = {}
     for i, wanted in enumerate((13, 12, 3)):
         state |= {f"encoders.{i}.{k}": v for k, v in encoder_state(wanted, seed=i).items()}
         for level, width in enumerate(WIDTHS):
@@ -280,18 +281,6 @@ def test_specialists_that_come_one_by_one_go_by_name(tmp_path: Path) -> None:
     imported = import_ensemble([tmp_path / "l2a.safetensors"], tmp_path / "out", S2)
     assert imported.spec.adaptation == "name"
     assert len(imported.spec.feature_sets()[0]) == 1
-
-
-@skipped_is_expected
-def test_trained_selection_weights_that_do_not_count_are_told(tmp_path: Path) -> None:
-    torch.save(whole_encoder("model.encoder."), tmp_path / "a.ckpt")
-    (note,) = [n for n in import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", S2).notes
-               if "selection" in n]  # fmt: skip
-    assert "0.25, 0.75" in note
-    assert "--top-k" in note
-    chosen = ImportOptions(input=S2_INPUT, selection=SelectionSpec(k=1))
-    notes = import_ensemble([tmp_path / "a.ckpt"], tmp_path / "out", chosen, overwrite=True).notes
-    assert not any("selection" in note for note in notes)
 
 
 @skipped_is_expected

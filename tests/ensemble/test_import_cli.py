@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.command import leftovers, run
+from support.speck import SPECK
 from support.weights import Bomb, encoder_state, write_pth
 
 from eosfm_edge.cli.main import main
 from eosfm_edge.ensemble.spec import read_spec
 
+SMALL = f"convnextv2_{SPECK}"
 Command = Callable[..., tuple[int, str]]
 
 
@@ -152,5 +155,40 @@ def test_a_hostile_file_ends_the_process_with_2_and_without_a_traceback(tmp_path
     torch.save(Bomb(tmp_path / "crater"), source)
     code, out, err = run("import", source, "-o", tmp_path / "out", "--bands", "RGB")
     assert (code, out) == (2, "")
-    assert "hostile.pth would run code when loaded" in err
+    assert "hostile.pth is a" in err
+    assert "no code in a file is run" in err
     assert leftovers(tmp_path) == ["hostile.pth"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--bands", "S2L1C"], True),
+        (["--bands", "S2L1C", "--scale", "1"], False),
+        (["--bands", "S2L1C", "--offset", "0"], False),
+        (["--bands", "VV,VH", "--specialist-bands", "one=VV,VH"], False),
+    ],
+)
+def test_sentinel_2_without_a_scale_is_told(
+    command: Command, tmp_path: Path, options: list[str], told: bool
+) -> None:
+    bands = 2 if "VV,VH" in options else 13
+    torch.save(encoder_state(bands, backbone=SMALL), tmp_path / "one.pth")
+    code, message = command("one.pth", *options)
+    assert code == 0
+    assert ("add --scale 0.0001" in message) == told
+
+
+def test_prefix_reaches_the_importer(command: Command, tmp_path: Path) -> None:
+    both = {
+        f"{prefix}.{key}": value
+        for seed, prefix in enumerate(("model", "ema_model"))
+        for key, value in encoder_state(3, seed, SMALL).items()
+    }
+    torch.save(both, tmp_path / "one.pth")
+    code, message = command("one.pth", "--bands", "RGB")
+    assert code == 2
+    assert "--prefix" in message
+    assert command("one.pth", "--bands", "RGB", "--prefix", "ema_model")[0] == 0
+    written = load_file(tmp_path / "out" / "specialists" / "one.safetensors")
+    assert torch.equal(written["stem_0.weight"], both["ema_model.stem_0.weight"])
