@@ -6,6 +6,7 @@ one, and one for what they share. ``docs/ensemble.md`` is the format's page.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
 from eosfm_edge.ensemble.spec import (
+    INPUT_ADAPTER,
+    PRUNING_ADAPTER,
     SHARED_NAME,
     SPEC_NAME,
     SPECIALISTS_FOLDER,
@@ -103,9 +106,9 @@ def save_ensemble(
         for specialist, tensors in zip(describe.specialists, specialists, strict=True):
             path = scratch / specialist.weights
             path.parent.mkdir(exist_ok=True)
-            _save(tensors, path, directory)
+            _save(tensors, path, directory, header_of_specialist(specialist))
             written.append(specialist.model_copy(update={"weights_sha256": sha256_file(path)}))
-        _save(shared, scratch / SHARED_NAME, directory)
+        _save(shared, scratch / SHARED_NAME, directory, header_of_shared(describe))
         spec = describe.model_copy(
             update={
                 "specialists": tuple(written),
@@ -116,16 +119,59 @@ def save_ensemble(
     return spec
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path, target: Path) -> None:
+def header_of_specialist(specialist: SpecialistSpec) -> dict[str, str]:
+    """Return what a specialist's file says of itself, so that it can be imported elsewhere."""
+    header = {"name": specialist.name, "backbone": specialist.backbone}
+    if all(band.known for band in specialist.bands):
+        header["bands"] = ",".join(map(str, specialist.bands))
+    if specialist.provenance.licence:
+        header["licence"] = specialist.provenance.licence
+    if specialist.provenance.citation:
+        header["citation"] = specialist.provenance.citation
+    if specialist.pruning:
+        header["pruning"] = PRUNING_ADAPTER.dump_json(specialist.pruning).decode()
+    return header
+
+
+def header_of_shared(spec: EnsembleSpec) -> dict[str, str]:
+    """Return what the file with shared tensors says of how they are used."""
+    return {
+        "specialists": ",".join(specialist.name for specialist in spec.specialists),
+        "input": INPUT_ADAPTER.dump_json(spec.input).decode(),
+        "adaptation": spec.adaptation,
+        "normalisation": spec.normalisation,
+        "selection": spec.selection.model_dump_json(),
+        "fusion": spec.fusion,
+    }
+
+
+def _save(
+    tensors: Mapping[str, Tensor], path: Path, target: Path, header: Mapping[str, str]
+) -> None:
     # Views into one storage and odd strides are normal in checkpoints; safetensors wants neither.
     plain = {
         key: torch.clone(value, memory_format=torch.contiguous_format)
         for key, value in tensors.items()
     }
     try:
-        save_file(plain, path)
+        save_file(plain, path, dict(header))
     except SafetensorError as error:
         raise cannot_write(target, _system_error(error)) from error
+    _sort_header(path)
+
+
+def _sort_header(path: Path) -> None:
+    """Bring the strings of a header into order: safetensors writes them in another each time.
+
+    Equal ensembles are then equal files, with equal digests.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def _system_error(error: SafetensorError) -> OSError | str:
