@@ -118,14 +118,14 @@ def _from_archive(archive: Archive, sha256: str, prefix: str | None) -> Checkpoi
 
     if isinstance(content, list):
         return Checkpoint(path, sha256, _ensemble_list(content, path, load), {}, {})
-    if not isinstance(content, Mapping) and not entries(content):
-        raise UserError(f"{path} is a {_described(content)}", expected="a state dict")
     if isinstance(content, Inert) and not content.entries:
         raise UserError(
             f"{path} is a {content.name} object, which is not made: no code in a file is run",
             expected="a state dict",
             remedy="torch.save(model.state_dict(), 'state.pth') where it comes from",
         )
+    if not isinstance(content, Mapping | Inert):
+        raise UserError(f"{path} is a {_described(content)}", expected="a state dict")
     found = _Found(path, _flattened(content), load)
     return found.checkpoint(sha256, {}, read_settings(content, str(path)), prefix)
 
