@@ -55,7 +55,8 @@ _IMAGERY = (
         "names",
         type=parse_bands,
         metavar="BANDS",
-        help="What the bands of a file are, in order, if it does not say so: names (B04,B03), "
+        help="What the bands of a file are, in order, or the files of a folder in the order of "
+        "their names, if these do not say so: names (B04,B03), "
         f"wavelengths (665nm,560nm) or one of {', '.join(PRESETS)}.",
     ),
     click.option(

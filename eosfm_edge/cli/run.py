@@ -73,9 +73,10 @@ from eosfm_edge.packets.words import parse_levels, parse_size
 def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
     """Run a BUNDLE over a SCENE and write its feature levels as cloud-optimised GeoTIFFs.
 
-    SCENE is anything rasterio opens, or a folder of single-band files, which may be of different
-    resolutions (..._B02.jp2, ..._B11_20m.tif). Tiles overlap and are blended; cells of which
-    less than half is valid become NaN.
+    SCENE is anything rasterio opens, a folder of single-band files, which may be of different
+    resolutions (..._B02.jp2, ..._B11_20m.tif), or a product of Sentinel-2, Landsat or Sentinel-1:
+    its folder, its metadata file, or a .zip or .tar of it. Tiles overlap and are blended; cells of
+    which less than half is valid become NaN.
     """
     from eosfm_edge.packets.writer import PacketOptions
     from eosfm_edge.runtime.run import RunOptions, RunReport, run_scene

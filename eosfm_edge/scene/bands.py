@@ -216,7 +216,8 @@ def _offers_of_folder(
         raise UserError(
             f"{container.name} holds no band files{holds}",
             expected="files like ..._B04.jp2, ..._VV.tif or red.tif",
-            remedy="name its files' bands, in the order of their names, with --bands"
+            remedy="give one of these files, or name the bands that they are, in the order of "
+            "their names, with --bands"
             if beside
             else None,
         )

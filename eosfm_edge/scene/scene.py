@@ -271,8 +271,8 @@ def open_scene(
     """Open a scene for reading the bands that an ensemble or bundle takes.
 
     Args:
-        path: anything rasterio opens, by path or by GDAL's name for it, or a folder of
-            single-band files (see :func:`~eosfm_edge.scene.bands.open_bands`).
+        path: a raster, folder, product or archive, by path or by GDAL's name for it (see
+            :func:`~eosfm_edge.scene.bands.open_bands`).
         wanted: the input's bands.
         names: what the bands of a raster file are, if it does not say so itself.
         radiometry: scale, offset and nodata instead of what the files say.
