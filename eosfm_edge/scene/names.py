@@ -146,7 +146,7 @@ def _merely_count(labels: Sequence[Label], sensor: Sensor | None) -> bool:
     are called B1 to B7, and in that order.
     """
     names = [label.text.strip() for label in labels]
-    counted = [re.fullmatch(r"(?:b|band)[ _-]?(\d+)", name, re.IGNORECASE) for name in names]
+    counted = [re.fullmatch(r"(?:b|band)[ _-]?([1-9]\d*)", name, re.IGNORECASE) for name in names]
     if len(names) < 2 or [found and int(found[1]) for found in counted] != list(
         range(1, len(names) + 1)
     ):
@@ -171,6 +171,7 @@ def _candidates(labels: Sequence[Label], beside: set[str]) -> tuple[Sensor, ...]
 def _meaning(label: Label, sensors: Sequence[Sensor]) -> Band:
     if not label.text:
         return Band()
+    own = "".join(c if c.isprintable() else "?" for c in label.text.strip().upper())
     named = Band(name=label.word) if label.word else None
     if named and len(sensors) == 1:
         named = sensors[0].by_common_name(label.word or "") or named
@@ -183,12 +184,11 @@ def _meaning(label: Label, sensors: Sequence[Sensor]) -> Band:
         )
     if numbered and named:
         agree = find(named, [numbered]) == 0 or find(numbered, [named]) == 0
-        return numbered if agree else Band(name=f"{label.text} (which contradicts itself)")
+        return numbered if agree else Band(name=f"{own} (which contradicts itself)")
     if numbered or named:
         return numbered or named or Band()
     if label.number:
         return Band(name=label.number + _UNEXPLAINED)
-    own = label.text.strip().upper()
     return Band(name=f"{own}?" if canonical(own) in SENTINEL_2 else own or None)
 
 

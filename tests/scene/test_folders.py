@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,15 @@ def test_bands_option_with_a_product_folder_without_rasters_says_what_is_there(
     tmp_path: Path,
 ) -> None:
     assert "holds 0 rasters" in refusal(tmp_path, RGB, names=parse_bands("RGB"))
+
+
+def test_an_archive_of_one_raster_is_that_raster(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.tif", PIXELS[:3], RGB)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(path, "inside/scene.tif")
+    np.testing.assert_array_equal(read(tmp_path / "x.zip", RGB), PIXELS[:3])
+    one = f"/vsizip/{tmp_path}/x.zip/inside/scene.tif"
+    np.testing.assert_array_equal(read(one, RGB), PIXELS[:3])
 
 
 # ---- netCDF and Zarr ----

@@ -180,6 +180,15 @@ def test_names_that_only_count_are_no_numbers_even_of_a_known_sensor() -> None:
     assert finds("B04", meanings(labels, PRODUCTS["Landsat 8-9"][0])) == 3
 
 
+def test_padded_numbers_are_sentinel_2s_even_if_they_count() -> None:
+    assert descriptions("B01", "B02", "B03") == [Band(name=f"B0{number}") for number in (1, 2, 3)]
+
+
+def test_control_characters_of_a_description_do_not_reach_a_name() -> None:
+    (band,) = descriptions("\x1b[31mheight\x07")
+    assert band.name == "?[31MHEIGHT?"
+
+
 def test_what_no_sensor_has_is_a_name_of_its_own() -> None:
     assert descriptions("B17", "height") == [Band(name="B17"), Band(name="HEIGHT")]
 
