@@ -7,8 +7,8 @@
 
 #include "eosfm.h"
 
-#define EOSFM_BACKEND eosfm_backend_1
-#define EOSFM_BACKEND_SYMBOL "eosfm_backend_1"
+#define EOSFM_BACKEND eosfm_backend_2
+#define EOSFM_BACKEND_SYMBOL "eosfm_backend_2"
 
 #ifdef __cplusplus
 extern "C" {
@@ -18,7 +18,9 @@ extern "C" {
 typedef struct eosfm_backend_request {
   const char *name;    /* "onnxruntime-cuda" */
   const char *library; /* the file of what the backend stands on; NULL: it is searched for */
-  const eosfm_file *graphs; /* ONNX, in the order in which they run: the first takes "image", (1, bands,
+  const eosfm_file *files; /* chain.gguf and the specialists, of a backend that reads weights */
+  size_t file_count;
+  const eosfm_file *graphs; /* of one that reads graphs: ONNX, in the order in which they run: the first takes "image", (1, bands,
                                tile, tile) float32; each gives tensors that those behind it take by their
                                names, "level1" to "level4" among them */
   size_t graph_count;
@@ -27,14 +29,23 @@ typedef struct eosfm_backend_request {
   int32_t bands;
   int32_t tile;                   /* pixels of the image's side */
   int32_t channels[EOSFM_LEVELS]; /* of the levels */
+  float *tolerance; /* [EOSFM_LEVELS]: how far the known answer may be off, relative to a level's largest
+                       value. A backend that reads weights raises what its own rounding needs. */
   char *error;                    /* where the reason goes when there will be no engine */
   size_t error_size;
 } eosfm_backend_request;
+
+/* Of a bundle's files, what a backend computes from. */
+typedef enum eosfm_backend_reads {
+  EOSFM_BACKEND_READS_GRAPHS = 0,
+  EOSFM_BACKEND_READS_WEIGHTS = 1
+} eosfm_backend_reads;
 
 typedef struct eosfm_backend {
   /* Fills an engine in. Like libeosfm's own functions it writes nothing to the standard streams. */
   eosfm_status (*open)(const eosfm_backend_request *request, eosfm_engine *engine);
   void (*close)(const eosfm_engine *engine);
+  int32_t reads; /* an eosfm_backend_reads */
 } eosfm_backend;
 
 extern __attribute__((visibility("default"))) const eosfm_backend EOSFM_BACKEND;

@@ -71,40 +71,42 @@ Backend::~Backend() {
 eosfm_status Backend::open(const char* name, const char* library, const eosfm_model& model,
                            int threads, ErrorText& error) {
   const Chain& chain = model.chain;
-  const int count = chain.graphs.size();
-  if (count == 0) {
-    return error.fail(EOSFM_UNSUPPORTED, "chain.gguf names no ONNX graphs: export the bundle again");
-  }
   const eosfm_backend* loaded = nullptr;
   eosfm_status status = load(name, &loaded, error);
   if (status != EOSFM_OK) return status;
-  Array<FileBytes> files;
-  Array<eosfm_file> graphs;
-  if (!files.allocate(count) || !graphs.allocate(count)) return error.no_memory("the graphs");
-  for (int i = 0; i < count; ++i) {
-    status = model.files.open(chain.graphs[i].file, &files[i], error);
-    if (status != EOSFM_OK) return status;
-    const Bytes bytes = files[i].bytes();
-    graphs[i] = {chain.graphs[i].file, bytes.data, bytes.size};
+  const bool reads_weights = loaded->reads == EOSFM_BACKEND_READS_WEIGHTS;
+  const int count = reads_weights ? chain.specialists.size() + 1 : chain.graphs.size();
+  if (count == 0) {
+    return error.fail(EOSFM_UNSUPPORTED, "chain.gguf names no ONNX graphs: export the bundle again");
   }
+  Array<FileBytes> opened;
+  Array<eosfm_file> files;
+  if (!opened.allocate(count) || !files.allocate(count)) return error.no_memory("the bundle's files");
+  for (int i = 0; i < count; ++i) {
+    const char* path = !reads_weights ? chain.graphs[i].file
+                       : i == 0       ? "chain.gguf"
+                                      : chain.specialists[i - 1].file;
+    status = model.files.open(path, &opened[i], error);
+    if (status != EOSFM_OK) return status;
+    const Bytes bytes = opened[i].bytes();
+    files[i] = {path, bytes.data, bytes.size};
+  }
+  memcpy(tolerance_, reads_weights ? chain.tolerance : chain.graph_tolerance, sizeof tolerance_);
   eosfm_backend_request request = {};
   request.name = name;
   request.library = library;
-  request.graphs = graphs.begin();
-  request.graph_count = static_cast<size_t>(count);
+  (reads_weights ? request.files : request.graphs) = files.begin();
+  (reads_weights ? request.file_count : request.graph_count) = static_cast<size_t>(count);
   request.directory = model.files.directory();
   request.threads = threads;
   request.bands = chain.bands.size();
   request.tile = chain.tile;
   memcpy(request.channels, chain.level_channels, sizeof request.channels);
+  request.tolerance = tolerance_;
   request.error = error.text;
   request.error_size = sizeof error.text;
   status = loaded->open(&request, &engine_);
-  if (status == EOSFM_OK) {
-    loaded_ = loaded;
-  } else {
-    make_printable(error.text);
-  }
+  if (status == EOSFM_OK) loaded_ = loaded;
   return status;
 }
 

@@ -16,14 +16,17 @@ class Backend {
   Backend& operator=(const Backend&) = delete;
   ~Backend();
 
-  // Opens an engine of the bundle's graphs. `library` may be null.
+  // Opens an engine of the bundle's graphs or weights. `library` may be null.
   eosfm_status open(const char* name, const char* library, const eosfm_model& model, int threads,
                     ErrorText& error);
   const eosfm_engine& engine() const { return engine_; }
+  // Of the known answer, as this engine gives it: [levels].
+  const float* tolerance() const { return tolerance_; }
 
  private:
   const eosfm_backend* loaded_ = nullptr;
   eosfm_engine engine_ = EOSFM_ENGINE_INIT;
+  float tolerance_[kLevels] = {};
 };
 
 }  // namespace eosfm

@@ -230,7 +230,7 @@ eosfm_status eosfm_context::open_backend(const char* name, ErrorText& text) {
   const eosfm_status status =
       backend_.open(name, settings_.backend_library, *model_, settings_.threads, text);
   settings_.engine = backend_.engine();
-  tolerance_ = chain.graph_tolerance;
+  tolerance_ = backend_.tolerance();
   return status;
 }
 

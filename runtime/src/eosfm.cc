@@ -2,9 +2,11 @@
 #include "eosfm.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "context.h"
+#include "kernels/paths.h"
 #include "ladder.h"
 #include "made.h"
 #include "model.h"
@@ -35,6 +37,17 @@ eosfm_status bad_open(const eosfm_open_options* options) {
   return EOSFM_BAD_ARGUMENT;
 }
 
+// The kernels of the environment's choice, or else of this processor's best.
+eosfm_status choose(const Kernels** kernels, ErrorText& text) {
+  const char* wanted = getenv("EOSFM_ISA");
+  *kernels = choose_kernels(wanted);
+  if (*kernels != nullptr) return EOSFM_OK;
+  return wanted != nullptr && *wanted != '\0'
+             ? text.fail(EOSFM_UNSUPPORTED, "EOSFM_ISA is '%s', which this processor or this library has "
+                         "not", wanted)
+             : text.fail(EOSFM_UNSUPPORTED, "this processor has neither AVX2 with FMA nor NEON");
+}
+
 // Opens the bundle whose files `set` sets.
 template <class Set>
 eosfm_status open_from(Set set, const eosfm_open_options* options, eosfm_model** result) {
@@ -46,7 +59,9 @@ eosfm_status open_from(Set set, const eosfm_open_options* options, eosfm_model**
     model->log = options->log;
     model->log_user = options->log_user;
   }
-  if (status == EOSFM_OK) status = model->load(text);
+  const Kernels* kernels = nullptr;
+  if (status == EOSFM_OK) status = choose(&kernels, text);
+  if (status == EOSFM_OK) status = model->load(*kernels, text);
   if (status == EOSFM_OK) {
     *result = model;
     if (model->log != nullptr) {

@@ -1,9 +1,7 @@
 #include "model.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "kernels/paths.h"
 #include "made.h"
 
 using namespace eosfm;
@@ -13,15 +11,8 @@ eosfm_model::~eosfm_model() {
   pthread_mutex_destroy(&mutex_);
 }
 
-eosfm_status eosfm_model::load(ErrorText& text) {
-  const char* wanted = getenv("EOSFM_ISA");
-  kernels = choose_kernels(wanted);
-  if (kernels == nullptr) {
-    return wanted != nullptr && *wanted != '\0'
-               ? text.fail(EOSFM_UNSUPPORTED, "EOSFM_ISA is '%s', which this processor or this "
-                           "library has not", wanted)
-               : text.fail(EOSFM_UNSUPPORTED, "this processor has neither AVX2 with FMA nor NEON");
-  }
+eosfm_status eosfm_model::load(const Kernels& for_kernels, ErrorText& text) {
+  kernels = &for_kernels;
   eosfm_status status = files.open("chain.gguf", &chain_bytes_, text);
   if (status == EOSFM_OK) status = chain.parse(chain_bytes_.bytes(), "chain.gguf", text);
   if (status != EOSFM_OK) return status;

@@ -37,8 +37,8 @@ struct eosfm_model {
   eosfm_model& operator=(const eosfm_model&) = delete;
   ~eosfm_model();
 
-  // Reads the bundle whose files are set.
-  eosfm_status load(eosfm::ErrorText& text);
+  // Reads the bundle whose files are set, for an instruction set.
+  eosfm_status load(const eosfm::Kernels& for_kernels, eosfm::ErrorText& text);
 
   // The shapes for one precision, without memory.
   eosfm_status shape(eosfm_precision precision, eosfm::PackedModel* packed,

@@ -34,4 +34,4 @@ void close(const eosfm_engine* engine) { unmake(static_cast<OrtEngine*>(engine->
 
 }  // namespace
 
-const eosfm_backend EOSFM_BACKEND = {open, close};
+const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_GRAPHS};

@@ -42,4 +42,4 @@ void close(const eosfm_engine* engine) { delete static_cast<TensorRtEngine*>(eng
 
 }  // namespace
 
-const eosfm_backend EOSFM_BACKEND = {open, close};
+const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_GRAPHS};
