@@ -247,9 +247,13 @@ typedef struct eosfm_context_options {
 #define EOSFM_CONTEXT_OPTIONS_INIT \
   {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL, NULL, NULL}
 
-/* Backends. Other libraries can compute in this one's place, from the bundle's ONNX graphs:
+/* Backends. Others can compute instead of this library, from the bundle's weights or its ONNX graphs:
  *
  *   native                   this library
+ *   cuda                     our kernels on an NVIDIA GPU of compute capability 8.0 or later, with its
+ *                            driver (525 or later) and nothing else: layers that are stored as int8 in
+ *                            int8, others in half precision with float32 sums. cuda-1 is the second
+ *                            GPU; cuda-fp32 and cuda-1-fp32 compute in float32, for checking
  *   onnxruntime              ONNX Runtime 1.12 or later, on the CPU
  *   onnxruntime-cuda         with CUDA
  *   onnxruntime-tensorrt     with TensorRT, which builds its engines when the context is created
@@ -262,13 +266,14 @@ typedef struct eosfm_context_options {
  * library, or else as the system finds it. It loads what it stands on in turn: ONNX Runtime is
  * `backend_library`, or else the environment's EOSFM_ONNXRUNTIME, or else libonnxruntime.so.1 as the
  * system finds it; NVIDIA's plugin is EOSFM_TENSORRT_RTX, or else
- * libonnxruntime_providers_nv_tensorrt_rtx.so. What was loaded stays loaded.
+ * libonnxruntime_providers_nv_tensorrt_rtx.so; the driver for cuda is `backend_library`, or else
+ * libcuda.so.1. What was loaded stays loaded.
  *
  * A backend is taken only if it gives the bundle's known answer. For one that is not, the model's log gets
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
  * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
  * over the tile. They allocate memory of their own, which the plan does not know, and while running too;
- * eosfm_cancel ends ONNX Runtime's runs soon; TensorRT's go on to their end. A deadline is looked at before
+ * eosfm_cancel ends ONNX Runtime's runs soon; those of cuda and TensorRT go on to their end. A deadline is looked at before
  * and after. */
 
 typedef struct eosfm_plan {

@@ -1,11 +1,70 @@
-"""The CUDA engine, on the CPU."""
+"""The CUDA engine on the CPU: kernels over a shim, and all of it on a stand-in for the driver."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from support.chains import narrow, random_ensemble, spec_of, write
 from support.programs import run
+
+from eosfm_edge.ensemble.spec import FusionMode, NormalisationMode
+
+# dB against the CPU engine: of the engine as it is, and of it in float32. An int8 bundle is int8 in
+# both, with codes that are the CPU engine's.
+LEAST = {"fp32": ("60", "110"), "bf16": ("60", "110"), "int8": ("55", "55")}
 
 
 def test_cuda_kernels_match_double_precision_under_every_schedule(programs: Path) -> None:
     assert "all checks hold" in run([programs / "test_cuda_kernels"])
+
+
+def check_engine(programs: Path, bundle: Path, precision: str, *step: str) -> None:
+    standin = programs / "libcuda_standin.so"
+    command = [programs / "test_cuda_engine", standin, bundle, *LEAST[precision], *step]
+    assert "all checks hold" in run(command)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_cuda_gives_the_known_answer_and_survives_every_failure(
+    programs: Path, specks: dict[str, Path], precision: str
+) -> None:
+    check_engine(programs, specks[precision], precision, "1" if precision == "fp32" else "9")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(
+    ("fusion", "normalisation", "projection"),
+    [
+        ("none", "batch", True),
+        ("none", "layer", False),
+        ("conv1x1", "batch", False),
+        ("mlp", "layer", True),
+        ("addition", "none", True),
+        ("multiplication", "batch", True),
+    ],
+)
+def test_cuda_runs_every_fusion_over_runs_of_unequal_shapes(
+    programs: Path,
+    tmp_path: Path,
+    precision: str,
+    fusion: FusionMode,
+    normalisation: NormalisationMode,
+    projection: bool,
+) -> None:
+    spec = spec_of(
+        (3, 13), 13, backbone="speck", fusion=fusion, normalisation=normalisation,
+        projection=projection,
+    )  # fmt: skip
+    widths = {"fused": (24, 40, 56, 72)} if fusion in ("conv1x1", "mlp") else {}
+    projected = {"projected": ((20, 24, 28, 36),) * 2} if projection else {}
+    ensemble = random_ensemble(spec, **widths, **projected)
+    narrow(ensemble, seed=1)
+    check_engine(programs, write(tmp_path / "b", ensemble, 64, precision), precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_cuda_runs_a_network_of_full_size(programs: Path, tmp_path: Path, precision: str) -> None:
+    ensemble = random_ensemble(spec_of((3, 13), 13, backbone="atto"))
+    check_engine(programs, write(tmp_path / "b", ensemble, 64, precision), precision)

@@ -25,6 +25,7 @@ EOSFM_DEVICE void depthwise(const Block& d, const Group& group, const float* pix
     float sums[kGroupWidth];
 #pragma unroll
     for (int t = 0; t < kGroupWidth; ++t) sums[t] = d.depthwise_bias[channel];
+#pragma unroll 1  // seven rows at once do not fit into the registers
     for (int ky = 0; ky < 7; ++ky) {
       const int y = group.y + strip + ky - 3;
       if (y < 0 || y >= group.height) continue;

@@ -7,7 +7,9 @@
 #ifndef EOSFM_CUDA_KERNELS_DESCRIPTORS_H
 #define EOSFM_CUDA_KERNELS_DESCRIPTORS_H
 
+#ifndef __CUDACC_RTC__  // has no headers, and size_t from the start
 #include <stddef.h>
+#endif
 
 namespace eosfm::gpu {
 

@@ -24,6 +24,7 @@ EOSFM_DEVICE void downsample(const Downsample& d) {
     const Group group(d.cover, index);
     typename Operand<kKind>::Sum sums[kWarpTiles][4];
     clear(sums);
+#pragma unroll 1  // or the compiler writes all of it four times
     for (int corner = 0; corner < 4; ++corner) {
       SYNC_THREADS();  // the corner before was read
       for (int row = static_cast<int>(threadIdx.x) / 32; row < d.cover.rows; row += kWarps) {
