@@ -225,7 +225,7 @@ class Manifest(Strict):
         Raises:
             UserError: there was none.
         """
-        checked = "native" if backend == "native" else "onnxruntime"
+        checked = "native" if backend in ("native", "cuda") else "onnxruntime"
         for parity in self.parity:
             if parity.backend == checked:
                 return parity

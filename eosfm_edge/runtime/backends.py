@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 
 CPU_BACKENDS = ("native", "onnxruntime")
-BACKENDS = (*CPU_BACKENDS, "onnxruntime-cuda", "tensorrt")
+BACKENDS = (*CPU_BACKENDS, "cuda", "onnxruntime-cuda", "tensorrt")
+# These read the specialists' files; the others read the graphs.
+WEIGHTS_BACKENDS = ("native", "cuda")
+
+# How far half precision may take a level from the known answer, as libeosfm's cuda backend has it.
+HALF_TOLERANCE = 1e-2
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
 CPU_PROVIDER: Provider = "CPUExecutionProvider"
@@ -59,7 +64,7 @@ class Native:
         with Model(bundle) as model:
             info = model.describe()
             self.isa = info.isa.decode()
-            self.context = model.context(threads=threads)
+            self.context = model.context(threads=threads, backends=self.name)
         shapes = {f"level{i + 1}": shape for i, shape in enumerate(self.context.shapes)}
         shapes[INPUT_NAME] = (info.bands, info.tile, info.tile)
         _require_match(manifest, shapes, CHAIN_NAME)
@@ -68,6 +73,22 @@ class Native:
         """Return the levels, each (N, C, H/s, W/s), of stored values (N, bands, H, W)."""
         tiles = [self.context.run(list(tile)) for tile in image]
         return [np.stack(level) for level in zip(*tiles, strict=True)]
+
+
+class Cuda(Native):
+    """libeosfm's own kernels on an NVIDIA GPU, which reads the same files."""
+
+    name = "cuda"
+
+
+def tolerance_of(backend: str, manifest: Manifest) -> float:
+    """Return how far a backend may be from the known answer, relative to a level's largest value.
+
+    Raises:
+        UserError: the bundle was not checked with what the backend computes from.
+    """
+    tolerance = manifest.parity_of(backend).tolerance
+    return max(tolerance, HALF_TOLERANCE) if backend == Cuda.name else tolerance
 
 
 def onnxruntime_session(
@@ -219,7 +240,7 @@ def require_intact(bundle: Path, manifest: Manifest, backend: str) -> tuple[str,
     graphs = {name for name in manifest.files if name.endswith(".onnx")}
     device = {name for name in manifest.files if name.startswith(f"{DEVICE_FOLDER}/")}
     needed = set(manifest.files) - device
-    needed -= graphs if backend == Native.name else graphs.difference(manifest.graphs)
+    needed -= graphs if backend in WEIGHTS_BACKENDS else graphs.difference(manifest.graphs)
     index = read_index(bundle)
     engines = {entry.file for entry in index.engines} | {f"{ENGINES_FOLDER}/{INDEX_NAME}"}
     complaints = damaged_files(bundle, manifest, needed, engines)
@@ -242,6 +263,8 @@ def open_backend(name: str, bundle: Path, manifest: Manifest, threads: int = 0) 
     """
     if name == Native.name:
         return Native(bundle, manifest, threads)
+    if name == Cuda.name:
+        return Cuda(bundle, manifest, threads)
     if name == "onnxruntime":
         return OnnxRuntime(bundle, manifest, threads)
     if name == "onnxruntime-cuda":

@@ -139,7 +139,11 @@ class Model:
         return plan
 
     def context(
-        self, compute: Compute | None = None, gate: Gate | None = None, **options: int
+        self,
+        compute: Compute | None = None,
+        gate: Gate | None = None,
+        backends: str | None = None,
+        **options: int,
     ) -> Context:
         """Create a context.
 
@@ -148,6 +152,8 @@ class Model:
                 an image (bands, height, width) of stored values, which is its own only for the
                 call. What it raises is raised by the run.
             gate: a specialist that runs first, and decides whether the others do.
+            backends: who may compute: names of libeosfm's backends with spaces between them, of
+                which the first that works here is taken. None: the CPU engine.
             **options: fields of ``eosfm_context_options``: threads, precision, width, height,
                 memory_limit.
         """
@@ -158,6 +164,8 @@ class Model:
         engine = _engine(compute, (info.bands, *size), shapes, raised) if compute else None
         if engine is not None:
             fields.engine = pointer(engine)
+        if backends is not None:
+            fields.backends = backends.encode()
         guard = _guard(gate, shapes, raised) if gate else None
         if guard is not None:
             fields.gate = pointer(guard)

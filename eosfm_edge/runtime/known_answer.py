@@ -8,7 +8,7 @@ from pathlib import Path
 from eosfm_edge.bundle.known_answer import read_known_answer, relative_difference
 from eosfm_edge.bundle.manifest import LevelDifference, Manifest
 from eosfm_edge.errors import CheckFailedError
-from eosfm_edge.runtime.backends import Backend, Native
+from eosfm_edge.runtime.backends import Backend, Native, tolerance_of
 
 
 def require_known_answer(
@@ -25,7 +25,7 @@ def require_known_answer(
         answer = read_known_answer(bundle, manifest)
         pairs = zip(backend.run(answer.image), answer.levels, strict=True)
         relative = [relative_difference(mine, expected) for mine, expected in pairs]
-    tolerance = manifest.parity_of(backend.name).tolerance
+    tolerance = tolerance_of(backend.name, manifest)
     levels = tuple(
         LevelDifference(level=level.name, relative=value)
         for level, value in zip(manifest.levels, relative, strict=True)

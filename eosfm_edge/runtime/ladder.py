@@ -11,7 +11,7 @@ from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.runtime.backends import Backend, open_backend
 from eosfm_edge.runtime.known_answer import require_known_answer
 
-LADDER = ("tensorrt", "onnxruntime-cuda", "native")
+LADDERS = (("tensorrt", "onnxruntime-cuda", "native"), ("cuda", "native"))
 
 
 def open_first(
@@ -31,7 +31,7 @@ def open_first(
     Raises:
         UserError: none works; the last one's reason.
     """
-    rungs = LADDER[LADDER.index(name) :] if name in LADDER else (name,)
+    rungs = next((ladder[ladder.index(name) :] for ladder in LADDERS if name in ladder), (name,))
     for rung, after in pairwise(rungs):
         try:
             backend = open_backend(rung, bundle, manifest, threads)

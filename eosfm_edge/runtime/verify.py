@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eosfm_edge.bundle.manifest import LevelDifference, read_manifest
-from eosfm_edge.runtime.backends import open_backend, require_intact
+from eosfm_edge.runtime.backends import open_backend, require_intact, tolerance_of
 from eosfm_edge.runtime.known_answer import require_known_answer
 
 
@@ -34,6 +34,6 @@ def verify_bundle(bundle: Path, backend: str) -> Verification:
     """
     manifest = read_manifest(bundle)
     absent = require_intact(bundle, manifest, backend)
-    tolerance = manifest.parity_of(backend).tolerance
+    tolerance = tolerance_of(backend, manifest)
     levels = require_known_answer(open_backend(backend, bundle, manifest), bundle, manifest)
     return Verification(len(manifest.files) - len(absent), absent, backend, tolerance, levels)

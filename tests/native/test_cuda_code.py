@@ -1,0 +1,77 @@
+"""The CUDA engine's machine code, made without a GPU, and the command line on the engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.programs import RUNTIME
+
+CUDA = RUNTIME / "backends" / "cuda"
+
+# Of what each kernel may take: with 128 registers two thread blocks of 256 threads share a
+# multiprocessor; a few words are spilled where operands are bytes.
+MOST_REGISTERS = 128
+MOST_SPILLED = 1024
+MOST_BYTES = 6 << 20  # all code together
+
+
+def nvrtc(major: int) -> Path:
+    """Return NVRTC of a CUDA, as PyPI's packages lay it beside others of NVIDIA's."""
+    for folder in map(Path, sys.path):
+        for found in sorted(folder.glob(f"nvidia/*/lib/libnvrtc.so.{major}")):
+            return found
+    name = "nvidia-cuda-nvrtc-cu12==12.6.*" if major == 12 else "nvidia-cuda-nvrtc"
+    pytest.skip(f"there is no NVRTC of CUDA {major}: pip install '{name}'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("major", [12, 13])
+def test_cuda_kernels_compile_for_every_gpu_within_limits(tmp_path: Path, major: int) -> None:
+    command = [sys.executable, CUDA / "make_code.py", tmp_path, nvrtc(major)]
+    subprocess.run(command, check=True, timeout=900)
+    made = json.loads((tmp_path / "resources.json").read_text())
+    assert len(made) == {12: 5, 13: 3}[major]
+    assert sum(code["bytes"] for code in made.values()) <= MOST_BYTES
+    for name, code in made.items():
+        if name.startswith("compute"):
+            continue
+        assert len(code["kernels"]) == 7
+        for kernel, takes in code["kernels"].items():
+            assert takes["registers"] <= MOST_REGISTERS, (name, kernel)
+            assert takes["spilled"] <= MOST_SPILLED, (name, kernel)
+    table = (tmp_path / "code_table.cc").read_text()
+    assert table.count(".incbin") == len(made)
+
+
+@pytest.fixture
+def with_stand_in(programs: Path, tmp_path: Path) -> dict[str, str]:
+    """An environment in which libeosfm finds the CUDA engine, and a stand-in for the driver."""
+    (tmp_path / "driver").mkdir()
+    (tmp_path / "driver" / "libcuda.so.1").symlink_to(programs / "libcuda_standin.so")
+    return {**os.environ, "LD_LIBRARY_PATH": f"{programs}:{tmp_path / 'driver'}"}
+
+
+def verify(bundle: Path, environment: dict[str, str] | None) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).parent / "eosfm-edge"
+    command = [program, "verify", bundle, "--backend", "cuda"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_verify_runs_on_cuda(bundle: Path, with_stand_in: dict[str, str]) -> None:
+    done = verify(bundle, with_stand_in)
+    assert done.returncode == 0, done.stderr
+    assert "cuda" in done.stdout
+
+
+def test_verify_says_why_cuda_cannot_be_had(
+    bundle: Path, programs: Path, with_stand_in: dict[str, str]
+) -> None:
+    done = verify(bundle, {**with_stand_in, "LD_LIBRARY_PATH": str(programs)})
+    assert done.returncode == 2
+    assert "there is no NVIDIA driver" in done.stderr
+    assert "Traceback" not in done.stderr
