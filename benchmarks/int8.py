@@ -68,7 +68,7 @@ HELD_OUT = 8  # every so many of them
 COMPARED = 256  # images that features are compared on, at most
 RATIOS = (0.5, 0.75)
 ROUNDS = 15
-FP16 = Form(products="fp16", convolutions="fp16")
+FP16 = Form(products="fp16", convolutions="fp16", rounded_products=True)
 WHOLE, AUTO, IN_TENSORRT = "fp32", "int8, auto", "int8, TensorRT"
 PEERS = ("int8, ONNX Runtime", "int8, NNCF")
 BUT_STEM = tuple(f"{peer}, stem fp32" for peer in PEERS)

@@ -141,12 +141,14 @@ class Candidate(Strict):
         milliseconds: of libeosfm for a tile.
         min_cosine: the smallest of the levels' mean cosines with fp32.
         asked: what it must be.
+        failed: what a check at export found wrong in a bundle of this precision, if one did.
     """
 
     precision: Precision
     milliseconds: float = Field(gt=0)
     min_cosine: float
     asked: float
+    failed: str | None = None
 
     @property
     def keeps_budget(self) -> bool:
@@ -159,7 +161,7 @@ class Candidate(Strict):
         verdict = "keeps" if self.keeps_budget else "misses"
         return (
             f"{self.precision}: {self.milliseconds:.1f} ms, cosine {self.min_cosine:.5f}, "
-            f"{verdict} {self.asked:g}"
+            f"{verdict} {self.asked:g}" + (f"; dropped: {self.failed}" if self.failed else "")
         )
 
 

@@ -13,7 +13,7 @@ from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.deployment import Deployment, Scales, deployment
 from eosfm_edge.network.deployed import NATIVE, DeployedEncoder
-from eosfm_edge.network.fidelity import compare
+from eosfm_edge.network.fidelity import compare, least_cosine
 from eosfm_edge.targets.profile import Profile
 
 FloatArray = NDArray[np.float32]
@@ -71,7 +71,6 @@ def choose_precision(
 
 
 def _least_cosine(deployed: Deployment, tiles: Sequence[FloatArray]) -> float:
-    """Return the smallest of the levels' mean cosines with fp32."""
+    """Return the smallest of the levels' mean cosines with fp32, -1 if one is not a number."""
     images = [torch.from_numpy(tile[np.newaxis]) for tile in tiles]
-    levels = compare(deployed.chain, deployed.simulated(NATIVE), images)
-    return min(level.cosine for level in levels)
+    return least_cosine(compare(deployed.chain, deployed.simulated(NATIVE), images))

@@ -28,9 +28,9 @@ from eosfm_edge.targets.profile import Engine
 _CPU_FORMS: dict[Precision, Form] = {"fp32": CPU, "bf16": CPU, "int8": CPU}
 _TENSORRT_FORMS: dict[Precision, Form] = {
     "fp32": Form(),
-    "fp16": Form(products="fp16", convolutions="fp16"),
+    "fp16": Form(products="fp16", convolutions="fp16", rounded_products=True),
     # ONNX has no convolutions in bf16 before opset 22, which TensorRT 8 and 10 do not parse.
-    "bf16": Form(products="bf16"),
+    "bf16": Form(products="bf16", rounded_products=True),
     "int8": TENSORRT,
 }
 _FORMS: dict[Engine, dict[Precision, Form]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from eosfm_edge.bundle.manifest import (
     LeftOut,
     Level,
     Manifest,
+    Parity,
     Precision,
     Tile,
 )
@@ -43,7 +45,7 @@ from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.ensemble.spec import LEVEL_STRIDES, NAME_PATTERN
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.errors import UserError
+from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.choice import Timer, choose_precision
 from eosfm_edge.export.deployment import Scales, deployment, load_scales
@@ -88,7 +90,8 @@ class ExportOptions:
 
     Attributes:
         target: the device's profile; None is this machine's.
-        precision: of the matrices; ``auto`` takes the fastest that keeps the budget.
+        precision: of the matrices; ``auto`` takes the fastest that keeps the budget and passes the
+            checks.
         calibration: for int8, what eosfm-edge calibrate wrote.
         timer: for ``auto``, what times precisions.
         tile: pixels of a tile's side, a multiple of 32; None is the profile's.
@@ -151,39 +154,13 @@ def export_bundle(
         require_memory(profile, least_need(ensemble, tile))
         scales = load_scales(options.calibration, ensemble) if options.calibration else None
         tiles = _real_tiles(scene, ensemble, tile.size, options)
-        precision, candidates = _precision(options, profile, ensemble, scales, tiles)
-        deployed = deployment(ensemble, profile.engine, precision, scales)
-        chain = deployed.chain
+        candidates = _candidates(options, profile, ensemble, scales, tiles)
         exact = [_reference(ensemble, image) for image in tiles]
-
-        def expected(simulated: nn.Module | None) -> Expected:
-            if simulated is None:
-                return Expected(tiles, exact, None, precision)
-            return Expected(tiles, exact, [_run(simulated, image) for image in tiles], precision)
-
-        graphs = write_graphs(
-            deployed.traceable(options.layout),
-            options.layout,
-            torch.from_numpy(tiles[0][np.newaxis]),
-            scratch,
-            dynamic_batch=tile.batch > 1,
-            integer_biases=profile.engine == "onnxruntime",
+        wanted = _Wanted(bundle.stem, profile, tile, options.layout, scales, tiles, exact)
+        written, candidates = _write_first_faithful(
+            scratch, ensemble, wanted, options.precision, candidates
         )
-        rounded = deployed.simulated(deployed.form, options.layout) if deployed.rounds else None
-        onnx = check_onnx([scratch / graph for graph in graphs], expected(rounded))
-        write_specialists(scratch, chain, deployed.native)
-
-        def write_chain_file(tolerance: float) -> None:
-            answer = KnownAnswer(tiles[0][np.newaxis], tuple(exact[0]))
-            others = Graphs(graphs, onnx.tolerance)
-            write_chain(
-                scratch, chain, bundle.stem, tile.size, precision, answer, tolerance, others
-            )
-
-        write_chain_file(TOLERANCE)
-        rounded = deployed.simulated(NATIVE) if precision != "fp32" else None
-        native = check_native(scratch, expected(rounded))
-        write_chain_file(native.tolerance)
+        chain, precision, graphs = written.chain, written.precision, written.graphs
         if profile.architecture == "aarch64":
             write_device_package(scratch / DEVICE_FOLDER, profile, bundle.name)
         names = level_names(len(LEVEL_STRIDES))
@@ -204,7 +181,7 @@ def export_bundle(
             ),
             specialists=_bundled(ensemble, chain),
             left_out=_left_out(ensemble, chain),
-            parity=(native, onnx),
+            parity=written.parity,
             layout=options.layout,
             graphs=graphs,
             files=file_entries(scratch),
@@ -223,20 +200,128 @@ def _require_bundle_name(bundle: Path) -> None:
         )
 
 
-def _precision(
+def _candidates(
     options: ExportOptions,
     profile: Profile,
     ensemble: Ensemble,
     scales: Scales | None,
     tiles: list[FloatArray],
-) -> tuple[Precision, tuple[Candidate, ...]]:
-    """Return the precision to export in, and what it was chosen from."""
+) -> tuple[Candidate, ...]:
+    """Return the precisions that ``auto`` chooses from, the best first; none if one is given."""
     if options.precision != "auto":
-        assert options.precision != "fp8", "no target exports it"
-        return options.precision, ()
+        return ()
     assert options.timer is not None
-    found = choose_precision(ensemble, profile, scales, tiles, options.timer)
-    return found[0].precision, found
+    return choose_precision(ensemble, profile, scales, tiles, options.timer)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A bundle to be written, but for its precision.
+
+    Attributes:
+        name: of the bundle.
+        profile, tile, layout, scales: as in the options.
+        tiles: stored values to check on, (bands, size, size) each; the first is the known answer's.
+        exact: what PyTorch makes of them.
+    """
+
+    name: str
+    profile: Profile
+    tile: Tile
+    layout: Layout
+    scales: Scales | None
+    tiles: list[FloatArray]
+    exact: list[list[FloatArray]]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What was written and checked. ``graphs`` are paths in the bundle."""
+
+    chain: Chain
+    precision: Precision
+    graphs: tuple[str, ...]
+    parity: tuple[Parity, Parity]
+
+
+def _write_first_faithful(
+    scratch: Path,
+    ensemble: Ensemble,
+    wanted: _Wanted,
+    precision: DevicePrecision | Literal["auto"],
+    candidates: tuple[Candidate, ...],
+) -> tuple[_Written, tuple[Candidate, ...]]:
+    """Write a bundle in a precision, or in the first candidate that passes its checks.
+
+    Returns:
+        What was written, and the candidates, the chosen one first, with those that failed marked.
+
+    Raises:
+        CheckFailedError: the precision fails its checks, or every candidate does.
+    """
+    if precision != "auto":
+        assert precision != "fp8", "no target exports it"
+        return _write_checked(scratch, ensemble, wanted, precision), candidates
+    dropped: list[Candidate] = []
+    for place, candidate in enumerate(candidates):
+        if not candidate.keeps_budget:
+            break
+        try:
+            written = _write_checked(scratch, ensemble, wanted, candidate.precision)
+        except CheckFailedError as error:
+            if candidate.precision == "fp32":
+                raise  # nothing that is slower is more faithful
+            dropped.append(candidate.model_copy(update={"failed": str(error).splitlines()[0]}))
+            _empty(scratch)
+            continue
+        return written, (candidate, *dropped, *candidates[place + 1 :])
+    raise AssertionError("fp32 keeps any budget")
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _write_checked(
+    scratch: Path, ensemble: Ensemble, wanted: _Wanted, precision: Precision
+) -> _Written:
+    """Write the graphs, specialists and chain in a precision, and check them against PyTorch."""
+    profile, tiles, exact = wanted.profile, wanted.tiles, wanted.exact
+    deployed = deployment(ensemble, profile.engine, precision, wanted.scales)
+
+    def expected(simulated: nn.Module | None) -> Expected:
+        if simulated is None:
+            return Expected(tiles, exact, None, precision)
+        return Expected(tiles, exact, [_run(simulated, image) for image in tiles], precision)
+
+    graphs = write_graphs(
+        deployed.traceable(wanted.layout),
+        wanted.layout,
+        torch.from_numpy(tiles[0][np.newaxis]),
+        scratch,
+        dynamic_batch=wanted.tile.batch > 1,
+        integer_biases=profile.engine == "onnxruntime",
+    )
+    rounded = deployed.simulated(deployed.form, wanted.layout) if deployed.rounds else None
+    onnx = check_onnx([scratch / graph for graph in graphs], expected(rounded))
+    write_specialists(scratch, deployed.chain, deployed.native)
+
+    def write_chain_file(tolerance: float) -> None:
+        answer = KnownAnswer(tiles[0][np.newaxis], tuple(exact[0]))
+        size, others = wanted.tile.size, Graphs(graphs, onnx.tolerance)
+        write_chain(
+            scratch, deployed.chain, wanted.name, size, precision, answer, tolerance, others
+        )
+
+    write_chain_file(TOLERANCE)
+    rounded = deployed.simulated(NATIVE) if precision != "fp32" else None
+    native = check_native(scratch, expected(rounded))
+    write_chain_file(native.tolerance)
+    return _Written(deployed.chain, precision, graphs, (native, onnx))
 
 
 def _tile(options: ExportOptions, profile: Profile) -> Tile:

@@ -50,6 +50,8 @@ class Form:
             are shifted by a constant instead, which the norm before them adds for nothing and the
             bias behind takes away: the integers are those of the unsigned form less 128.
         depthwise: depthwise convolutions may be int8.
+        rounded_products: a half matrix gives its products in its own precision, and the bias is
+            added to those, as with ONNX's MatMul. libeosfm adds it to the sums in fp32.
         emulated: values are rounded to a precision and computed with in fp32, instead of in it.
     """
 
@@ -57,6 +59,7 @@ class Form:
     convolutions: FloatPrecision = "fp32"
     symmetric: bool = False
     depthwise: bool = False
+    rounded_products: bool = False
     emulated: bool = True
 
     def cast(self, x: Tensor, precision: FloatPrecision) -> Tensor:
@@ -69,7 +72,11 @@ class Form:
 NATIVE = Form(products="bf16")
 # ONNX Runtime's on a CPU, which has no bf16.
 CPU = Form()
-TENSORRT = Form(products="fp16", convolutions="fp16", symmetric=True, depthwise=True)
+# TensorRT keeps the types of the graph: engines that TensorRT-RTX builds of it list halves as the
+# outputs of fc1's products, and the next kernel adds the bias in fp32.
+TENSORRT = Form(
+    products="fp16", convolutions="fp16", symmetric=True, depthwise=True, rounded_products=True
+)
 
 
 Watch = Callable[[Tensor], None]
@@ -153,7 +160,10 @@ class Dense(Layer):
         if self.watch:
             self.watch(rows)
         rows, weight, bias = self.operands(rows, form)
-        return to_type(rows @ weight, torch.float32) + bias
+        products = rows @ weight
+        if form.rounded_products and self.precision == "half":
+            products = form.cast(products, form.products)
+        return to_type(products, torch.float32) + bias
 
 
 class Depthwise(Layer):

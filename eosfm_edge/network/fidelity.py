@@ -37,12 +37,26 @@ class Closeness:
 
     @property
     def sqnr_db(self) -> float:
-        """Energy of the original over that of the difference; infinite where there is none."""
+        """Energy of the original over that of the difference, in decibels.
+
+        Infinity where there is no difference, minus infinity where a value is not finite.
+        """
+        if not (math.isfinite(self._signal) and math.isfinite(self._noise)):
+            return -math.inf
         if self._noise == 0:
             return math.inf
-        if self._signal == 0 or not math.isfinite(self._noise):
+        if self._signal == 0:
             return -math.inf
         return 10 * math.log10(self._signal / self._noise)
+
+
+def least_cosine(levels: Sequence[Closeness]) -> float:
+    """Return the smallest cosine of some levels, -1 if any is not a number.
+
+    Python's ``min`` drops a NaN that does not come first.
+    """
+    cosines = [level.cosine for level in levels]
+    return min(cosines) if all(map(math.isfinite, cosines)) else -1.0
 
 
 @torch.inference_mode()

@@ -243,7 +243,10 @@ class _Product(nn.Module):
         if self.int8:
             return (_integers(rows) @ _integers(self.weight)) * self.scale
         weight = self.form.cast(self.weight, self.precision)
-        return to_type(self.form.cast(rows, self.precision) @ weight, torch.float32)
+        products = self.form.cast(rows, self.precision) @ weight
+        if self.form.rounded_products:
+            products = self.form.cast(products, self.precision)
+        return to_type(products, torch.float32)
 
 
 def _integers(x: Tensor) -> Tensor:

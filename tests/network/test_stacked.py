@@ -20,8 +20,8 @@ from eosfm_edge.network.stacked import StackedEncoders, shape_of_stack
 TILES = tiles_of(6)
 FORMS = {
     "fp32": (Form(), "fp32"),
-    "fp16": (Form(products="fp16", convolutions="fp16"), "half"),
-    "bf16": (Form(products="bf16"), "half"),
+    "fp16": (Form("fp16", "fp16", rounded_products=True), "half"),
+    "bf16": (Form("bf16", rounded_products=True), "half"),
     "int8": (TENSORRT, "int8"),
 }
 
@@ -59,8 +59,10 @@ def images(count: int, batch: int = 2, bands: int = 3) -> list[Any]:
 @pytest.mark.parametrize("precision", FORMS)
 def test_stacked_is_as_alone(precision: str, backbone: str) -> None:
     decibels = compare(members(3, *FORMS[precision], backbone), images(3))
-    # Where values are rounded, some fall to the other side of an edge, and carry on from there.
-    assert min(decibels) > (100 if precision == "fp32" else 40), decibels
+    # Where values are rounded, some fall to the other side of an edge, and carry on from there:
+    # in int8 that edge is a 255th of the range.
+    least = {"fp32": 100, "fp16": 40, "bf16": 40}.get(precision, 35)
+    assert min(decibels) > least, decibels
 
 
 def test_one_member_is_a_stack_too() -> None:
