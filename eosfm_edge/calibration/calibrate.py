@@ -27,6 +27,7 @@ from eosfm_edge.network.calibration import (
     save_calibration,
     tensors_of,
 )
+from eosfm_edge.network.cells import tiles_needed, warn_if_few
 from eosfm_edge.network.scales import (
     CONTENTS,
     BandRange,
@@ -42,6 +43,7 @@ from eosfm_edge.scene.reading import Radiometry
 
 Progress = Callable[[str, int, int], None]
 _FINISHED = frozenset({".json", ".distillation"})
+_LEAST_TILES = 64
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class CalibrateOptions:
 
     Attributes:
         recipe: how.
-        tiles: for calibration, at most; one for every eight of them is held out.
+        tiles: for calibration, at most; one for every eight of them is held out. None: as many as
+            the channels need (:mod:`eosfm_edge.network.cells`), and at least 64.
         tile: pixels of a tile's side, a multiple of 32: that of the export, since the norms of GRN
             depend on it.
         names, radiometry: of the data, as in export.
@@ -58,7 +61,7 @@ class CalibrateOptions:
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    tiles: int = 64
+    tiles: int | None = None
     tile: int = 224
     names: Sequence[Band] | None = None
     radiometry: Radiometry | None = None
@@ -97,11 +100,12 @@ def calibrate_ensemble(
         data,
         ensemble.spec,
         options.tile,
-        options.tiles,
+        options.tiles or max(_LEAST_TILES, tiles_needed(ensemble, options.tile)),
         options.recipe.seed,
         names=options.names,
         radiometry=options.radiometry,
     )
+    warn_if_few(ensemble, len(tiles.calibration), options.tile, asked=options.tiles)
     with resumable(output, _request(ensemble, tiles, options), _FINISHED) as work:
         specialists, tensors = _calibrate_all(ensemble, tiles, options.recipe, work, progress)
         specialists, fused = fit_fused(ensemble, specialists, tensors, tiles, options.recipe)

@@ -65,9 +65,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tiles",
     type=click.IntRange(1, 100_000),
-    default=64,
-    show_default=True,
-    help="Tiles for calibration, at most.",
+    help="Tiles for calibration, at most; by default as many as the channels need.",
 )
 @click.option(
     "--tile",

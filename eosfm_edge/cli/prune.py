@@ -62,7 +62,11 @@ _RECIPE_OPTIONS = ("scope", "criterion", "ranking", "align", "by", "distill", "t
 @click.option("--align", type=click.Choice(["8", "16"]), help="Widths are multiples of this.")
 @click.option("--by", type=click.Choice(get_args(Measure)), help="What a ratio is of.")
 @click.option("--distill", type=click.IntRange(0, 1_000_000), help="Steps of self-distillation.")
-@click.option("--tiles", type=click.IntRange(1, 100_000), help="Tiles for calibration, at most.")
+@click.option(
+    "--tiles",
+    type=click.IntRange(1, 100_000),
+    help="Tiles for calibration, at most; by default as many as the channels need.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of tiles and distillation.")
 @click.option("--tile", type=int, default=224, show_default=True, help="Pixels a side.")
 @click.option(
@@ -86,7 +90,8 @@ def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
 
     No labels are needed, only scenes like those that the specialists will see. A ratio is the
     share of multiply-accumulates that goes. What is written is an ensemble like any other, to be
-    exported, or pruned again.
+    exported, or pruned again. Exit code 1 if a level keeps less than what docs/pruning.md promises;
+    what was written stays, to be looked at.
     """
     from eosfm_edge.latency import footprints
     from eosfm_edge.pruning.budget import parse_budget
@@ -111,6 +116,7 @@ def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
     with progress_bars(output) as tell:
         report = prune_ensemble(ensemble, options["scenes"], output, chosen, footprints, tell)
     _show(report, output, options)
+    report.require_promise(str(output))
 
 
 def _recipe(options: dict[str, Any]) -> Any:
@@ -169,6 +175,10 @@ def _show(report: PruneReport, output: Path | None, options: dict[str, Any]) -> 
             f"level{index + 1} on {len(report.tiles.held_out)} held-out tiles: cosine "
             f"{level.cosine:.5f}, signal to noise {level.sqnr_db:.1f} dB"
         )
+    if report.promised_db is not None:
+        out.print(f"promised at this ratio: {report.promised_db:.1f} dB at every level")
+    elif report.fidelity is not None:
+        out.print("no fidelity is promised of this pruning: judge it by the figures above")
     out.print(f"{output}: {sum(s.action != 'remove' for s in report.plan.specialists)} specialists")
 
 

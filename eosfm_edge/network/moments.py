@@ -35,6 +35,10 @@ class Moments:
         self.total += rows.sum(0).double()
         self.outer += (rows.T @ rows).double()
 
+    def __add__(self, other: Moments) -> Moments:
+        """Return the moments of the rows of both."""
+        return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
     @property
     def mean(self) -> Tensor:
         """The mean, (C,)."""

@@ -27,6 +27,7 @@ from eosfm_edge.pruning.sensitivity import level_gains
 from eosfm_edge.pruning.taylor import taylor_scores
 
 _GAIN_PIXELS = 4 * PIXELS_PER_BATCH  # that the levels' sensitivities are measured on
+_JUDGES = 4  # one tile in so many measures what is solved on the others
 
 
 @dataclass(frozen=True)
@@ -140,22 +141,52 @@ def study(encoder: nn.Module, tiles: Sequence[Tensor], recipe: Recipe) -> Study:
         tiles: images (bands, H, W) in physical units, all of one size.
         recipe: the criterion, the scope and the ranking.
     """
-    batches = in_batches(tiles)
-    moments = hidden_moments(encoder, batches)
-    hidden, width = _eliminations(encoder, batches, moments, recipe)
-    gains = {}
-    if recipe.criterion == "reconstruction" and recipe.ranking != "uniform":
-        some = batches[: max(1, _GAIN_PIXELS // batches[0][:, 0].numel())]
-        gains = level_gains(encoder, some, moments, hidden)
+    if recipe.criterion == "reconstruction":
+        hidden, width, gains = _by_reconstruction(encoder, tiles, recipe)
+    else:
+        hidden, width = _by_score(encoder, in_batches(tiles), recipe)
+        gains = {}
     bands = encoder.get_parameter("stem_0.weight").shape[1]
     return Study(shape_of(encoder), bands, hidden, width, gains)
 
 
-def _eliminations(
-    encoder: nn.Module,
-    batches: list[Tensor],
-    moments: dict[str, Moments],
-    recipe: Recipe,
+def _by_reconstruction(
+    encoder: nn.Module, tiles: Sequence[Tensor], recipe: Recipe
+) -> tuple[dict[str, Elimination], tuple[Elimination, ...], dict[str, tuple[float, ...]]]:
+    """Return in which order channels go, and how blocks' errors show at the levels.
+
+    What is solved is solved on most tiles; what it leaves is measured on the others.
+    """
+    held_out = list(tiles[::_JUDGES])
+    fitted = [tile for place, tile in enumerate(tiles) if place % _JUDGES] or held_out
+    batches, judges = in_batches(fitted), in_batches(held_out)
+    moments, judged = hidden_moments(encoder, batches), hidden_moments(encoder, judges)
+    hidden = {
+        block.name: _eliminated(
+            moments[block.name], judged[block.name], weight_of(block.module.mlp.fc2)
+        )
+        for block in blocks(encoder)
+    }
+    width: tuple[Elimination, ...] = ()
+    if recipe.scope == "width":
+        pairs = zip(level_moments(encoder, batches), level_moments(encoder, judges), strict=True)
+        width = tuple(_eliminated(a, b, torch.eye(len(a.mean))) for a, b in pairs)
+    gains = {}
+    if recipe.ranking != "uniform":
+        some = judges[: max(1, _GAIN_PIXELS // judges[0][:, 0].numel())]
+        gains = level_gains(encoder, some, moments, hidden)
+    return hidden, width, gains
+
+
+def _eliminated(moments: Moments, judged: Moments, weight: Tensor) -> Elimination:
+    shift = judged.mean - moments.mean
+    about_fitted_mean = judged.covariance + torch.outer(shift, shift)
+    energy = _output_variance(judged, weight)
+    return by_reconstruction(moments.covariance, weight, energy, about_fitted_mean)
+
+
+def _by_score(
+    encoder: nn.Module, batches: list[Tensor], recipe: Recipe
 ) -> tuple[dict[str, Elimination], tuple[Elimination, ...]]:
     layers = {b.name: weight_of(b.module.mlp.fc2) for b in blocks(encoder)}
     levels = level_moments(encoder, batches) if recipe.scope == "width" else []
@@ -171,29 +202,18 @@ def _eliminations(
             {name: by_score(scores[name]) for name in layers},
             tuple(by_score(score) for score in of_levels[: len(levels)]),
         )
-    if recipe.criterion == "activation":
-        hidden = {
-            name: by_score(
-                moments[name].energy.sqrt() * weight.double().norm(dim=0),
-                1 / _output_variance(moments[name], weight),
-            )
-            for name, weight in layers.items()
-        }
-        return hidden, tuple(
-            by_score(level.covariance.diagonal().sqrt(), 1 / float(level.covariance.trace()))
-            for level in levels
+    moments = hidden_moments(encoder, batches)
+    hidden = {
+        name: by_score(
+            moments[name].energy.sqrt() * weight.double().norm(dim=0),
+            1 / _output_variance(moments[name], weight),
         )
-    hidden = {}
-    for name, weight in layers.items():
-        energy = _output_variance(moments[name], weight)
-        hidden[name] = by_reconstruction(moments[name].covariance, weight, energy)
-    width = tuple(
-        by_reconstruction(
-            level.covariance, torch.eye(len(level.mean)), float(level.covariance.trace())
-        )
+        for name, weight in layers.items()
+    }
+    return hidden, tuple(
+        by_score(level.covariance.diagonal().sqrt(), 1 / float(level.covariance.trace()))
         for level in levels
     )
-    return hidden, width
 
 
 def _relative(scores: Tensor) -> Elimination:

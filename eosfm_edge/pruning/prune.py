@@ -21,7 +21,8 @@ from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import CONTENTS, load_ensemble, save_ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import require_replaceable
-from eosfm_edge.network.fidelity import Closeness, compare
+from eosfm_edge.network.cells import tiles_needed, warn_if_few
+from eosfm_edge.network.fidelity import Closeness, compare, least_cosine
 from eosfm_edge.network.tiles import Tiles, load_tiles
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.budget import Budget, Tried, search
@@ -30,7 +31,8 @@ from eosfm_edge.pruning.measured import MeasuredTable
 from eosfm_edge.pruning.narrow import narrowed_state
 from eosfm_edge.pruning.plan import Plan, read_plan, require_plan_fits, write_plan
 from eosfm_edge.pruning.planner import Planner, Progress, WholeSpecialists
-from eosfm_edge.pruning.recipe import Recipe
+from eosfm_edge.pruning.promise import promised_db, require_promise
+from eosfm_edge.pruning.recipe import LEAST_TILES, Recipe
 from eosfm_edge.pruning.specialists import without_specialists
 from eosfm_edge.resume import resumable
 from eosfm_edge.scene.containers import SceneName
@@ -87,9 +89,18 @@ class PruneOptions:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What was done. Fidelity is of the held-out tiles; None where channels cannot be compared.
+    """What was done. Without an output there is only the plan.
 
-    Without an output there is only the plan.
+    Attributes:
+        plan: what went.
+        tiles: that it was chosen, repaired and judged on.
+        tried: for a budget.
+        before, after: what the ensembles cost.
+        fidelity: by level, on the held-out tiles; None where channels cannot be compared.
+        promised_db: the signal to noise ratio that is promised of every level; None where nothing
+            is: beyond what was measured, of whole specialists and widths, and where a budget says
+            what fidelity is wanted.
+        footprints: of both.
     """
 
     plan: Plan
@@ -98,7 +109,17 @@ class PruneReport:
     before: Cost | None = None
     after: Cost | None = None
     fidelity: Sequence[Closeness] | None = None
+    promised_db: float | None = None
     footprints: Sequence[Footprint] = ()
+
+    def require_promise(self, what: str) -> None:
+        """Check the fidelity against what is promised; the ensemble is written either way.
+
+        Raises:
+            CheckFailedError: a level keeps less.
+        """
+        if self.fidelity is not None and self.promised_db is not None:
+            require_promise(self.fidelity, self.promised_db, what)
 
 
 def prune_ensemble(
@@ -133,11 +154,12 @@ def prune_ensemble(
         scenes,
         ensemble.spec,
         options.tile,
-        recipe.tiles,
+        recipe.tiles or max(LEAST_TILES, tiles_needed(ensemble, options.tile)),
         recipe.seed,
         names=options.names,
         radiometry=options.radiometry,
     )
+    warn_if_few(ensemble, len(tiles.calibration), options.tile, asked=recipe.tiles)
     tried: Sequence[Tried] = ()
     with _work(output, _request(ensemble, tiles, options)) as work:
         if plan is None and work is not None and (work / "plan.yaml").exists():
@@ -237,7 +259,7 @@ def _gauge(
                 "a budget of fidelity needs levels of as many channels as before",
                 remedy="ask for a ratio, or prune hidden channels (--scope hidden)",
             )
-        return min(level.cosine for level in found)
+        return least_cosine(found)
 
     def footprint(plan: Plan) -> float:
         empty = _of_shapes(ensemble, planner, plan)
@@ -278,6 +300,9 @@ def _judge(
     measure: Stopwatch,
 ) -> PruneReport:
     tile = _stored(ensemble, tiles.held_out[0])
+    asks_for_fidelity = options.budget is not None and options.budget.kind == "fidelity"
+    promises = not (plan.removed or plan.recipe.scope == "width" or asks_for_fidelity)
+    share = 1 - plan.macs_after / plan.macs_before
     return PruneReport(
         plan,
         tiles,
@@ -285,6 +310,7 @@ def _judge(
         ensemble_cost(ensemble),
         ensemble_cost(pruned),
         _fidelity(ensemble, pruned, tiles),
+        promised_db(share) if promises else None,
         measure([ensemble, pruned], tile, options.precision),
     )
 

@@ -17,6 +17,7 @@ Criterion = Literal["magnitude", "activation", "taylor", "reconstruction"]
 Measure = Literal["macs", "params", "channels"]
 
 DEFAULT = "closed-form"
+LEAST_TILES = 96  # so that they show more than a corner of the imagery
 
 
 class Recipe(Strict):
@@ -32,7 +33,8 @@ class Recipe(Strict):
         repair_grn: scale GRN's weights so that its mean over fewer channels is what it was.
         repair_fc2: solve the blocks' last layers in closed form.
         distill: steps of self-distillation after that.
-        tiles: of calibration imagery, at most.
+        tiles: of calibration imagery, at most; None: as many as the unknowns need
+            (:mod:`eosfm_edge.network.cells`), and at least LEAST_TILES.
         seed: of the choice of tiles and of distillation.
     """
 
@@ -45,7 +47,7 @@ class Recipe(Strict):
     repair_grn: bool = True
     repair_fc2: bool = True
     distill: int = Field(default=0, ge=0, le=1_000_000)
-    tiles: int = Field(default=96, ge=1, le=100_000)
+    tiles: int | None = Field(default=None, ge=1, le=100_000)
     seed: int = Field(default=0, ge=0, lt=2**31)
 
 

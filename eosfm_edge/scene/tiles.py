@@ -16,6 +16,7 @@ from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
 from eosfm_edge.scene.containers import SceneName
+from eosfm_edge.scene.places import valid_places
 from eosfm_edge.scene.radiometry import Values, require_plausible
 from eosfm_edge.scene.reading import FloatImage, Radiometry
 from eosfm_edge.scene.scene import Scene, open_scene
@@ -60,7 +61,8 @@ def load_tiles(
     """Take tiles from imagery, as many of each source as of the others where they have so many.
 
     Every source is read twice: once to look at more tiles than are wanted, of which only places
-    and brightness are kept, and once for those that are chosen. So memory depends on the tiles
+    and brightness are kept, and once for those that are chosen; and once more if pixels without
+    data leave too few tiles on a grid. So memory depends on the tiles
     that are wanted, not on the scenes.
 
     Args:
@@ -152,27 +154,16 @@ class _Sampler:
 
     def _candidates(self, limit: int) -> list[_Candidate]:
         """Look at up to ``limit`` valid tiles, as many of each part as of the others."""
-        scales = np.array([(band.scale, band.offset) for band in self._wanted])
         parts = self._source.parts
         found: list[_Candidate] = []
         doubts = []
         looked_at = 0
         for done, index in enumerate(np.random.default_rng(self._seed).permutation(len(parts))):
             share = -(-(limit - len(found)) // (len(parts) - done))
-            turn = 0
             with self._open(parts[index]) as scene:
-                seen = Values([reading.declared for reading in scene.readings])
-                for left, top in self._places(scene, int(index)):
-                    if turn == share:
-                        break
-                    image, valid = scene.read(left, top, self._size, self._size)
-                    if valid.all():
-                        means = image.mean(axis=(1, 2), dtype=np.float64)
-                        brightness = float((means * scales[:, 0] + scales[:, 1]).mean())
-                        found.append(_Candidate(int(index), left, top, turn, brightness))
-                        seen.add(image)
-                        turn += 1
-            if turn == 0 or parts[index].radiometry.trusted:
+                mine, seen = self._candidates_of(scene, int(index), share)
+            found += mine
+            if not mine or parts[index].radiometry.trusted:
                 continue
             looked_at += 1
             doubt = seen.doubt()
@@ -180,6 +171,40 @@ class _Sampler:
                 doubts.append((str(parts[index].path), doubt))
         require_plausible(self._source.title, doubts, looked_at)
         return found
+
+    def _candidates_of(
+        self, scene: Scene, part: int, limit: int
+    ) -> tuple[list[_Candidate], Values]:
+        """Look at up to ``limit`` valid tiles of a part, and at what values they have.
+
+        The places of a grid are tried first. Where pixels without data leave too few of them, the
+        whole scene is searched.
+        """
+        places = list(self._places(scene, part))
+        found, seen = self._look(scene, part, places, limit)
+        if len(found) < min(limit, len(places)):
+            others = valid_places(scene, self._size, np.random.default_rng([self._seed, part]))
+            if len(others) > len(found):
+                order = np.random.default_rng([self._seed, part]).permutation(len(others))
+                return self._look(scene, part, [others[i] for i in order], limit)
+        return found, seen
+
+    def _look(
+        self, scene: Scene, part: int, places: Sequence[tuple[int, int]], limit: int
+    ) -> tuple[list[_Candidate], Values]:
+        scales = np.array([(band.scale, band.offset) for band in self._wanted])
+        found: list[_Candidate] = []
+        seen = Values([reading.declared for reading in scene.readings])
+        for left, top in places:
+            if len(found) == limit:
+                break
+            image, valid = scene.read(left, top, self._size, self._size)
+            if valid.all():
+                means = image.mean(axis=(1, 2), dtype=np.float64)
+                brightness = float((means * scales[:, 0] + scales[:, 1]).mean())
+                found.append(_Candidate(part, left, top, len(found), brightness))
+                seen.add(image)
+        return found, seen
 
     def _places(self, scene: Scene, part: int) -> Iterator[tuple[int, int]]:
         """Give the corners of tiles that do not overlap, in random order.

@@ -19,6 +19,7 @@ from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.files import sha256_file
 from eosfm_edge.network import distill
+from eosfm_edge.pruning import promise
 from eosfm_edge.pruning.plan import read_plan
 
 HERE = Path(__file__).parent
@@ -28,8 +29,16 @@ import sys
 sys.path.insert(0, {str(HERE.parent)!r})
 import support.specimens, torch
 torch.set_num_threads(1)
+import eosfm_edge.pruning.promise
+eosfm_edge.pruning.promise._DECIBELS = (0.0, 0.0, 0.0)
 """
 QUICK = ("--tile", 64, "--tiles", 12, "--criterion", "activation", "--ranking", "uniform")
+
+
+@pytest.fixture(autouse=True)
+def little_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of random weights have nothing to spare; test_promise.py is about what is kept."""
+    monkeypatch.setattr(promise, "_DECIBELS", (0.0, 0.0, 0.0))
 
 
 def weights(folder: Path) -> dict[str, str]:
