@@ -35,10 +35,11 @@ from -0.1 to 1.5 in the ensemble's scale and offset: then all rules apply.
    ``RADIO_ADD_OFFSET`` (L1C) or ``BOA_ADD_OFFSET`` (L2A) of -1000 in the product's metadata, which
    no band file repeats (ESA: https://sentiwiki.copernicus.eu/web/s2-products and
    https://forum.step.esa.int/t/35431). Nothing is below 0.09 in any band and at most 1 % below
-   0.095 in each, although a band beyond 1300 nm is dark below 0.15. Cirrus (B10) is black under a
-   clear sky, and where it is there it decides. Otherwise most bands must be dark below 0.15:
-   deserts, snow and clouds are bright, but not so evenly. Without a band beyond 1300 nm nothing is
-   said: three visible bands of a dry land may well have no dark pixel.
+   0.095 in each, and bands are dark that should be black. Cirrus (B10) is black under a clear sky,
+   and where it is there it decides: below 0.15, or below 0.17 as most bands are. Otherwise most
+   bands must be dark below 0.15, one beyond 1300 nm among them: deserts, snow and clouds are
+   bright, but not so evenly. Without a band beyond 1300 nm nothing is said: three visible bands of
+   a dry land may well have no dark pixel.
 
 **Backscatter.** VV, VH, HH and HV are taken to be in decibels, as models take them, if the
 ensemble's scale is a power of ten from 0.001 to 1, its offset 0, and its mean, if any, negative.
@@ -101,7 +102,7 @@ _PICTURE = (255, 100)  # no step above the first, bright beyond the second
 _FINE_STEP, _COARSE_STEP = 1e-3, 0.01
 _LANDSAT_FLOOR, _LANDSAT_BRIGHT = 0.45, 1.25
 _NEGATIVE, _SUBTRACTED = -0.02, -0.12
-_DARKEST, _DARK, _DARKISH = 0.09, 0.095, 0.15
+_DARKEST, _DARK, _DARKISH, _RATHER_DARK = 0.09, 0.095, 0.15, 0.17
 _NO_ECHO_DB = -80.0
 
 _EIGHT_BIT = "--scale 0.00392157 --offset 0"
@@ -304,13 +305,17 @@ class _Light:
         )
 
     def _of_a_floor(self) -> Doubt | None:
-        shortwave = [i for i, band in enumerate(self._bands) if _is_shortwave(band)]
-        near = np.mean(self._physical < _DARKISH, axis=1) > _FEW
         few = np.mean(self._physical < _DARK, axis=1) <= _FEW
-        if self._lowest.min() < _DARKEST or not few.all() or not near[shortwave].any():
+        if self._lowest.min() < _DARKEST or not few.all():
             return None
-        cirrus = [i for i, band in enumerate(self._bands) if _is_cirrus(band)]
-        if not (near[cirrus].any() if cirrus else near.sum() * 2 > len(self._bands)):
+        darkish, rather = (self._dark < edge for edge in (_DARKISH, _RATHER_DARK))
+        cirrus = np.array([_is_cirrus(band) for band in self._bands])
+        shortwave = np.array([_is_shortwave(band) for band in self._bands])
+        if cirrus.any():
+            raised = darkish[cirrus].any() or (rather[cirrus].any() and rather.mean() > 0.5)
+        else:
+            raised = darkish[shortwave].any() and darkish.mean() > 0.5
+        if not raised:
             return None
         return Doubt(
             f"has no reflectance below {self._lowest.min():.3f} in any band",

@@ -108,6 +108,16 @@ def test_cirrus_says_it_alone() -> None:
     assert "say --offset -0.1" in remedy(image(figures) + 1000, of(figures))
 
 
+def test_an_even_landscape_shows_an_offset_by_its_cirrus() -> None:
+    """Few pixels are dark, in any band."""
+    even = dict.fromkeys(S2_L1C, (600, 2100))
+    assert "say --offset -0.1" in remedy(image(even) + 1000, of(even))
+    assert doubt(image(even), of(even)) is None
+    # Under a deck of high clouds nothing is dark either, and most bands are bright.
+    overcast = {**dict.fromkeys(S2_L1C, (3500, 6000)), "B10": (1600, 3000)}
+    assert doubt(image(overcast), of(overcast)) is None
+
+
 def test_an_offset_that_was_never_added() -> None:
     found = doubt(image(COAST), inputs(COAST, offset=-0.1))
     assert found is not None and "say --offset 0" in found.remedy
