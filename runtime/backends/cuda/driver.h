@@ -27,7 +27,6 @@ constexpr int kCuMostShared = 97;
 constexpr int kCuDynamicShared = 8;      // attribute of a function
 constexpr int kCuCaptureRelaxed = 2;     // mode of a capture
 constexpr unsigned kCuNonBlocking = 1;   // flag of a stream
-constexpr int kCuNoBinary = 209;         // no code for this GPU
 constexpr int kCuOutOfMemory = 2;
 constexpr int kCuNoDevice = 100;
 

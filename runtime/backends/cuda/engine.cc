@@ -199,7 +199,9 @@ eosfm_status CudaEngine::make_arena(const eosfm_model& model, ErrorText& error) 
       return EOSFM_UNSUPPORTED;
     }
   }
-  return EOSFM_OK;
+  // All of this was on the default stream, for which the engine's own does not wait.
+  return driver_.succeeded(driver_.synchronize(nullptr), "copying the weights", error) ? EOSFM_OK
+                                                                                       : EOSFM_UNSUPPORTED;
 }
 
 // Records copies and launches once.

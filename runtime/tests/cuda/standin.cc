@@ -47,6 +47,7 @@ int g_contexts = 0;
 int g_current = 0;
 int g_marks[8];  // what handles point to
 std::vector<std::function<void()>>* g_capture = nullptr;
+bool g_pending = false;  // work on the default stream, for which other streams do not wait
 
 void misuse(const char* what) {
   if (standin.misuses++ == 0) std::snprintf(standin.misuse, sizeof standin.misuse, "%s", what);
@@ -343,6 +344,7 @@ API cuMemcpyHtoD_v2(unsigned long long to, const void* from, size_t bytes) {
     return kInvalidValue;
   }
   std::memcpy(const_cast<char*>(device_pointer(to)), from, bytes);
+  g_pending = true;
   return 0;
 }
 API cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t bytes, void*) {
@@ -368,6 +370,7 @@ API cuMemsetD8_v2(unsigned long long to, unsigned char value, size_t bytes) {
     return kInvalidValue;
   }
   std::memset(const_cast<char*>(device_pointer(to)), value, bytes);
+  g_pending = true;
   return 0;
 }
 API cuStreamCreate(void** stream, unsigned) {
@@ -380,8 +383,9 @@ API cuStreamDestroy_v2(void*) {
   --standin.open;
   return 0;
 }
-API cuStreamSynchronize(void*) {
+API cuStreamSynchronize(void* stream) {
   ENTER(true);
+  if (stream == nullptr) g_pending = false;
   return 0;
 }
 API cuStreamBeginCapture_v2(void*, int) {
@@ -420,6 +424,7 @@ API cuGraphExecDestroy(void* exec) {
 }
 API cuGraphLaunch(void* exec, void*) {
   ENTER(true);
+  if (g_pending) misuse("a graph starts before copies on the default stream end");
   for (const auto& one : *static_cast<std::vector<std::function<void()>>*>(exec)) one();
   return 0;
 }
