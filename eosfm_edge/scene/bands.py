@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
 
-from eosfm_edge.ensemble.bands import Band, nearest
+from eosfm_edge.ensemble.bands import S2_L1C, Band, nearest
 from eosfm_edge.errors import UserError
 from eosfm_edge.scene.containers import Container, SceneName, container_of
 from eosfm_edge.scene.names import (
@@ -108,6 +108,7 @@ class _Offer:
     index: int = 1
     file: PurePath | None = None  # in a folder or archive: it must hold no other band
     alpha: int | None = None
+    product: OfProduct = NOTHING  # of a file that is read through its product's metadata
 
     def __str__(self) -> str:
         return f"{self.place} band {self.index}" if self.file is None else f"{self.place}"
@@ -178,7 +179,7 @@ def open_bands(
                 raise UserError(
                     f"{offer.place} has {dataset.count} bands", expected="a file for each band"
                 )
-            said = metadata.of(offer.file) if metadata and offer.file else NOTHING
+            said = metadata.of(offer.file) if metadata and offer.file else offer.product
             bands.append(SceneBand(dataset, offer.index, offer.band, offer.alpha, said))
         _require_types(bands)
         yield bands
@@ -285,7 +286,22 @@ def _offers_of_file(path: SceneName, names: Sequence[Band] | None, files: _Files
             )
         bands = [names[kept.index(i)] if i in kept else band for i, band in enumerate(bands)]
     alpha = masks[0] + 1 if masks else None
-    return [_Offer(path, bands[i], i + 1, alpha=alpha) for i in kept]
+    product = _product_of_gdals_name(dataset)
+    return [
+        _Offer(path, bands[i], i + 1, alpha=alpha, product=product.get(bands[i].name, NOTHING))
+        for i in kept
+    ]
+
+
+def _product_of_gdals_name(dataset: DatasetReader) -> dict[str | None, OfProduct]:
+    """Return what metadata say of bands that GDAL's SENTINEL2 driver gives: it leaves that out."""
+    path = re.fullmatch(r"SENTINEL2_L(?:1C|2A):(.+):[^:]+:EPSG_\d+", dataset.name)
+    name = path[1] if path else ""
+    container = container_of(name if name.startswith("/vsi") else Path(name)) if path else None
+    if container is None:
+        return {}
+    metadata = Metadata(container)
+    return {band: metadata.of_band(band) for band in S2_L1C}
 
 
 def _places(path: SceneName, dataset: DatasetReader) -> tuple[str, ...]:

@@ -128,16 +128,23 @@ class Metadata:
         Raises:
             UserError: metadata cannot be read, or lack what they must say.
         """
-        return self._sentinel_2(file) or self._landsat(file) or NOTHING
-
-    def _sentinel_2(self, file: PurePath) -> OfProduct | None:
         band = canonical(read_file_name(file.stem).number or "")
-        if band not in S2_L1C:
-            return None
-        names = [str(self._container.name), *map(str, upwards(file))]
+        said = self._sentinel_2(band, [*upwards(file)]) if band in S2_L1C else None
+        return said or self._landsat(file) or NOTHING
+
+    def of_band(self, band: str) -> OfProduct:
+        """Return what the container's own metadata say of one of Sentinel-2's bands.
+
+        Raises:
+            UserError: as :meth:`of`.
+        """
+        return self._sentinel_2(band, [self._container.root]) or NOTHING
+
+    def _sentinel_2(self, band: str, folders: Sequence[PurePath]) -> OfProduct | None:
+        names = [str(self._container.name), *map(str, folders)]
         found = next((found for name in names if (found := _PRODUCT.search(name))), None)
         baseline = int(found[1]) if found else None
-        for folder in upwards(file):
+        for folder in folders:
             for pattern in ("MTD_MSIL[12][AC].xml", "S2?_OPER_MTD_SAFL[12][AC]_*.xml"):
                 for metadata in self._container.files(folder, pattern):
                     if metadata not in self._xml:

@@ -274,7 +274,8 @@ def open_scene(
         path: a raster, folder, product or archive, by path or by GDAL's name for it (see
             :func:`~eosfm_edge.scene.bands.open_bands`).
         wanted: the input's bands.
-        names: what the bands of a raster file are, if it does not say so itself.
+        names: what the bands of a file are, or the files of a folder in the order of their
+            names, if these do not say so.
         radiometry: scale, offset and nodata instead of what the files say.
 
     Raises:

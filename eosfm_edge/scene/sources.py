@@ -102,7 +102,8 @@ def find_sources(
     Args:
         data: each a raster scene (a path, or GDAL's name for it), a folder of single-band files, a
             folder of chips, which are rasters that hold all bands, or a manifest (``.yaml``).
-        names: what the bands of raster files are, if neither they nor a manifest say so.
+        names: what the bands of raster files are, or the files of folders in the order of their
+            names, if neither they nor a manifest say so.
         radiometry: scale, offset and nodata, whatever files and manifests say.
 
     Raises:

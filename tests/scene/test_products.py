@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from numpy.typing import NDArray
 from support.products import (
     LANDSAT,
@@ -195,6 +196,21 @@ def test_an_archive_that_is_damaged_or_holds_no_bands_is_refused(tmp_path: Path)
         empty.writestr("__MACOSX/._x_B04.tif", b"\0")
         empty.writestr("../x_B03.tif", b"\0")
     assert "holds no band files" in refusal(tmp_path / "x.zip", inputs(["B04"]))
+
+
+def test_gdals_own_name_for_a_product_has_the_products_offsets(tmp_path: Path) -> None:
+    """Its driver gives neither offset nor nodata."""
+    product, pixels = sentinel_2(tmp_path, "1C", "0511", offsets=OFFSETS)
+    name = f"SENTINEL2_L1C:{product / 'MTD_MSIL1C.xml'}:10m:EPSG_32618"
+    try:
+        with rasterio.open(name) as dataset:
+            assert dataset.offsets == (0.0,) * 4
+    except rasterio.errors.RasterioIOError as error:  # pragma: no cover
+        pytest.skip(f"this GDAL has no driver for products: {error}")
+    wanted = inputs(["B04", "B08"], scale=1e-4)
+    image, _ = read(name, wanted)
+    expected = on_the_finest(pixels, ["B04", "B08"]) - 1000.0
+    np.testing.assert_allclose(image, expected, rtol=1e-5)
 
 
 # ---- Landsat ----

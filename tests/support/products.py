@@ -80,16 +80,25 @@ def sentinel_2(
     raster(granule / "QI_DATA" / f"T18SUG_{date}_PVI.jp2", flags)
     extra = images if level == "1C" else images / "R10m"
     raster(extra / f"T18SUG_{date}_TCI{'' if level == '1C' else '_10m'}.jp2", texture(10, 99))
-    (granule / "MTD_TL.xml").write_text("<n1:Tile_ID xmlns:n1='x'/>")
+    (granule / "MTD_TL.xml").write_text(_tile_metadata(level))
+    listed = [path.relative_to(product).with_suffix("") for path in sorted(images.rglob("*.jp2"))]
     (product / f"MTD_MSIL{level}.xml").write_text(
-        sentinel_2_metadata(level, baseline, offsets) if metadata is None else metadata
+        sentinel_2_metadata(level, baseline, offsets, listed) if metadata is None else metadata
     )
     (product / "manifest.safe").write_text("<xfdu/>")
     return product, pixels
 
 
-def sentinel_2_metadata(level: str, baseline: str, offsets: Mapping[int, float] | None) -> str:
-    """Return the part of a product's metadata that speaks of values."""
+def sentinel_2_metadata(
+    level: str,
+    baseline: str,
+    offsets: Mapping[int, float] | None,
+    files: Sequence[Path] = (),
+) -> str:
+    """Return the part of a product's metadata that speaks of values, and what GDAL asks for."""
+    short = [name if name == "B8A" else f"B{int(name[1:])}" for name in S2_L1C]
+    names = "".join(f"<BAND_NAME>{name}</BAND_NAME>" for name in short)
+    images = "".join(f"<IMAGE_FILE>{file.as_posix()}</IMAGE_FILE>" for file in files)
     step, offset = ("BOA_QUANTIFICATION_VALUE", "BOA_ADD_OFFSET")
     if level == "1C":
         step, offset = ("QUANTIFICATION_VALUE", "RADIO_ADD_OFFSET")
@@ -98,9 +107,14 @@ def sentinel_2_metadata(level: str, baseline: str, offsets: Mapping[int, float] 
         for band, value in (offsets or {}).items()
     )
     return f"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
-<n1:Level-{level}_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/x.xsd">
+<n1:Level-{level}_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product_Level-{level}.xsd">
  <n1:General_Info>
-  <Product_Info><PROCESSING_BASELINE>{baseline[:2]}.{baseline[2:]}</PROCESSING_BASELINE></Product_Info>
+  <Product_Info><PROCESSING_BASELINE>{baseline[:2]}.{baseline[2:]}</PROCESSING_BASELINE>
+   <Query_Options><PRODUCT_FORMAT>SAFE_COMPACT</PRODUCT_FORMAT><Band_List>{names}</Band_List>
+   </Query_Options>
+   <Product_Organisation><Granule_List><Granule imageFormat="JPEG2000"
+    granuleIdentifier="S2A_OPER_MSI_L{level}_TL_X_20220316T155021_A035157_T18SUG_N02.09">{images}
+   </Granule></Granule_List></Product_Organisation></Product_Info>
   <Product_Image_Characteristics>
    <Special_Values><SPECIAL_VALUE_TEXT>NODATA</SPECIAL_VALUE_TEXT>
     <SPECIAL_VALUE_INDEX>0</SPECIAL_VALUE_INDEX></Special_Values>
@@ -111,6 +125,21 @@ def sentinel_2_metadata(level: str, baseline: str, offsets: Mapping[int, float] 
   </Product_Image_Characteristics>
  </n1:General_Info>
 </n1:Level-{level}_User_Product>
+"""
+
+
+def _tile_metadata(level: str) -> str:
+    sizes = "".join(
+        f"<Size resolution='{metres}'><NROWS>{SIDE // metres}</NROWS>"
+        f"<NCOLS>{SIDE // metres}</NCOLS></Size>"
+        f"<Geoposition resolution='{metres}'><ULX>600000</ULX><ULY>4000000</ULY>"
+        f"<XDIM>{metres}</XDIM><YDIM>-{metres}</YDIM></Geoposition>"
+        for metres in (10, 20, 60)
+    )
+    return f"""<n1:Level-{level}_Tile_ID
+ xmlns:n1='https://psd-14.sentinel2.eo.esa.int/PSD/S2_PDI_Level-{level}_Tile_Metadata.xsd'>
+ <n1:Geometric_Info><Tile_Geocoding><HORIZONTAL_CS_CODE>EPSG:32618</HORIZONTAL_CS_CODE>{sizes}
+ </Tile_Geocoding></n1:Geometric_Info></n1:Level-{level}_Tile_ID>
 """
 
 
