@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from eosfm_edge.errors import UserError
 from eosfm_edge.network.steps import as_rows, blocks, channels_last, watching_inputs
 
 
@@ -62,6 +63,9 @@ def hidden_moments(encoder: nn.Module, batches: Iterable[Tensor]) -> dict[str, M
     Args:
         encoder: timm's feature encoder.
         batches: images (N, bands, H, W) in physical units.
+
+    Raises:
+        UserError: a block's activations are not finite.
     """
     layers = {block.name: block.module.mlp.fc2 for block in blocks(encoder)}
     moments = {name: Moments.empty(layer.weight.shape[1]) for name, layer in layers.items()}
@@ -72,6 +76,13 @@ def hidden_moments(encoder: nn.Module, batches: Iterable[Tensor]) -> dict[str, M
     with watching_inputs(layers, see):
         for batch in batches:
             encoder(batch)
+    for name, found in moments.items():
+        # A NaN would cost nothing: it is greater than no other cost.
+        if not bool(found.outer.isfinite().all()):
+            raise UserError(
+                f"the activations of block {name} are not finite on the calibration tiles",
+                remedy="look for a specialist that is damaged, or for imagery of other units",
+            )
     return moments
 
 

@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from support.weights import write_pth
 
 from eosfm_edge.bundle.manifest import Parity, Precision, read_manifest
+from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
+from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.export import exporter, parity
 from eosfm_edge.export.exporter import ExportOptions, export_bundle
 from eosfm_edge.export.parity import Expected, FloatArray
+from eosfm_edge.targets.registry import find_target
 
 SHAPES = ((1, 8, 16, 16), (1, 16, 8, 8), (1, 24, 4, 4), (1, 32, 2, 2))
 
@@ -74,6 +79,32 @@ def test_a_simulation_that_overflows_does_not_refuse_a_faithful_backend(tmp_path
     found = check(levels(1, 40), simulated)
     assert found.agreement is None
     assert Parity.model_validate_json(found.model_dump_json()) == found
+
+
+# Sums that fp16 does not hold
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_large_sums_are_judged_against_fp32(
+    tmp_path: Path, tiny_scene: Path, precision: Precision
+) -> None:
+    """Blocks whose sums pass 65504: exported, or refused with the fidelity against fp32."""
+    weights = torch.load(write_pth(tmp_path / "tiny.pth", [3]), weights_only=True)
+    for key, value in weights[0][1].items():
+        if ".mlp.fc2." in key:
+            value *= 30_000
+    torch.save(weights, tmp_path / "large.pth")
+    bands = tuple(InputBand(name=name, scale=1e-4) for name in ("B04", "B03", "B02"))
+    import_ensemble([tmp_path / "large.pth"], tmp_path / "large", ImportOptions(input=bands))
+    target = find_target("cpu" if precision == "fp32" else "desktop-tensorrt")
+    options = ExportOptions(target=target, precision=precision, tile=32)
+    try:
+        export_bundle(tmp_path / "large", tiny_scene, tmp_path / "b.eosfm", options)
+    except CheckFailedError as error:
+        assert precision == "fp16"
+        assert "in fp16 differs from the PyTorch ensemble" in str(error), error
+    else:
+        assert read_manifest(tmp_path / "b.eosfm").precision == precision
 
 
 # What --precision auto does about it

@@ -16,7 +16,7 @@ from support.specimens import encoder_of, ensemble_of, tiles_of, write_ensemble
 
 from eosfm_edge.calibration.calibrate import CalibrateOptions
 from eosfm_edge.ensemble.specialist import shape_of
-from eosfm_edge.errors import CheckFailedError, ExitCode
+from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.network.cells import CELLS_PER_CHANNEL, FewTilesWarning, tiles_needed, warn_if_few
 from eosfm_edge.network.fidelity import Closeness, least_cosine
 from eosfm_edge.network.regression import ridge_regression
@@ -126,6 +126,14 @@ def test_a_level_below_the_promise_fails(worst: float) -> None:
 def test_a_cosine_that_is_not_a_number_is_the_least(order: tuple[float, float]) -> None:
     levels: list[Any] = [type("Level", (), {"cosine": value}) for value in order]
     assert least_cosine(levels) == -1
+
+
+def test_activations_that_are_not_finite_are_not_ranked() -> None:
+    encoder = encoder_of(backbone="mote")
+    with torch.no_grad():
+        encoder.get_submodule("stages_2.blocks.1.mlp.fc1").bias[3] = float("nan")
+    with pytest.raises(UserError, match=r"block stages_2\.blocks\.1 are not finite"):
+        study(encoder, tiles_of(8), Recipe())
 
 
 def write_chips(folder: Path, count: int) -> Path:
