@@ -24,12 +24,14 @@ def make_biases_integer(model: onnx.ModelProto) -> int:
     for node in graph.node:
         bias = _bias_of_int8_product(node, makers, constants)
         if bias is not None:
-            place, scale = bias
+            place, weight, rows = bias
             name = node.input[place]
             added += 1
-            integers = np.rint(_value(constants, name).astype(np.float64) / scale)
+            values_of_bias = _value(constants, name).astype(np.float64)
+            scale = rows * _room_for(values_of_bias / rows, weight, constants)
+            integers = np.rint(values_of_bias / scale)
             for part, values in (
-                ("int", integers.clip(-(2**31), 2**31 - 1).astype(np.int32)),
+                ("int", integers.astype(np.int32)),
                 ("scale", scale.astype(np.float32)),
                 ("zero", np.zeros(len(scale), np.int32)),
             ):
@@ -47,8 +49,8 @@ def _bias_of_int8_product(
     node: onnx.NodeProto,
     makers: dict[str, onnx.NodeProto],
     constants: dict[str, onnx.TensorProto],
-) -> tuple[int, np.ndarray] | None:
-    """Return which input of an Add is such a bias, and the product's scales (outputs,)."""
+) -> tuple[int, onnx.NodeProto, float] | None:
+    """Return which input of an Add is such a bias, its weights' maker, and its rows' scale."""
     if node.op_type != "Add":
         return None
     for place in (0, 1):
@@ -57,9 +59,30 @@ def _bias_of_int8_product(
             continue
         sides = [makers.get(name) for name in product.input]
         if all(side is not None and side.op_type == "DequantizeLinear" for side in sides):
-            rows, weight = (_value(constants, side.input[1]) for side in sides if side is not None)
-            return place, rows.astype(np.float64) * weight
+            rows, weight = (side for side in sides if side is not None)
+            return place, weight, float(_value(constants, rows.input[1]))
     return None
+
+
+def _room_for(
+    bias: np.ndarray, weight: onnx.NodeProto, constants: dict[str, onnx.TensorProto]
+) -> np.ndarray:
+    """Return the weights' scales (outputs,), made larger where a bias does not fit int32 by them.
+
+    A dead output has weights of 0, or nearly so, and a scale to match, but a bias like others.
+    Its weights are rounded anew in the larger scale: what that changes is 2^-32 of the bias.
+    """
+    codes, scales = (_value(constants, weight.input[i]) for i in (0, 1))
+    least = np.abs(bias) / (2**31 - 256)
+    larger: np.ndarray = np.maximum(scales.astype(np.float64), least).astype(np.float32)
+    if (larger > scales).any():
+        rounded = np.rint(codes.astype(np.float64) * (scales.astype(np.float64) / larger))
+        for i, values in ((0, rounded.astype(codes.dtype)), (1, larger)):
+            name = f"{weight.input[i]}_fit"
+            constants[name] = numpy_helper.from_array(values, name)
+            weight.input[i] = name
+    room: np.ndarray = larger.astype(np.float64)
+    return room
 
 
 def _value(constants: dict[str, onnx.TensorProto], name: str) -> np.ndarray:
