@@ -43,6 +43,8 @@ _LAYOUTS = (
     ("measurement/*",),
     ("*.SAFE/measurement/*",),
 )
+_SENTINEL_2_METADATA = ("MTD_MSIL[12][AC].xml", "S2?_OPER_MTD_SAFL[12][AC]_*.xml")
+_LANDSAT_METADATA = ("*_MTL.txt", "*_MTL.xml", "*_MTL.json")
 _PRODUCT = re.compile(r"S2[A-D]_MSIL(?:1C|2A)_\d{8}T\d{6}_N(\d{4})_", re.IGNORECASE)
 _BASELINE_WITH_OFFSET = 400  # 04.00
 _OWN_PROCESSING = 9900  # N9999 and the like: made by the user, of whatever baseline
@@ -77,6 +79,12 @@ def band_files(container: Container) -> list[PurePath]:
             _require_one_product(container, found)
             return found
     return []
+
+
+def metadata_files(container: Container) -> list[PurePath]:
+    """Return the metadata directly in a folder or archive: values are read by what they say."""
+    patterns = (*_SENTINEL_2_METADATA, *_LANDSAT_METADATA)
+    return [file for pattern in patterns for file in container.files(container.root, pattern)]
 
 
 def rasters(container: Container) -> list[PurePath]:
@@ -145,7 +153,7 @@ class Metadata:
         found = next((found for name in names if (found := _PRODUCT.search(name))), None)
         baseline = int(found[1]) if found else None
         for folder in folders:
-            for pattern in ("MTD_MSIL[12][AC].xml", "S2?_OPER_MTD_SAFL[12][AC]_*.xml"):
+            for pattern in _SENTINEL_2_METADATA:
                 for metadata in self._container.files(folder, pattern):
                     if metadata not in self._xml:
                         self._xml[metadata] = parse_xml(self._container.read(metadata), metadata)
@@ -165,8 +173,8 @@ class Metadata:
         return OfProduct((1 / _QUANTIFICATION, _OFFSET / _QUANTIFICATION), 0.0)
 
     def _landsat(self, file: PurePath) -> OfProduct | None:
-        for ending in ("txt", "xml", "json"):
-            for metadata in self._container.files(file.parent, f"*_MTL.{ending}"):
+        for pattern in _LANDSAT_METADATA:
+            for metadata in self._container.files(file.parent, pattern):
                 if metadata not in self._groups:
                     self._groups[metadata] = _groups(self._container.read(metadata), metadata)
                 said = _landsat_values(self._groups[metadata], metadata, file)

@@ -16,7 +16,7 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.files import sha256_file
 from eosfm_edge.scene.bands import is_scene
 from eosfm_edge.scene.containers import SceneName, container_of
-from eosfm_edge.scene.products import band_files
+from eosfm_edge.scene.products import band_files, metadata_files
 from eosfm_edge.scene.reading import Radiometry
 
 CHIPS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
@@ -211,7 +211,7 @@ def _digests(manifest: Path, path: Path, file: ManifestFile) -> Iterator[tuple[P
         _require((path / name).is_file(), path / name, "is no file", manifest)
         yield path / name, digest
     folder = container_of(path)
-    for place in band_files(folder) if folder else ():
+    for place in (*band_files(folder), *metadata_files(folder)) if folder else ():
         if place.relative_to(path).as_posix() not in file.sha256:
             raise UserError(
                 f"{place} is in a folder that {manifest} lists, but is not listed there",

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from support.products import LANDSAT_1, raster
+from support.products import LANDSAT_1, landsat, raster
 from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.ensemble.bands import S2_L2A, parse_bands
 from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import SceneWarning, UserError
+from eosfm_edge.files import sha256_file
 from eosfm_edge.scene.scene import Radiometry, open_scene
 from eosfm_edge.scene.sources import find_sources
 from eosfm_edge.scene.tiles import load_tiles
@@ -373,6 +375,26 @@ def test_a_folder_whose_files_the_option_names_is_one_scene(tmp_path: Path) -> N
     assert not source.chips and [part.path for part in source.parts] == [folder]
     (source,) = find_sources([folder], names=parse_bands("RGBN"))
     assert source.chips
+
+
+def test_a_manifest_names_a_folders_files_and_lists_their_metadata(tmp_path: Path) -> None:
+    write_folder(tmp_path / "drone", "layer_1", "layer_2")
+    product, _ = landsat(tmp_path, 2)
+    files: list[dict[str, Any]] = []
+    for folder, bands in (("drone", ["B04", "B03"]), (product.name, None)):
+        rasters = (tmp_path / folder).glob("*")
+        digests = {path.name: sha256_file(path) for path in rasters}
+        files.append({"path": folder, "sha256": digests, **({"bands": bands} if bands else {})})
+    manifest = tmp_path / "m.yaml"
+    head = {"format": "eosfm-calibration-data", "name": "x", "licence": "CC0-1.0"}
+    manifest.write_text(yaml.safe_dump({**head, "files": files}))
+    (source,) = find_sources([manifest], names=parse_bands("RGB"))
+    assert [part.names for part in source.parts] == [tuple(parse_bands("B04,B03")), None]
+    metadata = f"{product.name}_MTL.txt"
+    del files[1]["sha256"][metadata]
+    manifest.write_text(yaml.safe_dump({**head, "files": files}))
+    with pytest.raises(UserError, match=f"{metadata} is in a folder that .* is not listed there"):
+        find_sources([manifest])
 
 
 # ---- Grids ----
