@@ -175,12 +175,16 @@ def open_bands(
         bands = []
         for offer in chosen:
             dataset = files.open(offer.place)
-            if offer.file and dataset.count != 1:
-                raise UserError(
-                    f"{offer.place} has {dataset.count} bands", expected="a file for each band"
-                )
+            alpha = offer.alpha
+            if offer.file:
+                # Beside its band a file may hold the mask of a warped one (gdalwarp -dstalpha).
+                alpha = 2 if tuple(dataset.colorinterp[1:]) == (ColorInterp.alpha,) else None
+                if dataset.count != (1 if alpha is None else 2):
+                    raise UserError(
+                        f"{offer.place} has {dataset.count} bands", expected="a file for each band"
+                    )
             said = metadata.of(offer.file) if metadata and offer.file else offer.product
-            bands.append(SceneBand(dataset, offer.index, offer.band, offer.alpha, said))
+            bands.append(SceneBand(dataset, offer.index, offer.band, alpha, said))
         _require_types(bands)
         yield bands
 

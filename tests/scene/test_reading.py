@@ -289,6 +289,22 @@ def test_an_alpha_band_is_a_mask_in_any_place(
     np.testing.assert_array_equal(image[:, valid], pixels[:-1, valid])
 
 
+def test_files_of_a_folder_may_have_an_alpha_band_each(tmp_path: Path) -> None:
+    """As gdalwarp -dstalpha leaves them; two bands without one are still refused."""
+    pixels = np.full((2, 32, 32), 900, np.uint16)
+    for column, name in enumerate(("B04", "B03")):
+        pixels[1] = 65535
+        pixels[1, :, column] = 0
+        colours = (ColorInterp.gray, ColorInterp.alpha)
+        coloured(tmp_path / f"T_{name}.tif", pixels, [name, ""], colours)
+    _, valid = read(tmp_path, NIR[:2])
+    assert not valid[:, :2].any() and valid[:, 2:].all()
+    colours = (ColorInterp.gray, ColorInterp.undefined)
+    coloured(tmp_path / "T_B04.tif", pixels, ["B04", ""], colours)
+    with pytest.raises(UserError, match="a file for each band"):
+        read(tmp_path, NIR[:2])
+
+
 def test_near_infrared_that_is_flagged_alpha_is_a_band(tmp_path: Path) -> None:
     """NAIP: 0 in the near infrared is water, and says nothing of red, green and blue."""
     pixels = np.random.default_rng(0).integers(1, 250, (4, 32, 32)).astype(np.uint8)
