@@ -308,14 +308,13 @@ def _write_checked(
     )
     rounded = deployed.simulated(deployed.form, wanted.layout) if deployed.rounds else None
     onnx = check_onnx([scratch / graph for graph in graphs], expected(rounded))
-    write_specialists(scratch, deployed.chain, deployed.native)
+    digests = write_specialists(scratch, deployed.chain, deployed.native)
 
     def write_chain_file(tolerance: float) -> None:
         answer = KnownAnswer(tiles[0][np.newaxis], tuple(exact[0]))
         size, others = wanted.tile.size, Graphs(graphs, onnx.tolerance)
-        write_chain(
-            scratch, deployed.chain, wanted.name, size, precision, answer, tolerance, others
-        )
+        chain, name = deployed.chain, wanted.name
+        write_chain(scratch, chain, name, size, precision, answer, tolerance, others, digests)
 
     write_chain_file(TOLERANCE)
     rounded = deployed.simulated(NATIVE) if precision != "fp32" else None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,16 +45,25 @@ class Graphs:
     tolerance: float
 
 
-def write_specialists(bundle: Path, chain: Chain, encoders: Mapping[int, DeployedEncoder]) -> None:
-    """Write the files of all specialists that are run; ``encoders`` by their places."""
+def write_specialists(
+    bundle: Path, chain: Chain, encoders: Mapping[int, DeployedEncoder]
+) -> list[str]:
+    """Write the files of all specialists that are run; ``encoders`` by their places.
+
+    Returns:
+        The digests of the files' tensors, in the order of their places.
+    """
     (bundle / SPECIALISTS_FOLDER).mkdir(exist_ok=True)
+    digests = []
     for owner in sorted({owner for owner, _ in chain.runs}):
         spec = chain.ensemble.spec.specialists[owner]
-        write_specialist(bundle / specialist_file(spec.name), spec, encoders[owner])
+        file = bundle / specialist_file(spec.name)
+        digests.append(write_specialist(file, spec, encoders[owner]))
+    return digests
 
 
-def write_specialist(path: Path, spec: SpecialistSpec, encoder: DeployedEncoder) -> None:
-    """Write one specialist's file.
+def write_specialist(path: Path, spec: SpecialistSpec, encoder: DeployedEncoder) -> str:
+    """Write one specialist's file; returns the digest of its tensors, which is in it too.
 
     Args:
         path: the file.
@@ -76,6 +86,9 @@ def write_specialist(path: Path, spec: SpecialistSpec, encoder: DeployedEncoder)
         _add_uints(writer, "eosfm.hidden", hidden)
         for step in encoder.steps():
             _add_step(writer, step.name, step.module)
+        digest = _tensors_sha256(writer)
+        writer.add_string("eosfm.tensors_sha256", digest)
+    return digest
 
 
 def write_chain(
@@ -87,6 +100,7 @@ def write_chain(
     answer: KnownAnswer,
     tolerance: float,
     graphs: Graphs | None = None,
+    digests: Sequence[str] = (),
 ) -> None:
     """Write ``chain.gguf``: everything but the specialists.
 
@@ -99,6 +113,8 @@ def write_chain(
         answer: the known answer.
         tolerance: how far from it a level may be, relative to its largest value.
         graphs: that other backends run.
+        digests: of the specialists' tensors, by which libeosfm knows the files that belong to the
+            chain; none: it takes any that fit.
     """
     spec = chain.ensemble.spec
     owners = sorted({owner for owner, _ in chain.runs})
@@ -121,6 +137,8 @@ def write_chain(
         _add_texts(writer, "eosfm.specialists.names", names)
         _add_texts(writer, "eosfm.specialists.files", [specialist_file(name) for name in names])
         _add_floats(writer, "eosfm.specialists.factors", [chain.factors[o] for o in owners])
+        if digests:
+            _add_texts(writer, "eosfm.specialists.tensors_sha256", digests)
         _add_uints(writer, "eosfm.runs.specialists", [place[owner] for owner, _ in chain.runs])
         _add_uints(writer, "eosfm.runs.lengths", [len(bands) for _, bands in chain.runs])
         _add_uints(writer, "eosfm.runs.bands", [b for _, bands in chain.runs for b in bands])
@@ -250,6 +268,16 @@ def _writer(path: Path, architecture: str) -> Iterator[GGUFWriter]:
         writer.write_tensors_to_file()
     finally:
         writer.close()
+
+
+def _tensors_sha256(writer: GGUFWriter) -> str:
+    """Return the SHA-256 of the names and values of the tensors that were added."""
+    digest = hashlib.sha256()
+    for name, info in writer.tensors[0].items():
+        assert info.tensor is not None
+        digest.update(name.encode() + b"\0")
+        digest.update(np.ascontiguousarray(info.tensor).data)
+    return digest.hexdigest()
 
 
 def _add(writer: GGUFWriter, name: str, array: FloatArray) -> None:

@@ -124,6 +124,7 @@ eosfm_status Chain::parse_specialists(ErrorText& error) {
   eosfm_status status = file.read_count("eosfm.specialists.names", 1, kMostSpecialists, &count, error);
   if (status != EOSFM_OK) return status;
   if (!specialists.allocate(static_cast<int>(count))) return error.no_memory("the specialists");
+  static constexpr char kDigests[] = "eosfm.specialists.tensors_sha256";
   for (uint32_t i = 0; i < count; ++i) {
     ChainSpecialist& one = specialists[static_cast<int>(i)];
     status = file.read_text_at("eosfm.specialists.names", i, one.name, sizeof one.name, error);
@@ -132,6 +133,9 @@ eosfm_status Chain::parse_specialists(ErrorText& error) {
     }
     if (status == EOSFM_OK) {
       status = file.read_float_at("eosfm.specialists.factors", i, &one.factor, error);
+    }
+    if (status == EOSFM_OK && file.has(kDigests)) {
+      status = file.read_text_at(kDigests, i, one.digest, sizeof one.digest, error);
     }
     if (status == EOSFM_OK) status = check_inside(one.file, file, error);
     if (status != EOSFM_OK) return status;

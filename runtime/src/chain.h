@@ -30,7 +30,8 @@ struct Band {
 struct ChainSpecialist {
   char name[80];
   char file[160];
-  float factor;  // of the selection
+  char digest[80];  // of the file's tensors, as it says itself; "": any file that fits
+  float factor;     // of the selection
 };
 
 // An ONNX graph: it takes the image, or what graphs before it give.

@@ -27,6 +27,11 @@ eosfm_status eosfm_model::load(const Kernels& for_kernels, ErrorText& text) {
       status = specialists[s].parse(specialist_bytes_[s].bytes(), path, *kernels, text);
     }
     if (status != EOSFM_OK) return status;
+    const char* digest = chain.specialists[s].digest;
+    if (*digest != '\0' && strcmp(digest, specialists[s].digest) != 0) {
+      return text.fail(EOSFM_BAD_BUNDLE, "%s is of another export than chain.gguf: its tensors are %.12s..., "
+                       "expected %.12s...", path, specialists[s].digest, digest);
+    }
     memcpy(widths_[s], specialists[s].widths, sizeof widths_[s]);
   }
   for (const Run& run : chain.runs) {

@@ -23,6 +23,9 @@ eosfm_status Specialist::parse(Bytes bytes, const char* file_name, const Kernels
   if (status == EOSFM_OK) {
     status = file.read_optional_text("eosfm.licence", licence, sizeof licence, error);
   }
+  if (status == EOSFM_OK) {
+    status = file.read_optional_text("eosfm.tensors_sha256", digest, sizeof digest, error);
+  }
   uint32_t value = 0;
   if (status == EOSFM_OK) status = file.read_uint("eosfm.bands", 1, kMostBands, &value, error);
   if (status != EOSFM_OK) return status;

@@ -14,6 +14,7 @@ struct Specialist {
   Gguf file;
   char backbone[64];
   char licence[256];
+  char digest[80];  // of its tensors, as their writer says
   int bands = 0;
   int depths[kStages];
   int widths[kStages];

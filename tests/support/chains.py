@@ -163,7 +163,7 @@ def write(
     encoders = deployed_encoders(ensemble, image if seen is None else seen, precision)
     for encoder in encoders.values():
         change(encoder)
-    write_specialists(folder, chain, encoders)
+    digests = write_specialists(folder, chain, encoders)
     answer = KnownAnswer(image[np.newaxis], levels)
     tolerance = 1e-4 if precision == "fp32" else 0.5
     graphs = None
@@ -173,5 +173,5 @@ def write(
             chain, layout, stored, folder, dynamic_batch=False, integer_biases=False
         )
         graphs = Graphs(files, 1e-4)
-    write_chain(folder, chain, "test", tile, precision, answer, tolerance, graphs)
+    write_chain(folder, chain, "test", tile, precision, answer, tolerance, graphs, digests)
     return folder
