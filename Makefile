@@ -25,7 +25,7 @@ help:
 	@echo 'make int8          measure what int8 leaves, and its speed (DATA=the same; 40 minutes)'
 	@echo 'make swath         stream a full-size Sentinel-2 scene (after make demo; 20 minutes)'
 	@echo 'make seams         measure what tiles do to features (after make demo; 25 minutes)'
-	@echo 'make fuzz          fuzz the reader of bundles for ten minutes (clang)'
+	@echo 'make fuzz          fuzz bundles, packets and calls, ten minutes each (clang)'
 	@echo 'make clean         remove what these made'
 
 $(VENV)/installed: pyproject.toml $(NATIVE)

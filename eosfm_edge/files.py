@@ -66,9 +66,11 @@ def atomic_directory(
             _sync(path)
         _replace(scratch, target, contents, overwrite)
         _sync(target.parent)
-    except OSError as error:
-        if error.errno in _WRITE_ERRORS:
-            raise cannot_write(target, error) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if reason := _write_error(error):
+            raise cannot_write(target, reason) from error
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -89,12 +91,24 @@ def atomic_file(target: Path) -> Iterator[Path]:
         _sync(scratch)
         scratch.replace(target)
         _sync(target.parent)
-    except OSError as error:
-        if error.errno in _WRITE_ERRORS:
-            raise cannot_write(target, error) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if reason := _write_error(error):
+            raise cannot_write(target, reason) from error
         raise
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _write_error(error: BaseException) -> OSError | None:
+    """Return why a block could not write; libraries have errors of their own for a full disk."""
+    if isinstance(error, OSError) and error.errno in _WRITE_ERRORS:
+        return error
+    for code in _SPACE_ERRORS:
+        if os.strerror(code) in str(error):
+            return OSError(code, os.strerror(code))
+    return _write_error(error.__cause__) if error.__cause__ else None
 
 
 def _prefix(target: Path) -> str:

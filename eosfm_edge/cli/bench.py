@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from eosfm_edge.cli.options import BACKENDS, CPU_BACKENDS, PATH, console
+from eosfm_edge.cli.options import BACKENDS, CPU_BACKENDS, PATH, console, error_console
 
 
 @click.command()
@@ -31,7 +30,9 @@ from eosfm_edge.cli.options import BACKENDS, CPU_BACKENDS, PATH, console
 def bench(
     bundle: Path, backends: tuple[str, ...], threads: int, rounds: int, json_file: Path | None
 ) -> None:
-    """Time a BUNDLE's backends on this machine, on the image of its known answer.
+    """Time a BUNDLE's backends on this machine.
+
+    The image is that of its known answer.
 
     Backends take turns, each in a process of its own. Nothing else should run meanwhile.
     """
@@ -40,7 +41,7 @@ def bench(
     from eosfm_edge.runtime.bench import bench_bundle, machine_facts
 
     facts = machine_facts()
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=error_console(), transient=True) as bar:
         task = bar.add_task("rounds", total=rounds)
         timings = bench_bundle(
             bundle, backends, threads, rounds, lambda done, _: bar.update(task, completed=done)

@@ -19,12 +19,13 @@ from eosfm_edge.cli.progress import progress_bars
     help="Parse the graphs and check their precisions, without a GPU and without building.",
 )
 def build(bundle: Path, capabilities: tuple[str, ...], dry_run: bool) -> None:
-    """Build the TensorRT engines of a BUNDLE, on the device that is to run them.
+    """Build the TensorRT engines of a BUNDLE for this machine.
 
-    They are kept in the bundle, for this TensorRT and this GPU, and not built again while the graph
-    is the same. Exits with 1 if TensorRT does not compute in the precision that was exported.
+    That is done on the device that is to run them. They are kept in the bundle, for this TensorRT
+    and this GPU, and not built again while the graph is the same. Exits with 1 if TensorRT does not
+    compute in the precision that was exported.
     """
-    from eosfm_edge.bundle.manifest import read_manifest
+    from eosfm_edge.bundle.manifest import ENGINES_FOLDER, read_manifest
     from eosfm_edge.engines.build import build_engines, parse_graphs
     from eosfm_edge.runtime.backends import require_intact
 
@@ -37,7 +38,7 @@ def build(bundle: Path, capabilities: tuple[str, ...], dry_run: bool) -> None:
             found = ", ".join(f"{count} in {precision}" for precision, count in products.items())
             out.print(f"{graph}: {parsed.parser} parses it; products: {found}")
         return
-    with progress_bars(None) as progress:
+    with progress_bars(None, bundle / ENGINES_FOLDER) as progress:
         engines = build_engines(bundle, manifest, capabilities, progress)
     for engine in engines:
         out.print(engine.summary)

@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 @imagery
 @overwrite
 def calibrate(ensemble: Path, output: Path, **options: Any) -> None:
-    """Calibrate an ENSEMBLE directory: find how each of its layers is rounded to int8.
+    """Find how each layer of an ENSEMBLE is rounded to int8.
 
     No labels are needed, only imagery like that which the specialists will see. What is written is
     a directory that export takes with --calibration: calibration.json says for each layer its

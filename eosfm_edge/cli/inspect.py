@@ -33,7 +33,7 @@ from eosfm_edge.network.scales import CALIBRATION_NAME, Calibration, read_scales
 @click.argument("directory", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the description as it is on disk.")
 def inspect(directory: Path, as_json: bool) -> None:
-    """Show what an ensemble, a bundle or a calibration DIRECTORY holds, takes and gives."""
+    """Show what is in an ensemble, bundle or calibration DIRECTORY."""
     description = _read(directory)
     if as_json:
         click.echo(description.model_dump_json(indent=1))

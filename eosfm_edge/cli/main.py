@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import re
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import shell_complete
 
 import eosfm_edge
 from eosfm_edge.cli.bench import bench
@@ -28,21 +33,27 @@ from eosfm_edge.cli.targets import targets
 from eosfm_edge.cli.verify import verify
 from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.files import require_outside
+from eosfm_edge.machine import processor_quota
+
+_HELP = """Make EoS-FM ensembles of remote-sensing specialists run at the edge.
+
+\b
+trained weights --import--> ensemble/ --export--> NAME.eosfm/ --run--> feature rasters
+                          ├─prune─┤
+                          └─calibrate─> int8 scales
+
+Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a bug in eosfm-edge;
+130 interrupted; 143 terminated.
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(eosfm_edge.__version__, prog_name="eosfm-edge")
 def cli() -> None:
-    r"""Make EoS-FM ensembles of remote-sensing specialists run at the edge.
-
-    \b
-    trained weights --import--> ensemble/ --export--> NAME.eosfm/ --run--> feature rasters
-                              ├─prune─┤
-                              └─calibrate─> int8 scales
-
-    Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a bug in eosfm-edge;
-    130 interrupted; 143 terminated.
-    """
+    """Hold the verbs."""
 
 
 def _inputs(parameters: dict[str, Any]) -> Iterator[Path]:
@@ -73,16 +84,21 @@ for command in (import_, prune, calibrate, inspect, export, build, run, packets,
 
 cli.add_command(targets)
 
+_NAME = "eosfm-edge"
+_COMPLETE = "_EOSFM_EDGE_COMPLETE"  # how click's completion scripts ask
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 _TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it
 
 
 # What an environment may lack, and the extra that brings it.
 _EXTRAS = {
     **dict.fromkeys(("onnx", "timm", "torch", "torchvision"), "export"),
-    "elftools": "cross",
+    **dict.fromkeys(("elftools", "ziglang"), "cross"),
     "matplotlib": "calibrate",
     "torch_pruning": "prune",
-    **dict.fromkeys(("PIL", "gguf", "onnxruntime", "rasterio"), "run"),
+    "cuda": "cuda",
+    "tensorrt_rtx": "rtx",
+    **dict.fromkeys(("PIL", "affine", "gguf", "onnxruntime", "rasterio", "zstandard"), "run"),
 }
 
 
@@ -99,9 +115,18 @@ def main() -> None:
     """Run the command line; never prints a traceback unless EOSFM_DEBUG is set."""
     signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding cannot show, or that is no UTF-8, is shown escaped.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if quota := processor_quota():
+        # Before torch is imported, which has as many threads as there are processors otherwise.
+        os.environ.setdefault("OMP_NUM_THREADS", str(quota))
     try:
+        if instruction := os.environ.get(_COMPLETE):
+            sys.exit(shell_complete(cli, {}, _NAME, _COMPLETE, instruction))
         # Not cli.main(), which has exit codes of its own.
-        with cli.make_context("eosfm-edge", sys.argv[1:]) as context:
+        with cli.make_context(_NAME, sys.argv[1:]) as context:
             cli.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
@@ -109,30 +134,54 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.WRONG_USE)
-    except Terminated:
-        _say("terminated; nothing was written")
-        sys.exit(_TERMINATED)
-    except (click.Abort, KeyboardInterrupt):
-        _say("interrupted; nothing was written")
-        sys.exit(ExitCode.INTERRUPTED)
-    except UserError as error:
-        _say(f"error: {error}")
-        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        terminated = isinstance(stop, Terminated)
+        # progress_bars knows what of a command that goes on from what is finished was kept.
+        outcome = getattr(stop, "outcome", "nothing was written")
+        _say(f"{'terminated' if terminated else 'interrupted'}; {outcome}")
+        sys.exit(_TERMINATED if terminated else ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output, such as head, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.DONE)
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-            extra = _EXTRAS[error.name]
-            _say(
-                f"error: this needs {error.name}, which is not installed\n"
-                f"  to mend:  pip install 'eosfm-edge[{extra}]' "
-                f"(from a checkout: pip install '.[{extra}]')"
-            )
-            sys.exit(ExitCode.WRONG_USE)
-        _report_bug(error)
-        sys.exit(ExitCode.BUG)
+        told = _as_user_error(error)
+        if told is None:
+            _report_bug(error)
+            sys.exit(ExitCode.BUG)
+        if os.environ.get("EOSFM_DEBUG"):
+            traceback.print_exc()
+        _say(f"error: {told}")
+        if error is not told and isinstance(error, OSError):
+            # What could not be printed would be tried again at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(told.exit_code)
+
+
+def _as_user_error(error: Exception) -> UserError | None:
+    """Return what the user can mend of an error; None: it is a bug."""
+    if isinstance(error, UserError):
+        return error
+    extra = _EXTRAS.get((getattr(error, "name", None) or "").partition(".")[0])
+    if isinstance(error, ModuleNotFoundError) and extra:
+        return UserError(
+            f"this needs {error.name}, which is not installed",
+            remedy=f"pip install 'eosfm-edge[{extra}]' (from a checkout: pip install '.[{extra}]')",
+        )
+    if isinstance(error, UnicodeEncodeError) and re.search("[\ud800-\udfff]", error.object):
+        # Python has bytes of a name that are no UTF-8 as surrogates, which no library takes.
+        return UserError(
+            f"{error.object!r} is not UTF-8", remedy="rename what is called so, or its folder"
+        )
+    if isinstance(error, MemoryError):
+        return UserError(
+            "there is too little memory", remedy="use a machine with more, or a smaller tile"
+        )
+    if isinstance(error, OSError) and (error.filename or error.errno in _OUTPUT_ERRORS):
+        # A file that cannot be read or written, and that no verb speaks of in better words.
+        place = "the output" if error.filename is None else os.fsdecode(error.filename)
+        return UserError(f"cannot read or write {place}: {error.strerror}")
+    return None
 
 
 def _report_bug(error: Exception) -> None:
@@ -146,7 +195,8 @@ def _report_bug(error: Exception) -> None:
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    with suppress(OSError):  # there may be nobody who reads it
+        click.echo(message, err=True)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TextIO, TypeVar, cast
 
 import click
 from rich.console import Console
 
 from eosfm_edge.ensemble.bands import PRESETS, parse_bands
+from eosfm_edge.files import file_kind
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """A path that is no FIFO, socket or device: to read one can take for ever."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        kind = _kind(path)
+        if kind not in ("a file", "a folder", None):
+            self.fail(f"{path} is {kind}, expected a file or a folder", param, ctx)
+        return path
+
+
+def _kind(path: Path) -> str | None:
+    try:
+        return file_kind(path.stat().st_mode)
+    except (OSError, ValueError):
+        return None  # whoever opens it complains better
+
+
+PATH = _Path(path_type=Path)
 
 
 class _Scene(click.ParamType):  # type: ignore[type-arg]
@@ -26,7 +48,7 @@ class _Scene(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: object, ctx: object) -> Path | str:
         if isinstance(value, str) and re.match(r"[A-Za-z0-9_]{2,}:|/vsi", value):
             return value
-        return Path(value)
+        return PATH.convert(value, param, ctx)
 
 
 SCENE = _Scene()
@@ -112,7 +134,28 @@ compute_capabilities = click.option(
 
 def console() -> Console:
     """Return where results are printed."""
-    return Console(highlight=False, soft_wrap=True)
+    return _Output(
+        highlight=False, markup=False, emoji=False, soft_wrap=True, width=_width(sys.stdout)
+    )
+
+
+def error_console() -> Console:
+    """Return where progress and notes are shown: standard error."""
+    return _Output(
+        stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True,
+        width=_width(sys.stderr),
+    )  # fmt: skip
+
+
+def _width(stream: TextIO) -> int | None:
+    """Return a width at which nothing is wrapped where no terminal shows it: scripts read lines."""
+    return None if stream.isatty() else 10_000
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave to ``main`` what it is for the reader to have seen enough."""
+        raise BrokenPipeError
 
 
 def megabytes(size: int) -> str:

@@ -16,9 +16,10 @@ from eosfm_edge.cli.options import PATH, console
 @click.argument("file", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def packets(file: Path, as_json: bool) -> None:
-    """Check and count the packets of a FILE that ``run --packets`` wrote, or what arrived of it.
+    """Check and count the feature packets in a FILE.
 
-    Exits with 1 if bytes of it belong to no intact packet.
+    FILE is what ``run --packets`` wrote, or what arrived of it. Exits with 1 if bytes of it
+    belong to no intact packet.
     """
     from eosfm_edge.errors import CheckFailedError
     from eosfm_edge.packets.summary import summarise

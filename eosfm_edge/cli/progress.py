@@ -7,29 +7,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from eosfm_edge.cli.options import error_console
 
 Tell = Callable[[str, int, int], None]
 
 
 @contextmanager
-def progress_bars(output: Path | None) -> Iterator[Tell]:
+def progress_bars(output: Path | None, finished: Path | None = None) -> Iterator[Tell]:
     """Show what is told as ``tell("prune: name", done, total)``, a bar for each word before ':'.
 
-    Where the block is interrupted, says that the same command goes on from what is finished.
+    Where the block is interrupted, ``main`` is told where what is finished is.
 
     Args:
         output: what the block writes.
+        finished: where it keeps what is finished; None: the output's work directory.
     """
     from eosfm_edge.resume import work_directory
 
+    if finished is None and output is not None:
+        finished = work_directory(output)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=error_console(),
         transient=True,
     ) as bar:
         tasks: dict[str, Any] = {}
@@ -42,10 +46,9 @@ def progress_bars(output: Path | None) -> Iterator[Tell]:
 
         try:
             yield tell
-        except KeyboardInterrupt:
-            if output is not None and work_directory(output).exists():
-                bar.console.print(
-                    f"what is finished is in {work_directory(output)}: "
-                    "the same command goes on from there"
+        except KeyboardInterrupt as stop:
+            if finished is not None and finished.is_dir():
+                stop.outcome = (  # type: ignore[attr-defined]
+                    f"what is finished is in {finished}: the same command resumes from there"
                 )
             raise

@@ -86,7 +86,7 @@ _RECIPE_OPTIONS = ("scope", "criterion", "ranking", "align", "by", "distill", "t
 @imagery
 @overwrite
 def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
-    """Prune an ENSEMBLE directory: write another that costs less and says almost the same.
+    """Prune an ENSEMBLE: write another that costs less.
 
     No labels are needed, only scenes like those that the specialists will see. A ratio is the
     share of multiply-accumulates that goes. What is written is an ensemble like any other, to be

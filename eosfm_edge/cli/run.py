@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from eosfm_edge.cli.options import (
     PATH,
     SCENE,
     console,
+    error_console,
     imagery,
     megabytes,
     overwrite,
@@ -71,14 +71,14 @@ from eosfm_edge.packets.words import parse_levels, parse_size
 @imagery
 @overwrite
 def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
-    """Run a BUNDLE over a SCENE and write its feature levels as cloud-optimised GeoTIFFs.
+    """Run a BUNDLE over a SCENE and write its feature levels.
 
-    SCENE is anything rasterio opens, a folder of single-band files, which may be of different
-    resolutions (..._B02.jp2, ..._B11_20m.tif), or a product of Sentinel-2, Landsat or Sentinel-1:
-    its folder, its metadata file, or a .zip or .tar of it. Tiles overlap and are blended; cells of
-    which less than half is valid become NaN.
+    They are cloud-optimised GeoTIFFs. SCENE is anything rasterio opens, a folder of single-band
+    files, which may be of different resolutions (..._B02.jp2, ..._B11_20m.tif), or a product of
+    Sentinel-2, Landsat or Sentinel-1: its folder, its metadata file, or a .zip or .tar of it. Tiles
+    overlap and are blended; cells of which less than half is valid become NaN.
     """
-    from eosfm_edge.packets.writer import PacketOptions
+    from eosfm_edge.packets.words import PacketOptions
     from eosfm_edge.runtime.run import RunOptions, RunReport, run_scene
 
     def table(report: RunReport) -> Table:
@@ -97,11 +97,11 @@ def run(bundle: Path, scene: Path | str, output: Path, **options: Any) -> None:
         return rows
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=error_console(),
         transient=True,
     ) as bar:
         stages: dict[str, Any] = {}

@@ -13,9 +13,11 @@ from eosfm_edge.cli.options import BACKENDS, PATH, console
 @click.argument("bundle", type=PATH)
 @click.option("--backend", type=click.Choice(BACKENDS), default=BACKENDS[0], show_default=True)
 def verify(bundle: Path, backend: str) -> None:
-    """Check a BUNDLE's files by their SHA-256, and that it computes its known answer here.
+    """Check a BUNDLE's files, and that it computes right here.
 
-    Exits with 1 if a file was altered or a level is off by more than the bundle allows.
+    Files are compared by their SHA-256 with the manifest, that with what the files say, and what is
+    computed with the known answer. What the backend does not read may be missing. Exits with 1 if a
+    file was altered or a level is off by more than the bundle allows.
     """
     from eosfm_edge.runtime.verify import verify_bundle
 

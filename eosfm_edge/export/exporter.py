@@ -210,7 +210,11 @@ def _candidates(
     """Return the precisions that ``auto`` chooses from, the best first; none if one is given."""
     if options.precision != "auto":
         return ()
-    assert options.timer is not None
+    if options.timer is None:
+        raise UserError(
+            "the precision is auto, and there is nothing to time precisions with",
+            remedy="ExportOptions(timer=eosfm_edge.latency.time_precisions), or a precision",
+        )
     return choose_precision(ensemble, profile, scales, tiles, options.timer)
 
 

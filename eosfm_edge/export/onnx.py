@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
+from eosfm_edge.errors import UserError
 from eosfm_edge.export.constants import fold_constants
 from eosfm_edge.export.integer_biases import make_biases_integer
 
 OPSET = 17  # the first with LayerNormalization; TensorRT 8.6 parses it
 
 INPUT_NAME = "image"
+MOST_BYTES = (1 << 31) - (1 << 24)  # of weights in a graph: protobuf's limit, less the nodes
 
 
 def level_names(count: int) -> list[str]:
@@ -67,7 +69,17 @@ def write_graph(
         path: the file.
         dynamic_batch: leave the batch dimension open.
         integer_biases: as there.
+
+    Raises:
+        UserError: the weights are more than one ONNX file can have.
     """
+    size = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    if size > MOST_BYTES:
+        raise UserError(
+            f"{path.name} would have {size / 1e9:.1f} GB",
+            expected=f"at most {MOST_BYTES / 1e9:.1f} GB, which is what one ONNX file can have",
+            remedy="export with --layout split, a graph for each specialist, or prune the ensemble",
+        )
     axes = {name: {0: "batch"} for name in (*inputs, *outputs)} if dynamic_batch else None
     with warnings.catch_warnings():
         # The tracing exporter, on purpose: its graphs have one Gelu and one LayerNormalization

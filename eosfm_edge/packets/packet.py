@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from mmap import mmap
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.packets.words import Encoding
 
 FloatArray = NDArray[np.float32]
-Encoding = Literal["fp16", "int8"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 MAGIC = b"EOSP"

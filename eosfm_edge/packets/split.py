@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from eosfm_edge.packets.packet import HEADER, Encoding, Packet, pack
+from eosfm_edge.packets.packet import HEADER, Packet, pack
+from eosfm_edge.packets.words import Encoding
 
 
 def split(packet: Packet, encoding: Encoding, most: int) -> Iterator[bytes]:

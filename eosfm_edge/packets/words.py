@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from eosfm_edge.errors import UserError
 
+Encoding = Literal["fp16", "int8"]
+
 LEAST_BYTES = 256  # a header, and a cell or some
+
+
+@dataclass(frozen=True)
+class PacketOptions:
+    """Which features are sent, and how.
+
+    Attributes:
+        most: bytes of a packet.
+        levels: which, from 1 to 4.
+        encoding: of the values.
+    """
+
+    most: int
+    levels: Sequence[int] = (1, 2, 3, 4)
+    encoding: Encoding = "int8"
 
 
 def parse_size(text: str) -> int:

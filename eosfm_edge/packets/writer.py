@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from eosfm_edge.files import cannot_write
-from eosfm_edge.packets.packet import Encoding, FloatArray, Packet
+from eosfm_edge.packets.packet import FloatArray, Packet
 from eosfm_edge.packets.split import split
-
-
-@dataclass(frozen=True)
-class PacketOptions:
-    """Which features are sent, and how.
-
-    Attributes:
-        most: bytes of a packet.
-        levels: which, from 1 to 4.
-        encoding: of the values.
-    """
-
-    most: int
-    levels: Sequence[int] = (1, 2, 3, 4)
-    encoding: Encoding = "int8"
+from eosfm_edge.packets.words import PacketOptions
 
 
 class PacketWriter:

@@ -20,7 +20,7 @@ from eosfm_edge.ensemble.model import Ensemble, build_from_state
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import CONTENTS, load_ensemble, save_ensemble
 from eosfm_edge.errors import UserError
-from eosfm_edge.files import require_replaceable
+from eosfm_edge.files import require_replaceable, sha256_file
 from eosfm_edge.network.cells import tiles_needed, warn_if_few
 from eosfm_edge.network.fidelity import Closeness, compare, least_cosine
 from eosfm_edge.network.tiles import Tiles, load_tiles
@@ -365,13 +365,20 @@ def _request(ensemble: Ensemble, tiles: Tiles, options: PruneOptions) -> str:
         options.recipe.model_dump_json(),
         [options.ratio, str(options.budget), options.tile, options.precision],
         [whole.keep, whole.rank_by] if whole else None,
-        [options.plan.read_text()] if options.plan else None,
-        *(path.read_text() for path in options.measured),
+        [_digest(options.plan)] if options.plan else None,
+        *(_digest(path) for path in options.measured),
     ):
         digest.update(f"{part}\n".encode())
     for image, label in whole.chips if whole else ():
         digest.update(image.numpy().tobytes() + bytes([label % 256]))
     return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
 
 
 def _work(output: Path | None, request: str) -> AbstractContextManager[Path | None]:

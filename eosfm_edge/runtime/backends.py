@@ -14,6 +14,7 @@ from eosfm_edge.bundle.digests import damaged_files
 from eosfm_edge.bundle.manifest import CHAIN_NAME, DEVICE_FOLDER, ENGINES_FOLDER, Manifest
 from eosfm_edge.engines.store import INDEX_NAME, read_index
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.machine import memory, processor_quota
 from eosfm_edge.runtime.tensorrt import TensorRT
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class Native:
         with Model(bundle) as model:
             info = model.describe()
             self.isa = info.isa.decode()
-            self.context = model.context(threads=threads, backends=self.name)
+            # What the machine does not have would be found out when the system kills the process.
+            self.context = model.context(threads=threads, backends=self.name, memory_limit=memory())
         shapes = {f"level{i + 1}": shape for i, shape in enumerate(self.context.shapes)}
         shapes[INPUT_NAME] = (info.bands, info.tile, info.tile)
         _require_match(manifest, shapes, CHAIN_NAME)
@@ -104,7 +106,7 @@ def onnxruntime_session(
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or processor_quota() or 0
     # Threads that spin while tiles are read and written take the cores from who does that.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Without VNNI its products of unsigned and signed bytes add pairs up in 16 bits, which overflow

@@ -20,6 +20,7 @@ from rasterio.windows import Window
 
 from eosfm_edge.bundle.manifest import Level
 from eosfm_edge.files import cannot_write
+from eosfm_edge.machine import processors
 from eosfm_edge.runtime.cells import CellArray, FloatArray
 
 _BLOCK_BYTES = 4 << 20  # a block holds all channels: more of them, smaller blocks
@@ -102,7 +103,7 @@ class LevelRaster:
                 level=1,  # features hardly compress: more effort costs time and saves 2 %
                 predictor="FLOATING_POINT",
                 overviews="FORCE_USE_EXISTING",
-                num_threads="ALL_CPUS",
+                num_threads=processors(),
                 bigtiff="IF_SAFER",
             )
             for path in plain:

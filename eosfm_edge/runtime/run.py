@@ -16,7 +16,7 @@ from eosfm_edge.bundle.manifest import MANIFEST_NAME, Level, read_manifest
 from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside, sha256_file
-from eosfm_edge.packets.writer import PacketOptions, PacketWriter
+from eosfm_edge.packets.words import PacketOptions
 from eosfm_edge.runtime.backends import Backend, Native, require_intact
 from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Context, Model
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
@@ -162,6 +162,8 @@ def run_scene(
             gathering = _gather(context, gather, lambda done: progress("gathering", done, tiles))
         packets = None
         if options.packets:
+            from eosfm_edge.packets.writer import PacketWriter
+
             packets = stack.enter_context(
                 PacketWriter(
                     folder / PACKETS_NAME,

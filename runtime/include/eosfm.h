@@ -228,7 +228,8 @@ typedef struct eosfm_gate {
 
 typedef struct eosfm_context_options {
   size_t struct_size;
-  int32_t threads; /* 1 to 256; 0: as many as there are processors for this process */
+  int32_t threads; /* 1 to 256; 0: as many as there are processors for this process,
+                      or as its control groups grant, if that is less */
   int32_t precision; /* an eosfm_precision */
   int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
   int32_t height;

@@ -1,25 +1,18 @@
 #include "context.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cells.h"
 #include "finite.h"
 #include "ladder.h"
+#include "processors.h"
 
 namespace eosfm {
 namespace {
 
 constexpr int kMostThreads = 256;
-
-int processors() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  const int count = CPU_COUNT(&set);
-  return count < 1 ? 1 : count < kMostThreads ? count : kMostThreads;
-}
 
 size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -40,7 +33,7 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
   if (given.precision != EOSFM_AS_STORED && given.precision != EOSFM_BF16) {
     return error.fail(EOSFM_BAD_ARGUMENT, "precision is %d, which is not known", given.precision);
   }
-  threads = given.threads > 0 ? given.threads : processors();
+  threads = given.threads > 0 ? given.threads : processors(kMostThreads);
   precision = static_cast<eosfm_precision>(given.precision);
   width = given.width != 0 ? given.width : chain.tile;
   height = given.height != 0 ? given.height : chain.tile;

@@ -194,7 +194,7 @@ def test_who_interrupts_is_told_how_to_go_on(
     arguments = ("calibrate", specks, "--data", imagery, *QUICK, "-o", out / "c")
     assert exit_code(*arguments) == ExitCode.INTERRUPTED
     err = " ".join(capsys.readouterr().err.split())
-    assert "interrupted" in err and "the same command goes on from there" in err
+    assert "interrupted" in err and "the same command resumes from there" in err
     assert leftovers(out) == ["c.work"]
     inside(*arguments)
     assert len(calls) == 3

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from support.programs import run
 
-from eosfm_edge.packets.packet import ENCODINGS, Encoding, Packet
+from eosfm_edge.packets.packet import ENCODINGS, Packet
 from eosfm_edge.packets.read import Reader
 from eosfm_edge.packets.split import split
+from eosfm_edge.packets.words import Encoding
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.programs import PATHS, RUNTIME, build, run
+
+from eosfm_edge.packets.packet import ENCODINGS, Packet, pack
 
 pytestmark = pytest.mark.sanitizers
 
@@ -85,24 +88,56 @@ def test_allocation_is_clean_under_tsan(tsan: Path, specks: dict[str, Path]) -> 
     run([tsan / "test_allocation", specks["fp32"], "10"])
 
 
-@needs_clang
-def test_fuzzing_the_reader_finds_nothing(tmp_path: Path) -> None:
-    programs = build(
+@pytest.fixture(scope="session")
+def fuzzers() -> Path:
+    """The fuzzers, with address and undefined-behaviour sanitizers."""
+    return build(
         "fuzz", "EOSFM_FUZZ=ON", "EOSFM_SANITIZE=address,undefined", "CMAKE_BUILD_TYPE=Debug",
         "CMAKE_C_COMPILER=clang", "CMAKE_CXX_COMPILER=clang++",
-        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link", targets=["fuzz_bundle"],
+        "CMAKE_C_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link",
     )  # fmt: skip
+
+
+def fuzz(program: Path, scratch: Path, *seeds: Path, bundle: Path | None = None) -> None:
     # `make fuzz` keeps what it finds, crashes too, and begins with them the next time.
-    found = Path(os.environ.get("EOSFM_FUZZ_CORPUS", tmp_path / "found"))
+    found = Path(os.environ.get("EOSFM_FUZZ_CORPUS", scratch / "found")) / program.name
     found.mkdir(parents=True, exist_ok=True)
     run(
         [
-            programs / "fuzz_bundle",
+            program,
             f"-max_total_time={FUZZ_SECONDS}",
             f"-artifact_prefix={found}/",
             "-rss_limit_mb=4096",
             "-print_final_stats=1",
             found,
-            CORPUS,
-        ]
+            *seeds,
+        ],
+        {"EOSFM_FUZZ_BUNDLE": str(bundle)} if bundle else None,
     )
+
+
+@needs_clang
+def test_fuzzing_the_reader_finds_nothing(fuzzers: Path, tmp_path: Path) -> None:
+    fuzz(fuzzers / "fuzz_bundle", tmp_path, CORPUS)
+
+
+@needs_clang
+def test_fuzzing_packets_finds_nothing(fuzzers: Path, tmp_path: Path) -> None:
+    if not (fuzzers / "fuzz_packets").exists():
+        pytest.skip("there is no libzstd-dev or no zlib1g-dev")
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    values = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    values[0, 0, 0] = np.nan
+    packet = Packet(bytes(8), 1, 0, 0, 0, 3, values)
+    for encoding in ENCODINGS:
+        (seeds / encoding).write_bytes(2 * pack(packet, encoding))
+    fuzz(fuzzers / "fuzz_packets", tmp_path, seeds)
+
+
+@needs_clang
+def test_fuzzing_sequences_of_calls_finds_nothing(
+    fuzzers: Path, specks: dict[str, Path], tmp_path: Path
+) -> None:
+    fuzz(fuzzers / "fuzz_stream", tmp_path, bundle=specks["fp32"])

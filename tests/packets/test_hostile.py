@@ -18,7 +18,6 @@ from support.command import run
 
 from eosfm_edge.packets.packet import (
     ENCODINGS,
-    Encoding,
     Packet,
     count_without_data,
     pack,
@@ -27,6 +26,7 @@ from eosfm_edge.packets.packet import (
 )
 from eosfm_edge.packets.read import CREDIT, Reader
 from eosfm_edge.packets.summary import summarise
+from eosfm_edge.packets.words import Encoding
 
 HEADER = "<4sHHII8sBBHIIHHHHHHI"
 

@@ -17,14 +17,13 @@ from eosfm_edge.packets.packet import (
     ENCODINGS,
     HEADER,
     DamagedPacketError,
-    Encoding,
     Packet,
     pack,
     unpack,
 )
 from eosfm_edge.packets.read import Reader
 from eosfm_edge.packets.split import split
-from eosfm_edge.packets.words import LEAST_BYTES, parse_size
+from eosfm_edge.packets.words import LEAST_BYTES, Encoding, parse_size
 
 Array = NDArray[np.float32]
 
