@@ -107,6 +107,7 @@ def test_many_tensors_in_many_specialists_open_in_linear_time(copied: Path) -> N
     for index in range(count):
         content.save(copied / f"specialists/s{index}.gguf")
     chain = GgufFile(copied / "chain.gguf")
+    chain.keys = [key for key in chain.keys if key[0] != b"eosfm.specialists.tensors_sha256"]
     chain.set("eosfm.specialists.names", [b"s%d" % i for i in range(count)])
     files = [b"specialists/s%d.gguf" % i for i in range(count)]
     chain.set("eosfm.specialists.files", files)
