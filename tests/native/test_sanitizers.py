@@ -28,7 +28,7 @@ needs_clang = pytest.mark.skipif(shutil.which("clang++") is None, reason="there 
 @pytest.fixture(scope="session")
 def asan() -> Path:
     """The native tests with address and undefined-behaviour sanitizers."""
-    targets = [*SANITIZED, "test_damaged", "test_misuse", "test_cuda_kernels"]
+    targets = [*SANITIZED, "test_damaged", "test_misuse", "test_cuda_kernels", "test_cuda_engine"]
     return build("asan", *DEBUG, "EOSFM_SANITIZE=address,undefined", targets=targets)
 
 
@@ -60,6 +60,14 @@ def test_misuse_is_clean_under_asan(asan: Path, specks: dict[str, Path]) -> None
 
 def test_cuda_kernels_are_clean_under_asan(asan: Path) -> None:
     run([asan / "test_cuda_kernels", "2"])
+
+
+@precisions
+def test_cuda_engine_is_clean_under_asan(
+    asan: Path, specks: dict[str, Path], precision: str
+) -> None:
+    standin = asan / "libcuda_standin.so"
+    run([asan / "test_cuda_engine", standin, specks[precision], "55", "55", "23"])
 
 
 @precisions
