@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import datetime
 import functools
 import io
@@ -49,6 +50,9 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
         _reached.append(f"{event} {str(arguments)[:80]}")
 
 
+# Python loads a text encoding when it is first used, which is code of its own.
+for encoding in ("ascii", "latin-1", "raw_unicode_escape", "unicode_escape", "utf-8"):
+    codecs.lookup(encoding)
 sys.addaudithook(_audit)
 
 
