@@ -11,8 +11,8 @@ from support.programs import run
 from eosfm_edge.ensemble.spec import FusionMode, NormalisationMode
 
 # dB against the CPU engine: of the engine as it is, and of it in float32. An int8 bundle is int8 in
-# both, with codes that are the CPU engine's.
-LEAST = {"fp32": ("60", "110"), "bf16": ("60", "110"), "int8": ("55", "55")}
+# both; codes differ where a value lies at the edge between two, more in deeper networks.
+LEAST = {"fp32": ("60", "110"), "bf16": ("60", "110"), "int8": ("45", "45")}
 
 
 def test_cuda_kernels_match_double_precision_under_every_schedule(programs: Path) -> None:
