@@ -34,7 +34,7 @@ class UserError(Exception):
         if expected:
             parts.append(f"  expected: {expected}")
         if remedy:
-            parts.append(f"  to mend:  {remedy}")
+            parts.append(f"  fix:      {remedy}")
         # Names of files and bands are others' words: no orders to the terminal.
         super().__init__(printable("\n".join(parts)))
 

@@ -20,7 +20,7 @@ def work_directory(output: Path) -> Path:
 def resumable(output: Path, request: str, finished: frozenset[str]) -> Iterator[Path]:
     """Give the work directory of an output, removed when the block succeeds.
 
-    One that an interrupted run of the same request left is gone on with; one of another request is
+    One that an interrupted run of the same request left is resumed; one of another request is
     emptied. Where a check failed it is removed too: the same request would fail again.
 
     Args:

@@ -46,6 +46,7 @@ def test_eurosat_is_at_least_90_percent() -> None:
 
 
 @with_data
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_card_gives_the_measured_figures(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SPECIALISTS))

@@ -31,6 +31,8 @@ from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.runtime.verify import verify_bundle
 from eosfm_edge.targets.registry import find_target, target_names
 
+pytestmark = pytest.mark.cross
+
 pytest.importorskip("ziglang", reason="ziglang is not installed")
 
 ARM = [name for name in target_names() if find_target(name).architecture == "aarch64"]

@@ -21,6 +21,8 @@ from eosfm_edge.engines.precisions import (
 )
 from eosfm_edge.errors import CheckFailedError, UserError
 
+pytestmark = pytest.mark.engines
+
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
 
 CHANNELS = 64

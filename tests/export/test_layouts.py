@@ -40,7 +40,9 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_ensemble(folder, ensemble_of((3, 3, 3), backbone="mote"))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", "fp16", pytest.param("int8", marks=pytest.mark.slow)]
+)
 def test_layouts_give_the_same(
     tmp_path: Path, three: Path, imagery: Path, precision: Precision
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_batch_goes_through_every_layout(tmp_path: Path, three: Path, imagery:
             assert sqnr_db(mine[2:], alone) > 100 and sqnr_db(mine[1:2], alone) < 100
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_tensorrt_rtx_builds_every_layout_when_it_is_exported(

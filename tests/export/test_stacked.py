@@ -205,6 +205,7 @@ def test_a_graph_has_the_products_of_one_specialist(tmp_path: Path, form: Form) 
     assert operators.count("LayerNormalization") == 3 + BLOCKS + len(chain.runs)
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("form", [HALF, TENSORRT])
 @pytest.mark.parametrize("capability", ["8.6", "8.9"])
 def test_tensorrt_computes_stacks_in_the_precision_asked(

@@ -14,6 +14,8 @@ from support.precise import exported
 
 from eosfm_edge.bundle.manifest import MODEL_NAME, Precision
 
+pytestmark = pytest.mark.engines
+
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
 
 AMPERE, ADA = "SM86", "SM89"

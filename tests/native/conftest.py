@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import support.speck  # noqa: F401  (the backbone of these bundles)
 from support.chains import random_ensemble, spec_of, write
-from support.programs import build
+from support.programs import INSTALLED, build
 from support.shared import make_once
 
 
@@ -38,5 +38,5 @@ def specks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
-    """The native tests and examples, as they are installed."""
-    return build("release", "EOSFM_TESTS=ON")
+    """The native tests and examples, compiled as a release is."""
+    return build("release", "EOSFM_TESTS=ON", f"CMAKE_INSTALL_PREFIX={INSTALLED}")

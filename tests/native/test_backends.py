@@ -62,7 +62,10 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"whole": whole, "split": split, "wrong": wrong}
 
 
-@pytest.mark.parametrize(("layout", "times"), [("whole", "1000"), ("split", "20")])
+@pytest.mark.parametrize(
+    ("layout", "times"),
+    [("whole", "20"), ("split", "20"), pytest.param("whole", "1000", marks=pytest.mark.slow)],
+)
 def test_onnxruntime(
     layout: str, times: str, programs: Path, bundles: dict[str, Path], onnxruntime: Path
 ) -> None:

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.programs import RUNTIME, run
+from support.programs import INSTALLED, RUNTIME, run
 
 EXAMPLES = RUNTIME / "examples"
 
@@ -25,13 +25,11 @@ target_link_libraries(two_contexts eosfm::static)
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Libeosfm installed by `make install`, as its page says."""
-    folder = tmp_path_factory.mktemp("install")
-    prefix = folder / "prefix"
-    run(["cmake", "-S", RUNTIME, "-B", folder / "build", f"-DCMAKE_INSTALL_PREFIX={prefix}"])
-    run(["make", "-C", folder / "build", "-j2", "install"])
-    return prefix
+def installed(programs: Path) -> Path:
+    """Libeosfm installed by CMake, as its page says."""
+    shutil.rmtree(INSTALLED, ignore_errors=True)
+    run(["cmake", "--install", programs.parent])
+    return INSTALLED
 
 
 @pytest.fixture(scope="module")

@@ -245,6 +245,7 @@ print(int(status["VmHWM"].split()[0]) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_scene(bundle: Path, tmp_path: Path) -> None:
     """Sixteen times the pixels, most of them skipped to be quick, but all read and written."""
     peaks = []

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime"
 BUILDS = ROOT / "build" / "native"
+INSTALLED = BUILDS / "installed"
 
 # What each path needs of the processor, in the words of /proc/cpuinfo.
 AVX512 = {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
