@@ -11,8 +11,8 @@ from support.programs import run
 from eosfm_edge.ensemble.spec import FusionMode, NormalisationMode
 
 # dB against the CPU engine: of the engine as it is, and of it in float32. An int8 bundle is int8 in
-# both. Codes flip where a value lies at the edge between two, and carry on: the CPU engine's own levels
-# of a random int8 Atto move by 45 dB when pixels change by 2e-7 of their value.
+# both. Codes flip where a value lies at the edge between two, and carry on: the CPU engine's own
+# levels of a random int8 Atto move by 45 dB when pixels change by 2e-7 of their value.
 LEAST = {"fp32": ("60", "110"), "bf16": ("60", "110"), "int8": ("45", "45")}
 
 
