@@ -23,6 +23,7 @@ from eosfm_edge.errors import UserError
 
 if TYPE_CHECKING:
     from eosfm_edge.ensemble.importer import Imported
+    from eosfm_edge.ensemble.spec import EnsembleSpec
 
 
 @click.command("import")
@@ -114,7 +115,7 @@ def import_(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
         ),
         overwrite=options["overwrite"],
     )
-    _note_of_scale(options)
+    _note_of_scale(options, imported.spec)
     _report(imported, output)
 
 
@@ -196,13 +197,16 @@ def _selection(options: dict[str, Any]) -> SelectionSpec | None:
     return SelectionSpec(mode=mode or "topk", k=k, scale_features=scaled)
 
 
-def _note_of_scale(options: dict[str, Any]) -> None:
+def _note_of_scale(options: dict[str, Any], spec: EnsembleSpec) -> None:
     """Tell that a sensor's values go in as they are stored, which seldom is what was trained on."""
-    bands = tuple(str(band) for band in options["bands"] or ())
-    if options["scale"] is None and options["offset"] is None and set(bands) & set(S2_L1C):
+    sentinel_2 = [band for band in spec.input if canonical(band.name or "") in S2_L1C]
+    if options["scale"] or options["offset"] or not sentinel_2:
+        return
+    if all(band.scale == 1 and band.mean is None for band in sentinel_2):
         click.echo(
-            "note: Sentinel-2 values go in as they are stored; if the specialists were trained on "
-            "reflectance and scenes hold digital numbers, add --scale 0.0001",
+            "note: the input's scale is 1: specialists see what Sentinel-2 stores, 10000 for a "
+            "reflectance of 1. If they were trained on reflectances, say --scale 0.0001; if on "
+            "standardised values, --mean and --std",
             err=True,
         )
 
@@ -211,14 +215,6 @@ def _report(imported: Imported, output: Path) -> None:
     for note in imported.notes:
         click.echo(f"note: {note}", err=True)
     spec = imported.spec
-    sentinel_2 = [band for band in spec.input if canonical(band.name or "") in S2_L1C]
-    if sentinel_2 and all(band.scale == 1 and band.mean is None for band in sentinel_2):
-        click.echo(
-            "note: the input's scale is 1: specialists see what Sentinel-2 stores, 10000 for a "
-            "reflectance of 1. If they were trained on reflectances, say --scale 0.0001; if on "
-            "standardised values, --mean and --std",
-            err=True,
-        )
     console().print(
         f"{output}: {len(spec.specialists)} specialists, {len(spec.input)} input bands, "
         f"normalisation '{spec.normalisation}', fusion '{spec.fusion}'"

@@ -27,6 +27,7 @@ NEEDS_TORCH = (
     | {
         f"eosfm_edge.ensemble.{name}"
         for name in (
+            "archive",
             "checkpoint",
             "cost",
             "fusion",
@@ -77,6 +78,7 @@ NEEDS_TORCH = (
         for name in (
             "batches",
             "calibration",
+            "cells",
             "deployed",
             "distill",
             "fidelity",
@@ -101,6 +103,7 @@ NEEDS_TORCH = (
             "labels",
             "narrow",
             "planner",
+            "promise",
             "prune",
             "ranking",
             "repair",

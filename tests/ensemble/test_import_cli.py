@@ -176,7 +176,7 @@ def test_sentinel_2_without_a_scale_is_told(
     torch.save(encoder_state(bands, backbone=SMALL), tmp_path / "one.pth")
     code, message = command("one.pth", *options)
     assert code == 0
-    assert ("add --scale 0.0001" in message) == told
+    assert ("say --scale 0.0001" in message) == told
 
 
 def test_prefix_reaches_the_importer(command: Command, tmp_path: Path) -> None:

@@ -120,9 +120,10 @@ def test_plans(model: Model) -> None:
         model.plan(width=33)
 
 
-def test_the_memory_limit_is_for_what_the_plan_calls_the_context(model: Model) -> None:
-    needed = model.plan(threads=2).context_bytes
-    with pytest.raises(EosfmError, match=f"needs {needed} bytes") as error:
+def test_the_memory_limit_is_for_a_context_and_the_weights(model: Model) -> None:
+    plan = model.plan(threads=2)
+    needed = plan.context_bytes + plan.weights_bytes
+    with pytest.raises(EosfmError, match=f"needs {plan.context_bytes} bytes") as error:
         model.context(threads=2, memory_limit=needed - 1)
     assert error.value.status == NO_MEMORY
     model.context(threads=2, memory_limit=needed).close()

@@ -27,7 +27,7 @@ def test_a_tiny_ridge_gives_numpys_least_squares(seed: int, channels: int, outpu
     y = x @ rng.normal(size=(channels, outputs)) + 2 + 0.5 * rng.normal(size=(200, outputs))
     fit, *_ = np.linalg.lstsq(np.column_stack([x, np.ones(200)]), y, rcond=None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_RIDGE", 1e-10)
+        patch.setattr(module, "_RIDGES", (1e-10,))
         weight, bias = ridge_regression(
             batches(torch.from_numpy(x).float(), torch.from_numpy(y).float()),
             torch.zeros(outputs, channels),
