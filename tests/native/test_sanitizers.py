@@ -103,7 +103,7 @@ def fuzzers() -> Path:
         "fuzz", "EOSFM_FUZZ=ON", "EOSFM_SANITIZE=address,undefined", "CMAKE_BUILD_TYPE=Debug",
         "CMAKE_C_COMPILER=clang", "CMAKE_CXX_COMPILER=clang++",
         "CMAKE_C_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link",
-        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link",
+        "CMAKE_CXX_FLAGS_DEBUG=-O1 -g -fsanitize=fuzzer-no-link", targets=["fuzzers"],
     )  # fmt: skip
 
 
