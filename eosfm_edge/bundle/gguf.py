@@ -68,7 +68,7 @@ def read_gguf(path: Path) -> Gguf:
 
 
 class _Reader:
-    """Where the reading of a file is; every method raises a ValueError at its end."""
+    """A position in a file that is being read; every method raises a ValueError at its end."""
 
     def __init__(self, data: mmap.mmap | bytes) -> None:
         self._data, self._at = data, 0

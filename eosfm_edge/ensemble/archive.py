@@ -1,4 +1,4 @@
-"""What torch.save writes: an archive of a pickle and the storages that its tensors lie in.
+"""The format of torch.save: an archive of a pickle and the storages that its tensors lie in.
 
 Reading one gives the pickle's objects with tensors as places in the file, so that only those
 that are wanted are read. No name in the pickle is looked up (`eosfm_edge.ensemble.pickles`).
@@ -53,7 +53,7 @@ _DTYPES = {f"torch.{name}": dtype for name, dtype in vars(torch).items()
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Storage:
-    """Where values lie: the archive's name for it, the type and number of its elements."""
+    """A place of values: the archive's name for it, the type and number of its elements."""
 
     key: str
     dtype: torch.dtype

@@ -59,7 +59,7 @@ _HEADER: dict[str, Callable[[str], object]] = {
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What weight files do not say. None: taken from the files, or the reference's default.
+    """Settings that weight files lack. None: taken from the files, or the reference's default.
 
     ``prefix`` chooses among the encoders of files that hold several: a model and its average.
     """
@@ -76,7 +76,7 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written, and what the user should know about how it was read."""
+    """The ensemble that was written, and what the user should know about how it was read."""
 
     spec: EnsembleSpec
     notes: tuple[str, ...]
@@ -380,7 +380,7 @@ def _usual_bands(count: int) -> tuple[Band, ...]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the files hold and say of what specialists share; ``notes`` are added to."""
+    """Return the shared tensors and settings of the files; adds to ``notes``."""
 
     shared: State
     header: Mapping[str, str]

@@ -13,7 +13,7 @@ _SUFFIXES = ("*.safetensors", "*.pth", "*.pt", "*.ckpt", "*.bin")
 
 
 class Kind(Enum):
-    """How a weight file is written."""
+    """The kinds of weight files."""
 
     SAFETENSORS = auto()
     PYTORCH = auto()

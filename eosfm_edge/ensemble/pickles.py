@@ -38,7 +38,7 @@ _GETS, _PUTS = {"GET", "BINGET", "LONG_BINGET"}, {"PUT", "BINPUT", "LONG_BINPUT"
 
 
 class Inert:
-    """What a pickle refers to by name, or would have made by a call, and was not made.
+    """A placeholder for an object that a pickle names or makes by a call, and that is not made.
 
     Attributes:
         name: ``module.name``.
@@ -59,7 +59,7 @@ class Inert:
 
 
 class Stream(Protocol):
-    """What a pickle is read from: ``read`` gives no more than is left, whatever it is asked for."""
+    """The source of a pickle: ``read`` gives no more than is left, whatever it is asked for."""
 
     def read(self, size: int = ..., /) -> bytes:
         """Return so many bytes, fewer at the end."""

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the encoder in it: Lightning's ``hyper_parameters.model_args``.
+"""The settings of the encoder in a checkpoint: Lightning's ``hyper_parameters.model_args``.
 
 EoS-FM's trainer keeps there what its tensors do not say: how many encoders were selected and how,
 the normalisation, the fusion. Hydra makes it a ``DictConfig``, others a dictionary or a
@@ -23,7 +23,7 @@ _MOST_VALUES = 100_000
 
 @dataclass(frozen=True)
 class Settings:
-    """How the encoder of a checkpoint was set up; what is unset, the reference's defaults.
+    """The settings of a checkpoint's encoder; None stands for the reference's default.
 
     Attributes:
         in_chans: bands of its input, or None if it is not said.

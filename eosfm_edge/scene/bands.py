@@ -1,4 +1,4 @@
-"""Which file, and which band in it, holds each band of a scene."""
+"""Find the file, and the band in it, that holds each band of a scene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What descriptions and file names say of bands.
+"""Read descriptions and file names of bands.
 
 A text may give a number (``T18SUG_..._B04_10m``, ``SR_B4``, ``band 4``), a common name (``red``,
 ``nir08``), a polarisation (``Sigma0_VV_db``) or a wavelength (``665nm``), or several of them
@@ -41,7 +41,7 @@ _BESIDE = tuple(sorted({name for sensor in SENSORS for name in sensor.beside}))
 
 @dataclass(frozen=True)
 class Label:
-    """What a text says of a band.
+    """The meaning of a text that names a band.
 
     Attributes:
         text: as it is written.

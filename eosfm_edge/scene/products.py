@@ -53,7 +53,7 @@ _OFFSET, _QUANTIFICATION = -1000.0, 10000.0  # all products of those baselines
 
 @dataclass(frozen=True)
 class OfProduct:
-    """What a product's metadata say of a band's values.
+    """A product's metadata of one band's values.
 
     Attributes:
         scale_offset: physical = stored * scale + offset.
@@ -122,7 +122,7 @@ def _product_folder(file: PurePath) -> PurePath:
 
 
 class Metadata:
-    """What the metadata of a container's products say of their files."""
+    """Return the metadata of a container's products, file by file."""
 
     def __init__(self, container: Container) -> None:
         self._container = container

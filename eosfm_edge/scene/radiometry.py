@@ -1,4 +1,4 @@
-"""Whether values, read as files and options say, can be what the ensemble means.
+"""Check that values, read as files and options say, can be what the ensemble means.
 
 A scene's scale and offset are converted to the ensemble's
 (:mod:`eosfm_edge.scene.reading`); a file that says nothing is believed to store what the ensemble
@@ -119,7 +119,7 @@ class Doubt:
 
 
 class Values:
-    """How the pixels of a file are distributed, by a sample of each band.
+    """The distribution of a file's pixels, by a sample of each band.
 
     Args:
         declared: how each band of the input is read.

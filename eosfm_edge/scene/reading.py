@@ -1,4 +1,4 @@
-"""How the stored values of one band are read: which of them are data, and what they mean.
+"""Read the stored values of one band: which of them are data, and what they mean.
 
 The caller's options (``--scale``, ``--offset``, ``--nodata``) count most, then what the file itself
 says, then what the ensemble or bundle says.
@@ -42,7 +42,7 @@ _NARROW = ("uint8", "int8", "uint16", "int16", "float32")
 
 @dataclass(frozen=True)
 class Radiometry:
-    """How a scene's values are to be read, whatever its files say: physical = v * s + o.
+    """The caller's word on a scene's values, whatever its files say: physical = v * s + o.
 
     Attributes:
         scale: None: as the files say.
@@ -70,7 +70,7 @@ class Radiometry:
 
 @dataclass(frozen=True)
 class Declared:
-    """What is declared of a band's stored values, before one of them is read.
+    """The declarations of a band's stored values, before one of them is read.
 
     Attributes:
         wanted: the input's band.
@@ -88,7 +88,7 @@ class Declared:
 
 
 class Reading:
-    """How one band of a scene is read for one band of the input.
+    """The reading of one band of a scene for one band of the input.
 
     Attributes:
         band: of the scene.

@@ -350,7 +350,7 @@ def _read_errors(band: SceneBand) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class BandGrid:
-    """How the pixels of a band lie in the scene's grid.
+    """The place of a band's pixels in the scene's grid.
 
     Attributes:
         row: of the band, which covers the scene's first row.

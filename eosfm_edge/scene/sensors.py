@@ -27,7 +27,7 @@ _WIDEST = 0.25
 
 @dataclass(frozen=True)
 class Response:
-    """What a band measures: its common name, if it has one, and its first and last nm."""
+    """The light that a band measures: its common name, if it has one, and its first and last nm."""
 
     common: str | None
     first: float
