@@ -1,4 +1,4 @@
-"""What this process may use of the machine, of which control groups may grant it a part."""
+"""The share of the machine that control groups grant to this process."""
 
 from __future__ import annotations
 

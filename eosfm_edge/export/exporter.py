@@ -240,7 +240,7 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Written:
-    """What was written and checked. ``graphs`` are paths in the bundle."""
+    """The report of an export. ``graphs`` are paths in the bundle."""
 
     chain: Chain
     precision: Precision

@@ -1,4 +1,4 @@
-"""How many calibration tiles the unknowns need.
+"""Count the calibration tiles that the unknowns need.
 
 A block's last layer is solved for from its hidden channels: c unknowns for each output, from the n
 cells that the tiles have at the block's stride. Least squares on n independent cells leaves about

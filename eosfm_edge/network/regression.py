@@ -47,7 +47,7 @@ class Regression:
 
     @property
     def rows(self) -> int:
-        """How many were added."""
+        """The number of rows that were added."""
         return self._moments.count
 
     def solve(self, prior: Tensor, ridge: float = _RIDGES[0]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ LEAST_BYTES = 256  # a header, and a cell or some
 
 @dataclass(frozen=True)
 class PacketOptions:
-    """Which features are sent, and how.
+    """The features that are sent, and their encoding.
 
     Attributes:
         most: bytes of a packet.

@@ -89,7 +89,7 @@ class PruneOptions:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What was done. Without an output there is only the plan.
+    """The report of a pruning. Without an output there is only the plan.
 
     Attributes:
         plan: what went.

@@ -12,7 +12,7 @@ from eosfm_edge.runtime.known_answer import require_known_answer
 
 @dataclass(frozen=True)
 class Verification:
-    """What was checked: files by their digests, and the known answer level by level.
+    """The result of a check: files by their digests, and the known answer level by level.
 
     ``absent`` are files of the bundle that are not there, and that the backend does not read.
     """

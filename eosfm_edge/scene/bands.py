@@ -94,7 +94,7 @@ class SceneBand:
 
     @property
     def _of_product(self) -> OfProduct:
-        """What the product says, if this is a file of it: products hold whole numbers."""
+        """The product's metadata, if this is a file of it: products hold whole numbers."""
         whole = np.issubdtype(np.dtype(self.dtype), np.integer)
         return self.product if whole else NOTHING
 
@@ -190,7 +190,7 @@ def open_bands(
 
 
 def is_scene(path: SceneName, names: Sequence[Band] | None) -> bool:
-    """Whether a folder is one scene: its files are bands by their names or, in order, by ``names``.
+    """Return whether a folder is one scene: its files are bands by name or, in order, by ``names``.
 
     Anything else that GDAL or an archive holds is a scene too.
     """

@@ -145,7 +145,7 @@ class _Archive:
         return f"{_ARCHIVES[self._path.suffix.lower()]}{self._path.absolute()}/{file}"
 
     def holds(self, inside: PurePosixPath) -> bool:
-        """Whether a path is one of its folders."""
+        """Return whether a path is one of its folders."""
         return any(inside in file.parents for file in self._sizes)
 
     def _errors(self) -> _ArchiveErrors:

@@ -12,8 +12,8 @@
  *
  * The rules of every call:
  * - It returns a status. When that is not EOSFM_OK, nothing that it was to write has been written
- *   (but for eosfm_verify and a fusion in eosfm_run, which say so), and a sentence that says what was found and what was
- *   expected is at eosfm_model_error() or eosfm_context_error().
+ *   (but for eosfm_verify and a fusion in eosfm_run, which say so), and a sentence that says what was
+ *   found and what was expected is at eosfm_model_error() or eosfm_context_error().
  * - Structs begin with `struct_size`, which the caller sets to sizeof the struct, so that later
  *   versions can add fields. The EOSFM_..._INIT macros do that and set every default.
  * - Nothing is written to the standard streams, nothing exits or throws, no signal is touched.
@@ -21,8 +21,8 @@
  *
  * Threads: a model may be used from any thread at once. A context, with its streams, is used by one call at
  * a time: others are refused with EOSFM_BUSY, from another thread or from a callback. Only eosfm_cancel may
- * be called meanwhile, from anywhere but a signal handler. Any number of contexts may share a model. A model may
- * be closed while contexts of it live: it goes with the last of them.
+ * be called meanwhile, from anywhere but a signal handler. Any number of contexts may share a model. A
+ * model may be closed while contexts of it live: it goes with the last of them.
  *
  * Callbacks must return: they must not throw, nor leave by longjmp. One that does leaves its context busy for
  * good, fit only to be destroyed, which waits for the threads that are still computing; some memory may be
@@ -274,8 +274,8 @@ typedef struct eosfm_context_options {
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
  * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
  * over the tile. They allocate memory of their own, which the plan does not know, and while running too;
- * eosfm_cancel ends ONNX Runtime's runs soon; those of cuda and TensorRT go on to their end. A deadline is looked at before
- * and after. */
+ * eosfm_cancel ends ONNX Runtime's runs soon; those of cuda and TensorRT go on to their end. A deadline is
+ * looked at before and after. */
 
 typedef struct eosfm_plan {
   size_t struct_size;
@@ -402,8 +402,8 @@ typedef struct eosfm_run_options {
 /* Computes the levels of an image. The caller's buffers are written at the end: a run that is
  * cancelled, too late or refused leaves them as they were. EOSFM_NOT_FINITE if a specialist, an engine or
  * the fusion gives infinities or NaN, which weights that were damaged do, and images whose values are of
- * another unit: only where the fusion is the first to do so have levels been written. Once the levels are being fused and written,
- * the run goes on to its end and succeeds, though it be cancelled or its deadline pass meanwhile. */
+ * another unit: only where the fusion is the first to do so have levels been written. Once fusion has
+ * started, cancellation and the deadline are ignored and the run completes. */
 EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *image,
                                  const eosfm_level levels[EOSFM_LEVELS],
                                  const eosfm_run_options *options);
