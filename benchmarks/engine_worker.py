@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from eosfm_edge.runtime.bench_worker import serve
 
 MODULES = {
-    "native": "eosfm_edge.runtime.binding",
+    "native": "eosfm_edge.native.binding",
     "onnxruntime": "onnxruntime",
     "openvino-f32": "openvino",
     "openvino-bf16": "openvino",
@@ -29,7 +29,7 @@ Run = Callable[[], Sequence[Image]]
 
 
 def load_native(bundle: str, threads: int, image: Image) -> Run:
-    binding = importlib.import_module("eosfm_edge.runtime.binding")
+    binding = importlib.import_module("eosfm_edge.native.binding")
     with binding.Model(Path(bundle)) as model:
         context = model.context(threads=threads)
     bands = list(image[0])

@@ -38,16 +38,16 @@ from torch import Tensor, nn
 
 from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
-from eosfm_edge.ensemble.bands import PRESETS
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import physical_units
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.exporter import ExportOptions, export_bundle
 from eosfm_edge.export.onnx import INPUT_NAME, write_onnx
+from eosfm_edge.formats.bands import PRESETS
+from eosfm_edge.formats.ensemble import InputBand
+from eosfm_edge.native.binding import Model
 from eosfm_edge.runtime.bench import Contender, Timing, alternate, machine_facts
-from eosfm_edge.runtime.binding import Model
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import open_scene
 

@@ -35,24 +35,24 @@ from tasks import Chips, Task
 from torch import Tensor, nn
 from torch_pruning_peer import prune_by_macs
 
-from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.cost import Cost, encoder_cost
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
-from eosfm_edge.ensemble.spec import (
+from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.ensemble import (
     EnsembleSpec,
     InputBand,
     Provenance,
     SelectionSpec,
     SpecialistSpec,
 )
-from eosfm_edge.ensemble.specialist import shape_of
-from eosfm_edge.latency import footprints
+from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.batches import in_batches
 from eosfm_edge.network.fidelity import compare
+from eosfm_edge.network.latency import footprints
 from eosfm_edge.network.regression import ridge_regression
 from eosfm_edge.network.steps import as_rows
 from eosfm_edge.pruning.encoder import Study, carry_out, kept_widths, study
-from eosfm_edge.pruning.recipe import Recipe
 from eosfm_edge.runtime.bench import machine_facts
 
 HERE = Path(__file__).parent

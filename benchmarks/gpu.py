@@ -35,12 +35,13 @@ from rich.progress import track
 from rich.table import Table
 
 from eosfm_edge.bundle.known_answer import read_known_answer, sqnr_db
-from eosfm_edge.bundle.manifest import MODEL_NAME, Layout, Precision, read_manifest
 from eosfm_edge.engines.build import build_engines
 from eosfm_edge.engines.cuda import checked, cuda_runtime, find_gpu
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.formats.bundle import MODEL_NAME, Layout, read_manifest
+from eosfm_edge.formats.precision import Precision
 from eosfm_edge.runtime.backends import OnnxRuntime
 from eosfm_edge.runtime.bench import Spread, machine_facts
 from eosfm_edge.runtime.tensorrt import TensorRT

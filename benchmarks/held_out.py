@@ -32,9 +32,9 @@ from specialist import load, score
 from tasks import Chips, Task
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.latency import footprints
+from eosfm_edge.formats.ensemble import InputBand
+from eosfm_edge.network.latency import footprints
 from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
 from eosfm_edge.runtime.bench import machine_facts
 

@@ -45,19 +45,19 @@ from specialist import BACKBONE, load, score
 from torch import Tensor, nn
 
 from eosfm_edge.bundle.known_answer import KnownAnswer
-from eosfm_edge.bundle.manifest import SPECIALISTS_FOLDER
 from eosfm_edge.calibration.encoder import Recipe, calibrate_encoder
 from eosfm_edge.calibration.mixed import Budget
-from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.native import write_chain, write_specialists
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.export.onnx import write_onnx
+from eosfm_edge.formats.bundle import SPECIALISTS_FOLDER
+from eosfm_edge.formats.calibration import METHODS
+from eosfm_edge.formats.precision import LayerPrecision
+from eosfm_edge.formats.recipe import Recipe as Pruning
 from eosfm_edge.network.calibration import with_encoders
 from eosfm_edge.network.deployed import CPU, NATIVE, TENSORRT, DeployedEncoder, Form
 from eosfm_edge.network.fidelity import compare
-from eosfm_edge.network.precision import LayerPrecision
-from eosfm_edge.network.scales import METHODS
+from eosfm_edge.network.native_files import write_chain, write_specialists
 from eosfm_edge.pruning.encoder import carry_out, study
-from eosfm_edge.pruning.recipe import Recipe as Pruning
 from eosfm_edge.runtime.bench import Contender, Spread, Timing, alternate, machine_facts
 
 HERE = Path(__file__).parent

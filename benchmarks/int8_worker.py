@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 from engine_worker import MODULES, Image, Run, load
 
-from eosfm_edge.runtime.backends import onnxruntime_session
+from eosfm_edge.bundle.graphs import onnxruntime_session
 from eosfm_edge.runtime.bench_worker import serve
 
 

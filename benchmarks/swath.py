@@ -29,8 +29,8 @@ from rich.table import Table
 
 from eosfm_edge.ensemble.importer import ImportOptions
 from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.native.stream import tile_count
 from eosfm_edge.runtime.bench import Contender, Process, Spread, machine_facts
-from eosfm_edge.runtime.stream import tile_count
 
 OVERLAP = 64  # libeosfm's own choice for tiles of 224 pixels
 TILES_OF_PEERS = 10  # in a turn

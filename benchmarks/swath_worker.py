@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eosfm_edge.native.binding import Model
+from eosfm_edge.native.stream import Stream, StreamBand
 from eosfm_edge.runtime.bench_worker import serve
-from eosfm_edge.runtime.binding import Model
-from eosfm_edge.runtime.stream import Stream, StreamBand
 
 ROWS_AT_ONCE = 48
 

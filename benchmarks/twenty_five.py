@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import INPUT_ADAPTER, EnsembleSpec
 from eosfm_edge.ensemble.store import load_ensemble, save_ensemble
+from eosfm_edge.formats.ensemble import INPUT_ADAPTER, EnsembleSpec
 from eosfm_edge.runtime.bench import machine_facts
 
 HERE = Path(__file__).parent

@@ -22,7 +22,7 @@ SKIPPED = "encoder_3 is skipped"
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A 13-band scene of 300 x 200 pixels: neither side a multiple of a tile or of 32."""
-    from eosfm_edge.ensemble.bands import S2_L1C
+    from eosfm_edge.formats.bands import S2_L1C
 
     def make(folder: Path) -> None:
         write_scene(folder / "scene.tif", scene_pixels(13, 200, 300), S2_L1C)

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from eosfm_edge.bundle.gguf import Gguf, read_gguf
-from eosfm_edge.bundle.manifest import CHAIN_NAME, MANIFEST_NAME, BundledSpecialist, Manifest
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bundle import CHAIN_NAME, MANIFEST_NAME, BundledSpecialist, Manifest
+from eosfm_edge.formats.ensemble import InputBand
+from eosfm_edge.native.gguf import Gguf, read_gguf
 
 Fields = dict[str, Any]
 

@@ -7,8 +7,8 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-from eosfm_edge.bundle.manifest import ENGINES_FOLDER, MANIFEST_NAME, FileEntry, Manifest
 from eosfm_edge.files import file_kind, sha256_file
+from eosfm_edge.formats.bundle import ENGINES_FOLDER, MANIFEST_NAME, FileEntry, Manifest
 
 
 def file_entries(directory: Path) -> dict[str, FileEntry]:

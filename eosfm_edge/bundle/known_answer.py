@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eosfm_edge.bundle.gguf import read_gguf
-from eosfm_edge.bundle.manifest import CHAIN_NAME, Manifest
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bundle import CHAIN_NAME, Manifest
+from eosfm_edge.native.gguf import read_gguf
 
 FloatArray = NDArray[np.float32]
 

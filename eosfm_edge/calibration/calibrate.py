@@ -18,17 +18,12 @@ from eosfm_edge.calibration.fused import fit_fused
 from eosfm_edge.calibration.judge import normaliser_of
 from eosfm_edge.calibration.observers import BandObserver
 from eosfm_edge.calibration.report import sensitivity_plot, sensitivity_table
-from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import require_replaceable
-from eosfm_edge.network.calibration import (
-    save_calibration,
-    tensors_of,
-)
-from eosfm_edge.network.cells import tiles_needed, warn_if_few
-from eosfm_edge.network.scales import (
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.calibration import (
     CONTENTS,
     BandRange,
     Calibration,
@@ -36,6 +31,11 @@ from eosfm_edge.network.scales import (
     LevelFidelity,
     SpecialistScales,
 )
+from eosfm_edge.network.calibration import (
+    save_calibration,
+    tensors_of,
+)
+from eosfm_edge.network.cells import tiles_needed, warn_if_few
 from eosfm_edge.network.tiles import Tiles, inputs_of, load_tiles
 from eosfm_edge.resume import resumable
 from eosfm_edge.scene.containers import SceneName

@@ -15,10 +15,10 @@ from eosfm_edge.calibration.mixed import Budget, Fidelity, fit_depthwise, fit_ma
 from eosfm_edge.calibration.ranges import Choice, set_scales
 from eosfm_edge.calibration.sensitivity import Sensitivity, sensitivities
 from eosfm_edge.calibration.static_grn import make_static
+from eosfm_edge.formats.calibration import Grn, LayerScales, Method
 from eosfm_edge.network.batches import in_batches
 from eosfm_edge.network.deployed import NATIVE, DeployedEncoder, Depthwise
 from eosfm_edge.network.distill import distill
-from eosfm_edge.network.scales import Grn, LayerScales, Method
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from eosfm_edge.calibration.judge import Judge, normaliser_of
 from eosfm_edge.calibration.mixed import Fidelity, lower
 from eosfm_edge.calibration.sensitivity import Sensitivity
 from eosfm_edge.ensemble.model import Ensemble
+from eosfm_edge.formats.calibration import SpecialistScales
 from eosfm_edge.network.batches import in_batches
 from eosfm_edge.network.calibration import Tensors, deploy, with_encoders
 from eosfm_edge.network.deployed import NATIVE, TENSORRT, DeployedEncoder, Depthwise, Layer
-from eosfm_edge.network.scales import SpecialistScales
 from eosfm_edge.network.tiles import Tiles, inputs_of
 
 

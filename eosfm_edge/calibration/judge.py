@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVELS
+from eosfm_edge.formats.calibration import LevelFidelity
+from eosfm_edge.formats.ensemble import LEVELS
 from eosfm_edge.network.fidelity import Closeness
-from eosfm_edge.network.scales import LevelFidelity
 from eosfm_edge.network.steps import as_rows
 
 CENTROIDS = 16

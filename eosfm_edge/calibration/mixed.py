@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from eosfm_edge.calibration.judge import Judge
 from eosfm_edge.calibration.sensitivity import Sensitivity
+from eosfm_edge.formats.calibration import LevelFidelity
+from eosfm_edge.formats.precision import LayerPrecision
 from eosfm_edge.network.deployed import TENSORRT, DeployedEncoder, Depthwise, Layer
-from eosfm_edge.network.precision import LayerPrecision
-from eosfm_edge.network.scales import LevelFidelity
 
 _DOWN: dict[LayerPrecision, LayerPrecision] = {"int8": "half", "half": "fp32"}
 

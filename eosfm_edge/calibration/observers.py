@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eosfm_edge.network.scales import Method
+from eosfm_edge.formats.calibration import Method
 
 BINS = 4096  # more than half of which are in use: at least eight for each level
 CUT = 0.5e-4  # of all values, that percentile clips at either end

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from eosfm_edge.calibration.activations import Inputs, gather_inputs, watching
 from eosfm_edge.calibration.observers import Clip, Observer, weight_scales
+from eosfm_edge.formats.calibration import METHODS, Method
 from eosfm_edge.network.deployed import Dense, DeployedEncoder, Depthwise
 from eosfm_edge.network.rounding import Quantisation, Rounding
-from eosfm_edge.network.scales import METHODS, Method
 
 EXPONENTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 _LEAST = 1e-6  # of a peak, relative to the layer's largest: channels that are never used

@@ -7,8 +7,8 @@ import io
 
 from matplotlib.figure import Figure
 
-from eosfm_edge.ensemble.spec import LEVEL_STRIDES
-from eosfm_edge.network.scales import Calibration
+from eosfm_edge.formats.calibration import Calibration
+from eosfm_edge.formats.ensemble import LEVEL_STRIDES
 
 _SILENT_DB = 100.0  # above this a layer does not reach a level, or costs it nothing
 

@@ -36,8 +36,8 @@ def bench(
 
     Backends take turns, each in a process of its own. Nothing else should run meanwhile.
     """
-    from eosfm_edge.bundle.manifest import read_manifest
     from eosfm_edge.files import cannot_write
+    from eosfm_edge.formats.bundle import read_manifest
     from eosfm_edge.runtime.bench import bench_bundle, machine_facts
 
     facts = machine_facts()

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from eosfm_edge.cli.options import PATH, SCENE, console, imagery, overwrite
 from eosfm_edge.cli.progress import progress_bars
-from eosfm_edge.network.scales import METHODS
+from eosfm_edge.formats.calibration import METHODS
 
 if TYPE_CHECKING:
-    from eosfm_edge.network.scales import Calibration, LevelFidelity
+    from eosfm_edge.formats.calibration import Calibration, LevelFidelity
 
 
 @click.command()

@@ -19,7 +19,7 @@ from eosfm_edge.cli.options import (
 from eosfm_edge.cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from eosfm_edge.bundle.manifest import Manifest
+    from eosfm_edge.formats.bundle import Manifest
 
 
 @click.command()
@@ -76,9 +76,9 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
     value in fp32, or if other precisions leave too little of it, or not what was calibrated. For
     desktop-rtx, TensorRT engines are built here too, with a GPU or without.
     """
-    from eosfm_edge.engines.store import read_index
     from eosfm_edge.export.exporter import ExportOptions, export_bundle
-    from eosfm_edge.latency import time_precisions
+    from eosfm_edge.formats.engines import read_index
+    from eosfm_edge.network.latency import time_precisions
     from eosfm_edge.targets.registry import describe_choice, find_target
 
     profile = find_target(options["target"])

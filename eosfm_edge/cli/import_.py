@@ -10,20 +10,15 @@ import click
 from pydantic import ValidationError
 
 from eosfm_edge.cli.options import PATH, console, overwrite
-from eosfm_edge.ensemble.adaptation import AdaptationMode
-from eosfm_edge.ensemble.bands import PRESETS, S2_L1C, Band, canonical, parse_bands
-from eosfm_edge.ensemble.spec import (
-    FusionMode,
-    InputBand,
-    NormalisationMode,
-    SelectionSpec,
-    explain,
-)
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.adaptation import AdaptationMode
+from eosfm_edge.formats.bands import PRESETS, S2_L1C, Band, canonical, parse_bands
+from eosfm_edge.formats.base import explain
+from eosfm_edge.formats.ensemble import FusionMode, InputBand, NormalisationMode, SelectionSpec
 
 if TYPE_CHECKING:
     from eosfm_edge.ensemble.importer import Imported
-    from eosfm_edge.ensemble.spec import EnsembleSpec
+    from eosfm_edge.formats.ensemble import EnsembleSpec
 
 
 @click.command("import")

@@ -8,25 +8,25 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from eosfm_edge.bundle.manifest import (
+from eosfm_edge.cli.calibrate import show_calibration
+from eosfm_edge.cli.options import PATH, console, megabytes
+from eosfm_edge.errors import UserError
+from eosfm_edge.formats.adaptation import Indices
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.bundle import (
     MANIFEST_NAME,
     BundledSpecialist,
     Manifest,
     read_manifest,
 )
-from eosfm_edge.cli.calibrate import show_calibration
-from eosfm_edge.cli.options import PATH, console, megabytes
-from eosfm_edge.ensemble.adaptation import Indices
-from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.spec import (
+from eosfm_edge.formats.calibration import CALIBRATION_NAME, Calibration, read_scales
+from eosfm_edge.formats.ensemble import (
     SPEC_NAME,
     EnsembleSpec,
     InputBand,
     SpecialistSpec,
     read_spec,
 )
-from eosfm_edge.errors import UserError
-from eosfm_edge.network.scales import CALIBRATION_NAME, Calibration, read_scales
 
 
 @click.command()

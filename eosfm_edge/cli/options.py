@@ -13,8 +13,8 @@ from typing import Any, TextIO, TypeVar, cast
 import click
 from rich.console import Console
 
-from eosfm_edge.ensemble.bands import PRESETS, parse_bands
 from eosfm_edge.files import file_kind
+from eosfm_edge.formats.bands import PRESETS, parse_bands
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from eosfm_edge.cli.options import PATH, SCENE, console, imagery, overwrite
 from eosfm_edge.cli.progress import progress_bars
-from eosfm_edge.pruning.recipe import DEFAULT, Criterion, Measure, Ranking, Scope, shipped
+from eosfm_edge.formats.recipe import DEFAULT, Criterion, Measure, Ranking, Scope, shipped
 
 if TYPE_CHECKING:
-    from eosfm_edge.pruning.plan import Plan
+    from eosfm_edge.formats.plan import Plan
     from eosfm_edge.pruning.planner import WholeSpecialists
     from eosfm_edge.pruning.prune import PruneReport
 
@@ -93,7 +93,7 @@ def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
     exported, or pruned again. Exit code 1 if a level keeps less than what docs/pruning.md promises;
     what was written stays, to be looked at.
     """
-    from eosfm_edge.latency import footprints
+    from eosfm_edge.network.latency import footprints
     from eosfm_edge.pruning.budget import parse_budget
     from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
 
@@ -120,7 +120,7 @@ def prune(ensemble: Path, output: Path | None, **options: Any) -> None:
 
 
 def _recipe(options: dict[str, Any]) -> Any:
-    from eosfm_edge.pruning.recipe import Recipe, load_recipe
+    from eosfm_edge.formats.recipe import Recipe, load_recipe
 
     given = {k: options[k] for k in _RECIPE_OPTIONS if options[k] is not None}
     if options["plan_file"] and (given or options["recipe"] != DEFAULT):

@@ -79,7 +79,7 @@ def show(target: str, as_json: bool) -> None:
 @targets.command()
 def detect() -> None:
     """Say what this machine is, and which target fits it."""
-    from eosfm_edge.targets.detect import detect as look
+    from eosfm_edge.device.detect import detect as look
 
     machine = look()
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.targets.profile import Version
+from eosfm_edge.formats.target import Version
 
 LIBRARY_NAME = "libeosfm.so.0"
 BACKEND_NAME = "libeosfm_onnxruntime.so"  # ONNX Runtime itself is the board's

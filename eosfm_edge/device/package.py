@@ -9,7 +9,7 @@ from eosfm_edge.device.cross import LIBRARY_NAME, build_libraries, sources
 from eosfm_edge.device.readme import readme
 from eosfm_edge.device.service import UNIT_NAME, service
 from eosfm_edge.files import sha256_file
-from eosfm_edge.targets.profile import Profile
+from eosfm_edge.formats.target import Profile
 
 # Of a board that says nothing else: Debian 11 and Ubuntu 20.04 have it.
 _OLDEST_GLIBC = "2.31"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eosfm_edge.device.service import UNIT_NAME
-from eosfm_edge.targets.profile import Profile, System
+from eosfm_edge.formats.target import Profile, System
 
 _OLDEST_PYTHON = (3, 10)
 _OLDEST_TENSORRT = (8, 6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eosfm_edge.targets.profile import Profile
+from eosfm_edge.formats.target import Profile
 
 UNIT_NAME = "eosfm@.service"
 

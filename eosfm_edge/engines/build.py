@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eosfm_edge.bundle.manifest import ENGINES_FOLDER, Manifest
 from eosfm_edge.engines.builder import BuildOptions, Built, build_engine, parse_graph
 from eosfm_edge.engines.cuda import Gpu, cuda_runtime, find_gpu
 from eosfm_edge.engines.library import Library, load_library
@@ -19,11 +18,13 @@ from eosfm_edge.engines.precisions import (
     require_precisions,
 )
 from eosfm_edge.engines.runner import EngineChain
-from eosfm_edge.engines.store import EngineEntry, EngineKey, read_engine, read_index, save_engine
+from eosfm_edge.engines.store import read_engine, save_engine
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import atomic_file
+from eosfm_edge.formats.bundle import ENGINES_FOLDER, Manifest
+from eosfm_edge.formats.engines import EngineEntry, EngineKey, read_index
+from eosfm_edge.formats.target import Profile, TensorRt
 from eosfm_edge.targets.feasibility import require_capability
-from eosfm_edge.targets.profile import Profile, TensorRt
 
 # Called with the graph and what is done to it, how much of that, and of how much.
 Progress = Callable[[str, int, int], None]

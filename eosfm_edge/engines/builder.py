@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eosfm_edge.bundle.manifest import Precision
 from eosfm_edge.engines.library import Library
 from eosfm_edge.engines.log import Log
 from eosfm_edge.engines.precisions import asked_precisions
 from eosfm_edge.engines.signals import held_signals
 from eosfm_edge.errors import UserError
-from eosfm_edge.targets.profile import DevicePrecision
+from eosfm_edge.formats.precision import DevicePrecision, Precision
 
 # Called with what TensorRT does, and how much of it is done, of how much.
 Progress = Callable[[str, int, int], None]

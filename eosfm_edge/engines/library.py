@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eosfm_edge.errors import UserError
-from eosfm_edge.targets.profile import TensorRt
+from eosfm_edge.formats.target import TensorRt
 
 _MODULES: dict[TensorRt, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _REMEDIES: dict[TensorRt, str] = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eosfm_edge.errors import CheckFailedError
-from eosfm_edge.targets.profile import DevicePrecision
+from eosfm_edge.formats.precision import DevicePrecision
 
 # Products that may be computed wider than asked, of all that are asked narrower than fp32. TensorRT
 # leaves some very narrow layers out; a fallback takes all of a kind.

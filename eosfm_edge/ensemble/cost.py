@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVELS, Shape
 from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.formats.ensemble import LEVELS, Shape
 
 STEM_STRIDE = 4
 _WEIGHT_BYTES = 4  # fp32, as an ensemble is exported unless it is asked otherwise

@@ -12,8 +12,8 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from eosfm_edge.ensemble.spec import FusionMode
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import FusionMode
 
 
 class Concatenation(nn.Module):

@@ -11,13 +11,25 @@ from typing import cast
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from eosfm_edge.ensemble.adaptation import AdaptationMode
-from eosfm_edge.ensemble.bands import PRESETS, S2_L1C, Band, find, parse_bands
 from eosfm_edge.ensemble.checkpoint import Checkpoint, EncoderEntry, State, read_checkpoint
 from eosfm_edge.ensemble.kinds import NAMELESS
 from eosfm_edge.ensemble.model import build_from_state
 from eosfm_edge.ensemble.settings import Settings
-from eosfm_edge.ensemble.spec import (
+from eosfm_edge.ensemble.specialist import (
+    ARCHITECTURES,
+    backbone_from_config,
+    expected_shapes,
+    recognise,
+    widths,
+    with_dimensions_of,
+)
+from eosfm_edge.ensemble.state import SELECTION_WEIGHTS, check_shared, check_specialist
+from eosfm_edge.ensemble.store import save_ensemble
+from eosfm_edge.errors import UserError
+from eosfm_edge.formats.adaptation import AdaptationMode
+from eosfm_edge.formats.bands import PRESETS, S2_L1C, Band, find, parse_bands
+from eosfm_edge.formats.base import explain
+from eosfm_edge.formats.ensemble import (
     INPUT_ADAPTER,
     LEVELS,
     PRUNING_ADAPTER,
@@ -30,19 +42,7 @@ from eosfm_edge.ensemble.spec import (
     PruningRecord,
     SelectionSpec,
     SpecialistSpec,
-    explain,
 )
-from eosfm_edge.ensemble.specialist import (
-    ARCHITECTURES,
-    backbone_from_config,
-    expected_shapes,
-    recognise,
-    widths,
-    with_dimensions_of,
-)
-from eosfm_edge.ensemble.state import SELECTION_WEIGHTS, check_shared, check_specialist
-from eosfm_edge.ensemble.store import save_ensemble
-from eosfm_edge.errors import UserError
 
 _PENDING = "0" * 64  # a digest that save_ensemble fills in
 _LONGEST_NAME = 64

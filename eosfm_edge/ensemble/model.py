@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from eosfm_edge.ensemble.fusion import build_fusion
 from eosfm_edge.ensemble.selection import EncoderSelector
-from eosfm_edge.ensemble.spec import LEVELS, EnsembleSpec, NormalisationMode
 from eosfm_edge.ensemble.specialist import build_encoder, widths
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import LEVELS, EnsembleSpec, NormalisationMode
 
 
 class SpecialistSkippedWarning(UserWarning):

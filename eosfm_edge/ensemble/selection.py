@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from eosfm_edge.ensemble.spec import SelectionSpec
+from eosfm_edge.formats.ensemble import SelectionSpec
 
 
 class EncoderSelector(nn.Module):

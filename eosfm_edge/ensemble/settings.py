@@ -14,8 +14,8 @@ from typing import cast, get_args
 import numpy as np
 
 from eosfm_edge.ensemble.pickles import Inert
-from eosfm_edge.ensemble.spec import FusionMode, NormalisationMode, SelectionSpec
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode, SelectionSpec
 
 _NUMPY = {f"{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 _MOST_VALUES = 100_000

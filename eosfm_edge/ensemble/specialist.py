@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from timm.layers.mlp import GlobalResponseNormMlp
 from torch import Tensor, nn
 
-from eosfm_edge.ensemble.spec import Shape, SpecialistSpec
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import Shape, SpecialistSpec
 
 # timm's name: (blocks per stage, channels per stage)
 ARCHITECTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {

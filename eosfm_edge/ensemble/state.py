@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from eosfm_edge.ensemble.fusion import build_fusion
-from eosfm_edge.ensemble.spec import LEVELS, EnsembleSpec, Shape
 from eosfm_edge.ensemble.specialist import expected_shapes, widths
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import LEVELS, EnsembleSpec, Shape
 
 SELECTION_WEIGHTS = "encoder_selector.specialists_weights"
 

@@ -18,20 +18,20 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
-from eosfm_edge.ensemble.spec import (
+from eosfm_edge.ensemble.state import check_shared, check_specialist
+from eosfm_edge.errors import UserError
+from eosfm_edge.files import atomic_directory, cannot_write, sha256_file
+from eosfm_edge.formats.base import Sha256
+from eosfm_edge.formats.ensemble import (
     INPUT_ADAPTER,
     PRUNING_ADAPTER,
     SHARED_NAME,
     SPEC_NAME,
     SPECIALISTS_FOLDER,
     EnsembleSpec,
-    Sha256,
     SpecialistSpec,
     read_spec,
 )
-from eosfm_edge.ensemble.state import check_shared, check_specialist
-from eosfm_edge.errors import UserError
-from eosfm_edge.files import atomic_directory, cannot_write, sha256_file
 
 _AGAIN = "import the ensemble again, or put the original file back"
 # What an ensemble's directory holds.

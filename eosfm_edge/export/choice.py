@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eosfm_edge.bundle.manifest import Candidate, Precision
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.deployment import Deployment, Scales, deployment
+from eosfm_edge.formats.bundle import Candidate
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.formats.target import Profile
 from eosfm_edge.network.deployed import NATIVE, DeployedEncoder
 from eosfm_edge.network.fidelity import compare, least_cosine
-from eosfm_edge.targets.profile import Profile
 
 FloatArray = NDArray[np.float32]
 # What is asked of every level where no calibration says it.

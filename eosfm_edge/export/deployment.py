@@ -8,11 +8,14 @@ from pathlib import Path
 
 from torch import nn
 
-from eosfm_edge.bundle.manifest import CalibrationRecord, Layout, Precision
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.stacked import StackedChain
+from eosfm_edge.formats.bundle import CalibrationRecord, Layout
+from eosfm_edge.formats.calibration import Calibration
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.formats.target import Engine
 from eosfm_edge.network.calibration import (
     deploy,
     read_calibration,
@@ -21,8 +24,6 @@ from eosfm_edge.network.calibration import (
     with_encoders,
 )
 from eosfm_edge.network.deployed import CPU, TENSORRT, DeployedEncoder, Form
-from eosfm_edge.network.scales import Calibration
-from eosfm_edge.targets.profile import Engine
 
 # How the ONNX graphs are computed. ONNX Runtime has neither bf16 nor fp16 products on a CPU.
 _CPU_FORMS: dict[Precision, Form] = {"fp32": CPU, "bf16": CPU, "int8": CPU}

@@ -18,7 +18,24 @@ from torch import nn
 import eosfm_edge
 from eosfm_edge.bundle.digests import file_entries
 from eosfm_edge.bundle.known_answer import KnownAnswer
-from eosfm_edge.bundle.manifest import (
+from eosfm_edge.device.cross import require_tools
+from eosfm_edge.device.package import write_device_package
+from eosfm_edge.engines.build import Progress, build_engines
+from eosfm_edge.ensemble.chain import Chain
+from eosfm_edge.ensemble.cost import ensemble_cost
+from eosfm_edge.ensemble.model import Ensemble, physical_units
+from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.export.choice import Timer, choose_precision
+from eosfm_edge.export.deployment import Scales, deployment, load_scales
+from eosfm_edge.export.graphs import write_graphs
+from eosfm_edge.export.memory import least_need
+from eosfm_edge.export.onnx import level_names
+from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_onnx
+from eosfm_edge.files import atomic_directory
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.base import NAME_PATTERN
+from eosfm_edge.formats.bundle import (
     BUNDLE_SUFFIX,
     CHAIN_NAME,
     DEVICE_FOLDER,
@@ -34,35 +51,19 @@ from eosfm_edge.bundle.manifest import (
     Level,
     Manifest,
     Parity,
-    Precision,
     Tile,
 )
-from eosfm_edge.device.cross import require_tools
-from eosfm_edge.device.package import write_device_package
-from eosfm_edge.engines.build import Progress, build_engines
-from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.cost import ensemble_cost
-from eosfm_edge.ensemble.model import Ensemble, physical_units
-from eosfm_edge.ensemble.spec import LEVEL_STRIDES, NAME_PATTERN
-from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.choice import Timer, choose_precision
-from eosfm_edge.export.deployment import Scales, deployment, load_scales
-from eosfm_edge.export.graphs import write_graphs
-from eosfm_edge.export.memory import least_need
-from eosfm_edge.export.native import Graphs, write_chain, write_specialists
-from eosfm_edge.export.onnx import level_names
-from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_onnx
-from eosfm_edge.files import atomic_directory
+from eosfm_edge.formats.ensemble import LEVEL_STRIDES
+from eosfm_edge.formats.precision import DevicePrecision, Precision
+from eosfm_edge.formats.target import Profile
 from eosfm_edge.network.deployed import NATIVE
+from eosfm_edge.network.native_files import Graphs, write_chain, write_specialists
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.radiometry import require_plausible_scene
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import open_scene
 from eosfm_edge.targets.feasibility import require_capability, require_memory, require_precision
-from eosfm_edge.targets.profile import DevicePrecision, Profile
 from eosfm_edge.targets.registry import find_target
 
 FloatArray = NDArray[np.float32]
@@ -213,7 +214,8 @@ def _candidates(
     if options.timer is None:
         raise UserError(
             "the precision is auto, and there is nothing to time precisions with",
-            remedy="ExportOptions(timer=eosfm_edge.latency.time_precisions), or a precision",
+            remedy="ExportOptions(timer=eosfm_edge.network.latency.time_precisions), or give a "
+            "precision",
         )
     return choose_precision(ensemble, profile, scales, tiles, options.timer)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from eosfm_edge.bundle.manifest import Tile
 from eosfm_edge.ensemble.cost import STEM_STRIDE, ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVEL_STRIDES, LEVELS
 from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.formats.bundle import Tile
+from eosfm_edge.formats.ensemble import LEVEL_STRIDES, LEVELS
 from eosfm_edge.targets.feasibility import Need
 
 _FLOAT, _HALF, _INT8 = 4, 2, 1  # bytes

@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eosfm_edge.bundle.graphs import onnxruntime_session, run_graphs
 from eosfm_edge.bundle.known_answer import relative_difference, sqnr_db
-from eosfm_edge.bundle.manifest import BackendName, LevelDifference, Parity, Precision
-from eosfm_edge.ensemble.spec import LEVEL_STRIDES
 from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.export.onnx import level_names
 from eosfm_edge.export.widened import widened
+from eosfm_edge.formats.bundle import BackendName, LevelDifference, Parity
+from eosfm_edge.formats.ensemble import LEVEL_STRIDES
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.native import header
+from eosfm_edge.native.binding import Model
 
 FloatArray = NDArray[np.float32]
 Run = Callable[[FloatArray], Sequence[FloatArray]]
@@ -62,8 +66,6 @@ def check_onnx(graphs: Sequence[Path], expected: Expected) -> Parity:
     """
     import onnxruntime
 
-    from eosfm_edge.runtime.backends import onnxruntime_session, run_graphs
-
     sessions = [onnxruntime_session(widened(graph)) for graph in graphs]
     names = level_names(len(LEVEL_STRIDES))
     return _check(
@@ -80,9 +82,6 @@ def check_native(bundle: Path, expected: Expected) -> Parity:
     Raises:
         CheckFailedError: as for :func:`check_onnx`.
     """
-    from eosfm_edge.runtime import header
-    from eosfm_edge.runtime.binding import Model
-
     with Model(bundle) as model, model.context() as context:
         isa = model.describe().isa.decode()
         return _check(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from eosfm_edge.ensemble.spec import LEVELS
-from eosfm_edge.export.chain import Chain
+from eosfm_edge.ensemble.chain import Chain
+from eosfm_edge.formats.ensemble import LEVELS
 from eosfm_edge.network.deployed import DeployedEncoder
 from eosfm_edge.network.stacked import Shape, StackedEncoders, shape_of_stack
 

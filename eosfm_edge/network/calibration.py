@@ -16,13 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import EnsembleSpec, SpecialistSpec
 from eosfm_edge.ensemble.store import read_tensors
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, sha256_file
-from eosfm_edge.network.deployed import DeployedEncoder, Depthwise, Layer
-from eosfm_edge.network.rounding import Quantisation, Rounding
-from eosfm_edge.network.scales import (
+from eosfm_edge.formats.calibration import (
     CALIBRATION_NAME,
     CONTENTS,
     PLOT_NAME,
@@ -34,6 +31,9 @@ from eosfm_edge.network.scales import (
     SpecialistScales,
     read_scales,
 )
+from eosfm_edge.formats.ensemble import EnsembleSpec, SpecialistSpec
+from eosfm_edge.network.deployed import DeployedEncoder, Depthwise, Layer
+from eosfm_edge.network.rounding import Quantisation, Rounding
 
 Tensors = Mapping[str, Tensor]
 

@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Sequence
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVEL_STRIDES, Shape
 from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.formats.ensemble import LEVEL_STRIDES, Shape
 
 CELLS_PER_CHANNEL = 4
 

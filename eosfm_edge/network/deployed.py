@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eosfm_edge.formats.precision import FloatPrecision, LayerPrecision
 from eosfm_edge.network.folding import Matrix, fold
-from eosfm_edge.network.precision import FloatPrecision, LayerPrecision
 from eosfm_edge.network.rounding import Rounding, rounded_weight
 
 NORM_EPSILON = 1e-6

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.precision import FloatPrecision
 from eosfm_edge.network.deployed import (
     NORM_EPSILON,
     Block,
@@ -35,7 +36,6 @@ from eosfm_edge.network.deployed import (
     patches,
     to_type,
 )
-from eosfm_edge.network.precision import FloatPrecision
 
 Part = TypeVar("Part", bound=Layer)
 Key = TypeVar("Key")

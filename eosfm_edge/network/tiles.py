@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.model import Ensemble, physical_units
-from eosfm_edge.ensemble.spec import EnsembleSpec
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.ensemble import EnsembleSpec
 from eosfm_edge.scene import tiles as stored_tiles
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.reading import FloatImage, Radiometry

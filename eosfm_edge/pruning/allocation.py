@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.recipe import Ranking
 from eosfm_edge.pruning.elimination import Elimination
-from eosfm_edge.pruning.recipe import Ranking
 
 _LEVELS = 4
 

@@ -16,15 +16,15 @@ from torch import nn
 
 from eosfm_edge.ensemble.cost import encoder_cost
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
-from eosfm_edge.ensemble.spec import PruningRecord, Shape, SpecialistSpec
 from eosfm_edge.ensemble.specialist import build_encoder, shape_of
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import PruningRecord, Shape, SpecialistSpec
+from eosfm_edge.formats.plan import CREATED_WITH, Plan, SpecialistPlan, plan_text
+from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.tiles import Tiles, inputs_of
 from eosfm_edge.pruning.encoder import carry_out, kept_widths, pruned_shape
 from eosfm_edge.pruning.features import feature_moments
 from eosfm_edge.pruning.narrow import narrowed_state, refit_shared, require_narrowable
-from eosfm_edge.pruning.plan import CREATED_WITH, Plan, SpecialistPlan, plan_text
-from eosfm_edge.pruning.recipe import Recipe
 from eosfm_edge.pruning.repair import Kept
 from eosfm_edge.pruning.specialists import without_specialists
 

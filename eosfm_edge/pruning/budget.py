@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.pruning.plan import Plan
+from eosfm_edge.formats.plan import Plan
 
 Kind = Literal["ms", "MB", "fidelity"]
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.cost import Cost, encoder_cost, hidden_price
-from eosfm_edge.ensemble.spec import Shape
 from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.formats.ensemble import Shape
+from eosfm_edge.formats.plan import GroupPlan
+from eosfm_edge.formats.recipe import Measure, Recipe
 from eosfm_edge.network.batches import PIXELS_PER_BATCH, in_batches
 from eosfm_edge.network.distill import distill
 from eosfm_edge.network.moments import Moments, hidden_moments, level_moments
@@ -20,8 +22,6 @@ from eosfm_edge.network.steps import STAGES, blocks, weight_of
 from eosfm_edge.pruning.allocation import Group, allocate, removals
 from eosfm_edge.pruning.elimination import Elimination, by_reconstruction, by_score
 from eosfm_edge.pruning.groups import Dependencies
-from eosfm_edge.pruning.plan import GroupPlan
-from eosfm_edge.pruning.recipe import Measure, Recipe
 from eosfm_edge.pruning.repair import Kept, repair
 from eosfm_edge.pruning.sensitivity import level_gains
 from eosfm_edge.pruning.taylor import taylor_scores

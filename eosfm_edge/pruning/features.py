@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVEL_STRIDES, LEVELS
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import LEVEL_STRIDES, LEVELS
 
 CONSTANT = 1e-12  # variance of rounded fp32 numbers, relative to their square
 

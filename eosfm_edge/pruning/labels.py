@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from eosfm_edge.ensemble.model import physical_units
-from eosfm_edge.ensemble.spec import read_spec
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import read_spec
 from eosfm_edge.scene.scene import open_scene
 
 COLUMNS = ("file", "label")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVELS
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import LEVELS
 from eosfm_edge.network.regression import Regression, set_linear
 from eosfm_edge.network.steps import as_rows, weight_of
 from eosfm_edge.pruning.repair import Kept

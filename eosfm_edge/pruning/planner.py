@@ -10,16 +10,16 @@ from torch import Tensor
 
 from eosfm_edge.ensemble.cost import Cost, encoder_cost, ensemble_cost, runs_of
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import Shape
 from eosfm_edge.ensemble.specialist import shape_of
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import Shape
+from eosfm_edge.formats.plan import CREATED_WITH, GroupPlan, Plan, SpecialistPlan
+from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.tiles import Tiles, inputs_of
 from eosfm_edge.pruning.encoder import Study, pruned_shape, study
 from eosfm_edge.pruning.features import FeatureMoments, feature_moments
 from eosfm_edge.pruning.narrow import require_narrowable
-from eosfm_edge.pruning.plan import CREATED_WITH, GroupPlan, Plan, SpecialistPlan
 from eosfm_edge.pruning.ranking import rank_by_probe, rank_by_reconstruction, rank_by_selection
-from eosfm_edge.pruning.recipe import Recipe
 from eosfm_edge.pruning.useless import find_dead, find_duplicates
 
 RankBy = Literal["reconstruction", "selection", "probe"]

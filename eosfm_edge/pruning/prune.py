@@ -13,42 +13,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eosfm_edge.bundle.manifest import Precision
-from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.cost import Cost, ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import CONTENTS, load_ensemble, save_ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import require_replaceable, sha256_file
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.plan import Plan, read_plan, require_plan_fits, write_plan
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.formats.recipe import LEAST_TILES, Recipe
 from eosfm_edge.network.cells import tiles_needed, warn_if_few
 from eosfm_edge.network.fidelity import Closeness, compare, least_cosine
+from eosfm_edge.network.latency import Footprint
 from eosfm_edge.network.tiles import Tiles, load_tiles
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.budget import Budget, Tried, search
 from eosfm_edge.pruning.encoder import kept_widths
 from eosfm_edge.pruning.measured import MeasuredTable
 from eosfm_edge.pruning.narrow import narrowed_state
-from eosfm_edge.pruning.plan import Plan, read_plan, require_plan_fits, write_plan
 from eosfm_edge.pruning.planner import Planner, Progress, WholeSpecialists
 from eosfm_edge.pruning.promise import promised_db, require_promise
-from eosfm_edge.pruning.recipe import LEAST_TILES, Recipe
 from eosfm_edge.pruning.specialists import without_specialists
 from eosfm_edge.resume import resumable
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.reading import Radiometry
 
 _FINISHED = frozenset({".safetensors", ".distillation"})
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Milliseconds for a tile, with quartiles, and megabytes (10^6 bytes) of weights."""
-
-    ms: float
-    low_ms: float
-    high_ms: float
-    megabytes: float
 
 
 # Times ensembles in turn on stored values (bands, size, size): the native engine, on this machine.

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from eosfm_edge.ensemble.fusion import Conv1x1
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVELS
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import LEVELS
 from eosfm_edge.pruning.features import (
     CONSTANT,
     FeatureMoments,

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from eosfm_edge.ensemble.fusion import Conv1x1
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
-from eosfm_edge.ensemble.spec import LEVELS, SelectionSpec
 from eosfm_edge.ensemble.state import SELECTION_WEIGHTS
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import LEVELS, SelectionSpec
 from eosfm_edge.pruning.features import (
     FeatureMoments,
     columns_of,

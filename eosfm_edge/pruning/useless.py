@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eosfm_edge.ensemble.fusion import Mlp
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVELS
+from eosfm_edge.formats.ensemble import LEVELS
 from eosfm_edge.pruning.features import (
     CONSTANT,
     FeatureMoments,

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eosfm_edge.bundle.agreement import disagreements
 from eosfm_edge.bundle.digests import damaged_files
-from eosfm_edge.bundle.manifest import CHAIN_NAME, DEVICE_FOLDER, ENGINES_FOLDER, Manifest
-from eosfm_edge.engines.store import INDEX_NAME, read_index
+from eosfm_edge.bundle.graphs import (
+    CPU_PROVIDER,
+    INPUT_NAME,
+    FloatArray,
+    Provider,
+    onnxruntime_session,
+    open_ends,
+    run_graphs,
+)
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.machine import memory, processor_quota
+from eosfm_edge.formats.bundle import CHAIN_NAME, DEVICE_FOLDER, ENGINES_FOLDER, Manifest
+from eosfm_edge.formats.engines import INDEX_NAME, read_index
+from eosfm_edge.machine import memory
 from eosfm_edge.runtime.tensorrt import TensorRT
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
-FloatArray = NDArray[np.float32]
 
 CPU_BACKENDS = ("native", "onnxruntime")
 BACKENDS = (*CPU_BACKENDS, "cuda", "onnxruntime-cuda", "tensorrt")
@@ -30,12 +33,7 @@ WEIGHTS_BACKENDS = ("native", "cuda")
 # How far half precision may take a level from the known answer, as libeosfm's cuda backend has it.
 HALF_TOLERANCE = 1e-2
 
-Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
-CPU_PROVIDER: Provider = "CPUExecutionProvider"
-
 MOST_COMPLAINTS = 20  # about a bundle; a forger could make thousands
-
-INPUT_NAME = "image"  # of the graph's input; its outputs have the levels' names
 
 
 class Backend(Protocol):
@@ -60,7 +58,7 @@ class Native:
             UserError: libeosfm cannot be loaded or refuses the bundle, or the chain is not what
                 the manifest says.
         """
-        from eosfm_edge.runtime.binding import Model
+        from eosfm_edge.native.binding import Model
 
         with Model(bundle) as model:
             info = model.describe()
@@ -91,33 +89,6 @@ def tolerance_of(backend: str, manifest: Manifest) -> float:
     """
     tolerance = manifest.parity_of(backend).tolerance
     return max(tolerance, HALF_TOLERANCE) if backend == Cuda.name else tolerance
-
-
-def onnxruntime_session(
-    model: Path | bytes, threads: int = 0, provider: Provider = CPU_PROVIDER
-) -> InferenceSession:
-    """Open a graph with ONNX Runtime.
-
-    Args:
-        model: a file, or its content.
-        threads: 0 takes all cores.
-        provider: what computes.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or processor_quota() or 0
-    # Threads that spin while tiles are read and written take the cores from who does that.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without VNNI its products of unsigned and signed bytes add pairs up in 16 bits, which overflow
-    # and can leave an int8 network 2 dB. With this it takes unsigned weights there.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    options.log_severity_level = 3
-    if provider == CPU_PROVIDER:
-        return onnxruntime.InferenceSession(model, options, providers=[provider])
-    # Ten bits of mantissa are not fp32. The CPU keeps what is of shapes.
-    providers = [(provider, {"use_tf32": "0"}), CPU_PROVIDER]
-    return onnxruntime.InferenceSession(model, options, providers=providers)
 
 
 class OnnxRuntime:
@@ -163,26 +134,6 @@ class OnnxRuntime:
     def run(self, image: FloatArray) -> list[FloatArray]:
         """Return the levels, each (N, C, H/s, W/s), of stored values (N, bands, H, W)."""
         return run_graphs(self._sessions, image, self._levels)
-
-
-def run_graphs(
-    sessions: Sequence[InferenceSession], image: FloatArray, levels: Sequence[str]
-) -> list[FloatArray]:
-    """Run graphs in order, each on what the image and those before it give."""
-    tensors: dict[str, FloatArray] = {INPUT_NAME: image}
-    for session in sessions:
-        gives = [tensor.name for tensor in session.get_outputs()]
-        takes = {tensor.name: tensors[tensor.name] for tensor in session.get_inputs()}
-        tensors |= zip(gives, session.run(gives, takes), strict=True)
-    return [tensors[level] for level in levels]
-
-
-def open_ends(sessions: Sequence[InferenceSession]) -> dict[str, tuple[int | str | None, ...]]:
-    """Return the shapes of what graphs take and give, less what they give each other."""
-    takes = {t.name: tuple(t.shape[1:]) for s in sessions for t in s.get_inputs()}
-    gives = {t.name: tuple(t.shape[1:]) for s in sessions for t in s.get_outputs()}
-    ends = {name: shape for name, shape in takes.items() if name not in gives}
-    return ends | {name: shape for name, shape in gives.items() if name not in takes}
 
 
 def _require_match(

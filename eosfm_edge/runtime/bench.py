@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import eosfm_edge
-from eosfm_edge.bundle.manifest import read_manifest
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bundle import read_manifest
 
 WARM_UP = 5  # runs before the first round
 RUNS = 10  # of a contender in a round

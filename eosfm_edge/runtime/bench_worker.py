@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eosfm_edge.bundle.known_answer import read_known_answer
-from eosfm_edge.bundle.manifest import read_manifest
+from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.runtime.backends import Native, open_backend
 
 

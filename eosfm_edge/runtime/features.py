@@ -18,8 +18,8 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from eosfm_edge.bundle.manifest import Level
 from eosfm_edge.files import cannot_write
+from eosfm_edge.formats.bundle import Level
 from eosfm_edge.machine import processors
 from eosfm_edge.runtime.cells import CellArray, FloatArray
 

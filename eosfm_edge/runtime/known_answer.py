@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from eosfm_edge.bundle.known_answer import read_known_answer, relative_difference
-from eosfm_edge.bundle.manifest import LevelDifference, Manifest
 from eosfm_edge.errors import CheckFailedError
+from eosfm_edge.formats.bundle import LevelDifference, Manifest
 from eosfm_edge.runtime.backends import Backend, Native, tolerance_of
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from eosfm_edge.bundle.manifest import Manifest
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.formats.bundle import Manifest
 from eosfm_edge.runtime.backends import Backend, open_backend
 from eosfm_edge.runtime.known_answer import require_known_answer
 

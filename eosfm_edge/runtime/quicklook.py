@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import Resampling
 
-from eosfm_edge.ensemble.bands import RGB, Band, find
-from eosfm_edge.ensemble.spec import InputBand
+from eosfm_edge.formats.bands import RGB, Band, find
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.reading import FloatImage
 from eosfm_edge.scene.scene import Mask, Scene
 

@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 
 from eosfm_edge.errors import CheckFailedError
-from eosfm_edge.runtime.binding import Context
-from eosfm_edge.runtime.header import LEVELS, NOT_FINITE, EosfmError
-from eosfm_edge.runtime.stream import Block, Stream, StreamBand, tile_count
+from eosfm_edge.native.binding import Context
+from eosfm_edge.native.header import LEVELS, NOT_FINITE, EosfmError
+from eosfm_edge.native.stream import Block, Stream, StreamBand, tile_count
 from eosfm_edge.scene.reading import FloatImage
 from eosfm_edge.scene.scene import Scene
 

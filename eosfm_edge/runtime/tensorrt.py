@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eosfm_edge.bundle.manifest import Manifest
 from eosfm_edge.engines.cuda import cuda_runtime, find_gpu
 from eosfm_edge.engines.library import Library, load_library
 from eosfm_edge.engines.runner import EngineChain
-from eosfm_edge.engines.store import Wanted, find_engine, read_engine, read_index
+from eosfm_edge.engines.store import Wanted, find_engine, read_engine
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bundle import Manifest
+from eosfm_edge.formats.engines import read_index
 
 FloatArray = NDArray[np.float32]
 

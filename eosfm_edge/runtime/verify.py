@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from eosfm_edge.bundle.manifest import LevelDifference, read_manifest
+from eosfm_edge.formats.bundle import LevelDifference, read_manifest
 from eosfm_edge.runtime.backends import open_backend, require_intact, tolerance_of
 from eosfm_edge.runtime.known_answer import require_known_answer
 

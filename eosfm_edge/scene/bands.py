@@ -14,8 +14,8 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioIOError
 from rasterio.io import DatasetReader
 
-from eosfm_edge.ensemble.bands import S2_L1C, Band, nearest
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bands import S2_L1C, Band, nearest
 from eosfm_edge.scene.containers import Container, SceneName, container_of
 from eosfm_edge.scene.names import (
     is_unexplained,

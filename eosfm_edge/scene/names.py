@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eosfm_edge.ensemble.bands import COMMON_NAMES, SENTINEL_2, Band, canonical, common_name, find
+from eosfm_edge.formats.bands import COMMON_NAMES, SENTINEL_2, Band, canonical, common_name, find
 from eosfm_edge.scene.sensors import SENSORS, Sensor, sensor_of
 
 _START, _END = r"(?<![A-Z0-9])", r"(?![A-Z0-9])"

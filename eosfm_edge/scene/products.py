@@ -24,8 +24,8 @@ from pathlib import PurePath
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from eosfm_edge.ensemble.bands import S2_L1C, canonical
 from eosfm_edge.errors import SceneWarning, UserError
+from eosfm_edge.formats.bands import S2_L1C, canonical
 from eosfm_edge.scene.containers import Container, upwards
 from eosfm_edge.scene.names import read_file_name
 

@@ -74,12 +74,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from eosfm_edge.ensemble.bands import S2_L1C, Band, canonical
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bands import S2_L1C, Band, canonical
 from eosfm_edge.scene.reading import Declared, FloatImage
 
 if TYPE_CHECKING:
-    from eosfm_edge.ensemble.spec import InputBand
+    from eosfm_edge.formats.ensemble import InputBand
     from eosfm_edge.scene.scene import Scene
 
 _SAMPLE = 4096  # pixels that are kept of each tile

@@ -29,8 +29,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.bands import SceneBand
 
 FloatImage = NDArray[np.float32]

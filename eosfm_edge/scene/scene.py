@@ -18,9 +18,9 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
-from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import SceneWarning, UserError
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.bands import SceneBand, open_bands
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.radiometry import is_reflectance

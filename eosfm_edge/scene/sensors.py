@@ -7,7 +7,7 @@ infrared on Landsat 8 and a short-wave infrared on Landsat 7. Ranges of waveleng
 - HLS: its user guide, https://lpdaac.usgs.gov/documents/1698/HLS_User_Guide_V2.pdf
 - MODIS: https://modis.gsfc.nasa.gov/about/specifications.php
 - PlanetScope: https://docs.planet.com/data/imagery/planetscope/
-- Sentinel-2: :data:`eosfm_edge.ensemble.bands.SENTINEL_2`
+- Sentinel-2: :data:`eosfm_edge.formats.bands.SENTINEL_2`
 
 To add a sensor, add a row to :data:`SENSORS`.
 """
@@ -18,7 +18,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from eosfm_edge.ensemble.bands import SENTINEL_2, Band, canonical
+from eosfm_edge.formats.bands import SENTINEL_2, Band, canonical
 
 # A band wider than a quarter of its wavelength (panchromatic, the last one of Landsat's MSS) is of
 # another kind than those that are looked for: it stands for no wavelength.

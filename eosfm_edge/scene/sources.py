@@ -6,14 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
-
-from eosfm_edge.ensemble.bands import Band, parse_bands
-from eosfm_edge.ensemble.spec import RelativePath, Sha256, Strict, read_yaml_model
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import sha256_file
+from eosfm_edge.formats.bands import Band, parse_bands
+from eosfm_edge.formats.base import read_yaml_model
+from eosfm_edge.formats.imagery import CalibrationManifest, ManifestFile
 from eosfm_edge.scene.bands import is_scene
 from eosfm_edge.scene.containers import SceneName, container_of
 from eosfm_edge.scene.products import band_files, metadata_files
@@ -22,50 +20,6 @@ from eosfm_edge.scene.reading import Radiometry
 CHIPS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
 MANIFESTS = (".yaml", ".yml")
 _MANIFEST = "a manifest of calibration data"
-
-
-def _known(bands: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        parse_bands(",".join(bands))
-    except UserError as error:
-        raise ValueError(str(error)) from error
-    return bands
-
-
-class ManifestFile(Strict):
-    """A file, or a folder of single-band files, of a manifest, and how to read it.
-
-    Attributes:
-        path: relative to the manifest's folder.
-        sha256: of the file; of a folder, by the names of its files.
-        bands: what the bands of a file are, or the files of a folder in the order of their
-            names, if these do not say so.
-        scale, offset: physical = stored * scale + offset, whatever the file says.
-        nodata: stored value of pixels without data; ``none``: no value is.
-    """
-
-    path: RelativePath
-    sha256: Sha256 | Annotated[dict[RelativePath, Sha256], Field(min_length=1)]
-    bands: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)] | None = None
-    scale: float | None = Field(default=None, allow_inf_nan=False)
-    offset: float | None = Field(default=None, allow_inf_nan=False)
-    nodata: Annotated[float, Field(allow_inf_nan=False)] | Literal["none"] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ManifestFile:
-        if self.scale == 0:
-            raise ValueError("the scale must not be 0")
-        return self
-
-
-class CalibrationManifest(Strict):
-    """Imagery to calibrate on: which files, whose, and how they are read."""
-
-    format: Literal["eosfm-calibration-data"]
-    name: str = Field(min_length=1)
-    licence: str = Field(min_length=1)
-    source: str | None = None
-    files: tuple[ManifestFile, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True)

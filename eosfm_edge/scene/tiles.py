@@ -12,9 +12,9 @@ from itertools import pairwise, zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.places import valid_places
 from eosfm_edge.scene.radiometry import Values, require_plausible

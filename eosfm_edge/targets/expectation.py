@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eosfm_edge.targets.profile import DevicePrecision, Profile
+from eosfm_edge.formats.precision import DevicePrecision
+from eosfm_edge.formats.target import Profile
 
 
 @dataclass(frozen=True)

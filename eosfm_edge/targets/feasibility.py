@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eosfm_edge.errors import UserError
-from eosfm_edge.targets.profile import DevicePrecision, Profile
+from eosfm_edge.formats.precision import DevicePrecision
+from eosfm_edge.formats.target import Profile
 
 # The first GPUs with units for a precision, by NVIDIA's CUDA C++ Programming Guide, "Compute
 # Capabilities". int8 products that give fp32, as ours do, are compiled by TensorRT-RTX from Ampere

@@ -6,9 +6,9 @@ import difflib
 from importlib import resources
 from pathlib import Path
 
-from eosfm_edge.ensemble.spec import read_yaml_model
 from eosfm_edge.errors import UserError
-from eosfm_edge.targets.profile import Profile
+from eosfm_edge.formats.base import read_yaml_model
+from eosfm_edge.formats.target import Profile
 
 # Names that stand for a device until a user says which of its kind.
 ALIASES = {"jetson": "jetson-orin-nano"}

@@ -28,12 +28,12 @@ from rasterio.windows import Window
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import Ensemble, SpecialistSkippedWarning
-from eosfm_edge.ensemble.spec import INPUT_ADAPTER, LEVELS, InputBand, SelectionSpec
 from eosfm_edge.ensemble.specialist import widths
 from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.formats.bands import S2_L1C
+from eosfm_edge.formats.ensemble import INPUT_ADAPTER, LEVELS, InputBand, SelectionSpec
 
 HERE = Path(__file__).parent
 SPECIALISTS = (

@@ -18,12 +18,12 @@ from eosfm_edge.bundle.known_answer import (
     relative_difference,
     sqnr_db,
 )
-from eosfm_edge.bundle.manifest import CHAIN_NAME, read_manifest
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.model import physical_units
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.native import write_chain
+from eosfm_edge.formats.bundle import CHAIN_NAME, read_manifest
+from eosfm_edge.network.native_files import write_chain
 
 Array = NDArray[np.float32]
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from eosfm_edge.ensemble.spec import Provenance, Strict, read_json_model
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.base import Strict, read_json_model
+from eosfm_edge.formats.ensemble import Provenance
 from eosfm_edge.text import printable
 
 ORDERS = ["\x1b[2J", "\x9b2J", "\a", "\x7f", "\b\b", "\r"]

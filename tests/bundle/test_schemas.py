@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eosfm_edge.schemas import MODELS, schema_text
+from eosfm_edge.formats.schemas import MODELS, schema_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,5 +15,5 @@ ROOT = Path(__file__).parents[2]
     ("folder", "name"), [(folder, name) for folder, models in MODELS.items() for name in models]
 )
 def test_the_schema_is_up_to_date(folder: str, name: str) -> None:
-    # To mend: python -m eosfm_edge.schemas FOLDER
+    # To mend: python -m eosfm_edge.formats.schemas FOLDER
     assert (ROOT / folder / name).read_text() == schema_text(MODELS[folder][name])

@@ -18,8 +18,8 @@ from support.command import run
 
 from eosfm_edge.bundle.digests import file_entries
 from eosfm_edge.bundle.known_answer import read_known_answer
-from eosfm_edge.bundle.manifest import CHAIN_NAME, MODEL_NAME, read_manifest
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
+from eosfm_edge.formats.bundle import CHAIN_NAME, MODEL_NAME, read_manifest
 from eosfm_edge.runtime.backends import CPU_BACKENDS
 from eosfm_edge.runtime.verify import verify_bundle
 

@@ -26,10 +26,7 @@ from eosfm_edge.calibration.report import sensitivity_plot
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.files import sha256_file
-from eosfm_edge.network import distill
-from eosfm_edge.network.calibration import deploy, read_calibration, require_fits, with_encoders
-from eosfm_edge.network.deployed import NATIVE, TENSORRT
-from eosfm_edge.network.scales import (
+from eosfm_edge.formats.calibration import (
     CONTENTS,
     PLOT_NAME,
     TABLE_NAME,
@@ -37,6 +34,9 @@ from eosfm_edge.network.scales import (
     Calibration,
     Grn,
 )
+from eosfm_edge.network import distill
+from eosfm_edge.network.calibration import deploy, read_calibration, require_fits, with_encoders
+from eosfm_edge.network.deployed import NATIVE, TENSORRT
 from eosfm_edge.network.tiles import inputs_of
 from eosfm_edge.scene.tiles import load_tiles
 

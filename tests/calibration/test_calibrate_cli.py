@@ -10,8 +10,8 @@ from support.command import exit_code, inside, leftovers
 
 from eosfm_edge.calibration import calibrate
 from eosfm_edge.errors import ExitCode
+from eosfm_edge.formats.calibration import CONTENTS, PLOT_NAME
 from eosfm_edge.network.calibration import read_calibration
-from eosfm_edge.network.scales import CONTENTS, PLOT_NAME
 
 pytestmark = pytest.mark.usefixtures("wide")
 QUICK = ("--method", "minmax", "--tile", 32, "--tiles", 8)

@@ -16,10 +16,10 @@ from eosfm_edge.calibration.judge import Judge, normaliser_of
 from eosfm_edge.calibration.mixed import Budget
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import CheckFailedError
+from eosfm_edge.formats.calibration import Calibration
 from eosfm_edge.network.batches import in_batches
 from eosfm_edge.network.calibration import deploy, read_calibration
 from eosfm_edge.network.deployed import NATIVE, TENSORRT
-from eosfm_edge.network.scales import Calibration
 from eosfm_edge.network.tiles import inputs_of, load_tiles
 
 

@@ -14,8 +14,8 @@ from eosfm_edge.calibration.judge import Judge, Levels
 from eosfm_edge.calibration.mixed import Budget, fit_depthwise, fit_matrices
 from eosfm_edge.calibration.ranges import set_scales
 from eosfm_edge.calibration.sensitivity import Sensitivity, sensitivities
+from eosfm_edge.formats.calibration import LevelFidelity
 from eosfm_edge.network.deployed import NATIVE, TENSORRT, DeployedEncoder, Depthwise
-from eosfm_edge.network.scales import LevelFidelity
 
 TILES = tiles_of(6)
 BATCHES = [torch.stack(TILES)]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eosfm_edge.calibration.observers import BINS, BandObserver, Clip, Observer, weight_scales
-from eosfm_edge.network.scales import METHODS, Method
+from eosfm_edge.formats.calibration import METHODS, Method
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 LISTS = st.lists(FLOATS | st.just(0.0) | st.floats(-8, 8, width=32), min_size=1, max_size=60)

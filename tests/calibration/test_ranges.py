@@ -14,9 +14,9 @@ from torch import Tensor
 from eosfm_edge.calibration import activations, ranges
 from eosfm_edge.calibration.activations import gather_inputs, watching
 from eosfm_edge.calibration.ranges import Choice, set_scales
+from eosfm_edge.formats.calibration import METHODS, Method
 from eosfm_edge.network.deployed import Dense, DeployedEncoder, Depthwise, Form
 from eosfm_edge.network.rounding import Quantisation
-from eosfm_edge.network.scales import METHODS, Method
 
 TILES = tiles_of(8)
 WAVES = [torch.from_numpy(image_of(3, 64, 64, seed)) for seed in range(4)]

@@ -13,7 +13,7 @@ import pytest
 from support.command import leftovers, run
 from support.scenes import scene_pixels, write_scene
 
-from eosfm_edge.ensemble.bands import S2_L1C
+from eosfm_edge.formats.bands import S2_L1C
 
 
 @pytest.fixture

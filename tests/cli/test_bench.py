@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.command import run
 
-from eosfm_edge.bundle.manifest import read_manifest
+from eosfm_edge.formats.bundle import read_manifest
 
 
 def test_bench(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

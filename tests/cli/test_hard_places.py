@@ -337,7 +337,7 @@ def test_an_interrupted_verb_that_resumes_does_not_say_that_nothing_was_written(
     (tmp_path / "out.work").mkdir()
     prelude = (
         "from eosfm_edge.cli import main, progress\nfrom pathlib import Path\n"
-        "import eosfm_edge.bundle.manifest as m\n"
+        "import eosfm_edge.formats.bundle as m\n"
         "def stop(*_):\n"
         f"    with progress.progress_bars(Path({str(tmp_path / 'out')!r})):\n"
         "        raise KeyboardInterrupt\n"

@@ -10,8 +10,8 @@ import pytest
 from support.command import leftovers, run, start
 from support.scenes import scene_pixels, write_scene
 
-from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.errors import ExitCode
+from eosfm_edge.formats.bands import S2_L1C
 
 SIGNALS = [
     (signal.SIGINT, ExitCode.INTERRUPTED, "interrupted"),

@@ -11,7 +11,7 @@ from support.command import exit_code, inside, leftovers
 from support.products import METRES, sentinel_2, zipped
 from support.scenes import write_scene
 
-from eosfm_edge.ensemble.bands import S2_L1C
+from eosfm_edge.formats.bands import S2_L1C
 
 
 def test_a_zipped_product_runs_as_a_plain_file_of_its_values(bundle: Path, tmp_path: Path) -> None:

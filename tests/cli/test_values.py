@@ -16,8 +16,8 @@ from support.command import exit_code, inside, leftovers
 from support.scenes import scene_pixels, write_scene
 from support.shared import make_once
 
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import SceneWarning
+from eosfm_edge.formats.ensemble import InputBand
 
 Array = NDArray[Any]
 SIDE = 192

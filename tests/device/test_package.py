@@ -14,7 +14,6 @@ from elftools.elf.elffile import ELFFile
 from support.command import exit_code
 from support.precise import exported
 
-from eosfm_edge.bundle.manifest import Precision, read_manifest
 from eosfm_edge.cli.main import cli
 from eosfm_edge.device import cross
 from eosfm_edge.device.cross import (
@@ -28,6 +27,8 @@ from eosfm_edge.device.package import oldest_glibc
 from eosfm_edge.device.readme import readme
 from eosfm_edge.device.service import service
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.formats.bundle import read_manifest
+from eosfm_edge.formats.precision import Precision
 from eosfm_edge.runtime.verify import verify_bundle
 from eosfm_edge.targets.registry import find_target, target_names
 

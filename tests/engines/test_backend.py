@@ -11,12 +11,13 @@ import pytest
 import rasterio
 from support.stand_ins import Cuda, TensorRt
 
-from eosfm_edge.bundle.manifest import Manifest, read_manifest
 from eosfm_edge.engines import cuda as cuda_module
 from eosfm_edge.engines import library as library_module
 from eosfm_edge.engines.library import Library
-from eosfm_edge.engines.store import EngineKey, read_index, save_engine
+from eosfm_edge.engines.store import save_engine
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.formats.bundle import Manifest, read_manifest
+from eosfm_edge.formats.engines import EngineKey, read_index
 from eosfm_edge.runtime import ladder, tensorrt
 from eosfm_edge.runtime.backends import open_backend
 from eosfm_edge.runtime.run import RunOptions, run_scene

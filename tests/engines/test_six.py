@@ -14,22 +14,23 @@ from safetensors import safe_open
 from support.scenes import scene_pixels, write_scene
 from support.specimens import no_time
 
-from eosfm_edge.bundle.manifest import Layout, Precision
 from eosfm_edge.calibration.ranges import set_scales
 from eosfm_edge.engines.builder import BuildOptions, build_engine
 from eosfm_edge.engines.library import load_library
 from eosfm_edge.engines.precisions import compare_precisions, parse_listing, require_precisions
-from eosfm_edge.ensemble.bands import S2_L1C
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import Ensemble, physical_units
-from eosfm_edge.ensemble.spec import INPUT_ADAPTER
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.deployment import Deployment, deployment
 from eosfm_edge.export.graphs import write_graphs
+from eosfm_edge.formats.bands import S2_L1C
+from eosfm_edge.formats.bundle import Layout
+from eosfm_edge.formats.ensemble import INPUT_ADAPTER
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.deployed import TENSORRT, DeployedEncoder
 from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
-from eosfm_edge.pruning.recipe import Recipe
 
 pytestmark = pytest.mark.engines
 

@@ -9,17 +9,11 @@ from typing import Any
 
 import pytest
 
-from eosfm_edge.bundle.manifest import FileEntry
-from eosfm_edge.engines.store import (
-    EngineKey,
-    Wanted,
-    find_engine,
-    read_engine,
-    read_index,
-    save_engine,
-)
+from eosfm_edge.engines.store import Wanted, find_engine, read_engine, save_engine
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import sha256_file
+from eosfm_edge.formats.bundle import FileEntry
+from eosfm_edge.formats.engines import EngineKey, read_index
 
 HERE = Wanted("tensorrt", "10.3.0.26", "8.7")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eosfm_edge.ensemble.adaptation import feature_sets
-from eosfm_edge.ensemble.bands import S2_L1C, S2_L2A, Band
+from eosfm_edge.formats.adaptation import feature_sets
+from eosfm_edge.formats.bands import S2_L1C, S2_L2A, Band
 
 Sets = tuple[tuple[int, ...], ...]
 

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from support.weights import S2_INPUT, State, encoder_state, refusal, write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import SelectionSpec
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import SelectionSpec
 
 S2 = ImportOptions(input=S2_INPUT)
 

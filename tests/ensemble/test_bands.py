@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eosfm_edge.ensemble.bands import Band, canonical, find, parse_bands
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bands import Band, canonical, find, parse_bands
 
 
 @pytest.mark.parametrize(

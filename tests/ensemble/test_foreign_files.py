@@ -21,9 +21,9 @@ from support.weights import S2_INPUT, State, encoder_state, refusal
 from timm.models.convnext import checkpoint_filter_fn
 from torch import nn
 
-from eosfm_edge.ensemble.bands import RGB, Band
 from eosfm_edge.ensemble.importer import Imported, ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import InputBand
+from eosfm_edge.formats.bands import RGB, Band
+from eosfm_edge.formats.ensemble import InputBand
 
 SMALL = f"convnextv2_{SPECK}"
 RGB_INPUT = tuple(InputBand(name=name) for name in RGB)

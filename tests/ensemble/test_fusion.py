@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eosfm_edge.ensemble.fusion import Conv1x1, Mlp, build_fusion, slice_inputs
-from eosfm_edge.ensemble.spec import FusionMode
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import FusionMode
 
 
 def cell(*channels: float) -> Tensor:

@@ -12,17 +12,17 @@ from support.specimens import TILE, encoder_of, ensemble_of, write_ensemble
 from support.speck import SPECK
 from support.weights import S2_INPUT, encoder_state, refusal
 
-from eosfm_edge.ensemble.bands import RGB, Band
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import (
+from eosfm_edge.ensemble.specialist import build_encoder, recognise
+from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.formats.bands import RGB, Band
+from eosfm_edge.formats.ensemble import (
     Provenance,
     PruningRecord,
     SelectionSpec,
     Shape,
     read_spec,
 )
-from eosfm_edge.ensemble.specialist import build_encoder, recognise
-from eosfm_edge.ensemble.store import load_ensemble
 
 RGB_BANDS = tuple(Band(name=name) for name in RGB)
 HIDDEN = Shape(widths=(8, 16, 24, 16), hidden=((24,), (64,), (8, 96), (16,)))

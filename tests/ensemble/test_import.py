@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 from support.weights import S2_INPUT, State, encoder_state, refusal, write_pth
 
-from eosfm_edge.ensemble.bands import PRESETS, RGB, S2_L1C, Band
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import build_from_state
-from eosfm_edge.ensemble.spec import INPUT_ADAPTER, InputBand, SelectionSpec, read_spec
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.formats.bands import PRESETS, RGB, S2_L1C, Band
+from eosfm_edge.formats.ensemble import INPUT_ADAPTER, InputBand, SelectionSpec, read_spec
 
 S2 = ImportOptions(input=S2_INPUT)
 WIDTHS = (40, 80, 160, 320)

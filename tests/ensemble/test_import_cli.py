@@ -15,7 +15,7 @@ from support.speck import SPECK
 from support.weights import Bomb, encoder_state, write_pth
 
 from eosfm_edge.cli.main import main
-from eosfm_edge.ensemble.spec import read_spec
+from eosfm_edge.formats.ensemble import read_spec
 
 SMALL = f"convnextv2_{SPECK}"
 Command = Callable[..., tuple[int, str]]

@@ -16,14 +16,15 @@ from support.weights import State, encoder_state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eosfm_edge.ensemble.bands import Band
 from eosfm_edge.ensemble.model import (
     Ensemble,
     SpecialistSkippedWarning,
     build_from_state,
     physical_units,
 )
-from eosfm_edge.ensemble.spec import (
+from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.ensemble import (
     EnsembleSpec,
     FusionMode,
     InputBand,
@@ -32,7 +33,6 @@ from eosfm_edge.ensemble.spec import (
     SelectionSpec,
     SpecialistSpec,
 )
-from eosfm_edge.errors import UserError
 
 WIDTHS = (40, 80, 160, 320)  # ConvNeXtV2-Atto's
 INPUT_BANDS = 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eosfm_edge.ensemble.selection import EncoderSelector
-from eosfm_edge.ensemble.spec import SelectionSpec
+from eosfm_edge.formats.ensemble import SelectionSpec
 
 
 @pytest.mark.parametrize(

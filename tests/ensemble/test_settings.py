@@ -14,11 +14,11 @@ from support.hydra import config_of, omegaconf_in_place
 from support.speck import SPECK
 from support.weights import S2_INPUT, State, encoder_state, refusal
 
-from eosfm_edge.ensemble.bands import PRESETS
 from eosfm_edge.ensemble.importer import Imported, ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import build_from_state
-from eosfm_edge.ensemble.spec import InputBand, SelectionSpec
 from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.formats.bands import PRESETS
+from eosfm_edge.formats.ensemble import InputBand, SelectionSpec
 
 SMALL = f"convnextv2_{SPECK}"
 WIDTHS = (8, 16, 24, 16)

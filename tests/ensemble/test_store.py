@@ -18,10 +18,10 @@ from support.weights import S2_INPUT, encoder_state
 
 from eosfm_edge.ensemble import store
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import read_spec
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import sha256_file
+from eosfm_edge.formats.ensemble import read_spec
 
 S2 = ImportOptions(input=S2_INPUT)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.formats.bands import S2_L1C
+from eosfm_edge.formats.ensemble import InputBand
 
 
 def test_a_checkpoint_of_terratorch_gives_its_own_levels(tmp_path: Path) -> None:

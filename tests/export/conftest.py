@@ -9,7 +9,7 @@ from support.scenes import scene_pixels, write_scene
 from support.weights import write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import InputBand
+from eosfm_edge.formats.ensemble import InputBand
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ from onnx import TensorProto, ValueInfoProto
 from support.command import run
 from torch import Tensor, nn
 
-from eosfm_edge.bundle.manifest import MODEL_NAME, read_manifest
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.onnx import write_onnx
+from eosfm_edge.formats.bundle import MODEL_NAME, read_manifest
 from eosfm_edge.runtime.backends import open_backend
 
 # The bundle of conftest.py: its RGB specialist is run on two sets of bands, the other on one.

@@ -13,9 +13,10 @@ import pytest
 from support.command import run
 from support.precise import TILE, calibrated, exported
 
-from eosfm_edge.bundle.manifest import MODEL_NAME, Precision, read_manifest
 from eosfm_edge.export import integer_biases
-from eosfm_edge.network.scales import CALIBRATION_NAME
+from eosfm_edge.formats.bundle import MODEL_NAME, read_manifest
+from eosfm_edge.formats.calibration import CALIBRATION_NAME
+from eosfm_edge.formats.precision import Precision
 from eosfm_edge.runtime.backends import open_backend
 
 MATRICES = 3 + 2 * 5  # of a mote: downsampling, and fc1 and fc2 of five blocks

@@ -15,11 +15,16 @@ from support.scenes import scene_pixels, write_scene
 from support.weights import State, encoder_state
 
 from eosfm_edge.bundle.known_answer import relative_difference
-from eosfm_edge.bundle.manifest import BUNDLE_SUFFIX, MODEL_NAME
-from eosfm_edge.ensemble.bands import Band
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.fusion import build_fusion
 from eosfm_edge.ensemble.model import Ensemble, build_from_state, physical_units
-from eosfm_edge.ensemble.spec import (
+from eosfm_edge.ensemble.store import save_ensemble
+from eosfm_edge.errors import UserError
+from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.export.onnx import write_onnx
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.bundle import BUNDLE_SUFFIX, MODEL_NAME
+from eosfm_edge.formats.ensemble import (
     EnsembleSpec,
     FusionMode,
     InputBand,
@@ -27,11 +32,6 @@ from eosfm_edge.ensemble.spec import (
     SelectionSpec,
     SpecialistSpec,
 )
-from eosfm_edge.ensemble.store import save_ensemble
-from eosfm_edge.errors import UserError
-from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
-from eosfm_edge.export.onnx import write_onnx
 
 Array = NDArray[np.float32]
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from support.weights import write_pth
 
-from eosfm_edge.bundle.manifest import Parity, Precision, read_manifest
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.export import exporter, parity
 from eosfm_edge.export.exporter import ExportOptions, export_bundle
 from eosfm_edge.export.parity import Expected, FloatArray
+from eosfm_edge.formats.bundle import Parity, read_manifest
+from eosfm_edge.formats.ensemble import InputBand
+from eosfm_edge.formats.precision import Precision
 from eosfm_edge.targets.registry import find_target
 
 SHAPES = ((1, 8, 16, 16), (1, 16, 8, 8), (1, 24, 4, 4), (1, 32, 2, 2))

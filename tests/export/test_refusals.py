@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from support.precise import calibrated
 from torch import Tensor
 
-from eosfm_edge.bundle.manifest import Manifest, Precision, read_manifest
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.export.exporter import ExportOptions, export_bundle
-from eosfm_edge.runtime.binding import Context
+from eosfm_edge.formats.bundle import Manifest, read_manifest
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.native.binding import Context
 
 Array = NDArray[np.float32]
 Change = Callable[[Any], Any]

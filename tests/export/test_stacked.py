@@ -17,21 +17,21 @@ from support.specimens import MOTE, enliven
 from support.speck import SPECK
 from torch import Tensor
 
+from eosfm_edge.bundle.graphs import onnxruntime_session
 from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.calibration.ranges import set_scales
 from eosfm_edge.engines.builder import BuildOptions, build_engine
 from eosfm_edge.engines.library import load_library
 from eosfm_edge.engines.precisions import compare_precisions, parse_listing
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.model import Ensemble, physical_units
-from eosfm_edge.ensemble.spec import FusionMode, SelectionSpec
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.chain import Chain
 from eosfm_edge.export.onnx import write_onnx
 from eosfm_edge.export.stacked import StackedChain
+from eosfm_edge.formats.ensemble import FusionMode, SelectionSpec
+from eosfm_edge.formats.precision import LayerPrecision
 from eosfm_edge.network.calibration import with_encoders
 from eosfm_edge.network.deployed import CPU, TENSORRT, DeployedEncoder, Form
-from eosfm_edge.network.precision import LayerPrecision
-from eosfm_edge.runtime.backends import onnxruntime_session
 
 pytestmark = pytest.mark.filterwarnings("ignore:specialist s4 is skipped")
 

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from support.precise import exported
 
-from eosfm_edge.bundle.manifest import MODEL_NAME, Precision
+from eosfm_edge.formats.bundle import MODEL_NAME
+from eosfm_edge.formats.precision import Precision
 
 pytestmark = pytest.mark.engines
 

@@ -14,7 +14,7 @@ from support.chains import Array, image_of, random_ensemble, spec_of, write
 from support.programs import ALL_PATHS, RUNTIME, X86_PATHS, build, run
 from support.speck import SPECK
 
-from eosfm_edge.bundle.manifest import Precision
+from eosfm_edge.formats.precision import Precision
 
 pytestmark = pytest.mark.cross
 

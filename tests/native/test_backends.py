@@ -15,7 +15,7 @@ import support.speck  # noqa: F401  (the backbone of these bundles)
 from support.chains import random_ensemble, spec_of, write
 from support.programs import run
 
-from eosfm_edge.bundle.manifest import MODEL_NAME
+from eosfm_edge.formats.bundle import MODEL_NAME
 
 OTHER_VERSION = "1.19.2"  # the oldest whose wheel for this Python has the library by itself
 

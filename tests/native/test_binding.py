@@ -13,10 +13,10 @@ from support.chains import Array, image_of, random_ensemble, spec_of, write
 from support.speck import SPECK
 
 import eosfm_edge
-from eosfm_edge.ensemble.spec import EnsembleSpec
 from eosfm_edge.errors import UserError
-from eosfm_edge.runtime.binding import BF16, Context, Model
-from eosfm_edge.runtime.header import EosfmError, version
+from eosfm_edge.formats.ensemble import EnsembleSpec
+from eosfm_edge.native.binding import BF16, Context, Model
+from eosfm_edge.native.header import EosfmError, version
 
 BAD_ARGUMENT, BAD_BUNDLE, NO_MEMORY, CANCELLED, DEADLINE = 1, 3, 5, 6, 7
 BANDS, TILE = 2, 32  # of the specks

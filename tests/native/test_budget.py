@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from support.chains import image_of, random_ensemble, spec_of, write
 
-from eosfm_edge.runtime.binding import Gate, Model
-from eosfm_edge.runtime.header import EosfmError
-from eosfm_edge.runtime.stream import Stream, StreamBand
+from eosfm_edge.native.binding import Gate, Model
+from eosfm_edge.native.header import EosfmError
+from eosfm_edge.native.stream import Stream, StreamBand
 
 Array = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ import pytest
 from support.chains import narrow, random_ensemble, spec_of, write
 from support.programs import run
 
-from eosfm_edge.ensemble.spec import FusionMode, NormalisationMode
+from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode
 
 # dB against the CPU engine: of the engine as it is, and of it in float32. An int8 bundle is int8 in
 # both. Codes flip where a value lies at the edge between two, and carry on: the CPU engine's own

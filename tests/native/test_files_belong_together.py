@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.chains import random_ensemble, spec_of, write
 
-from eosfm_edge.runtime.binding import Model
-from eosfm_edge.runtime.header import EosfmError
+from eosfm_edge.native.binding import Model
+from eosfm_edge.native.header import EosfmError
 
 SPEC = spec_of((2, 2), 2, backbone="speck")
 

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from support.programs import run
 
-from eosfm_edge.runtime.binding import Model
-from eosfm_edge.runtime.stream import Stream, StreamBand
+from eosfm_edge.native.binding import Model
+from eosfm_edge.native.stream import Stream, StreamBand
 
 WIDTH = 100
 BANDS = 2

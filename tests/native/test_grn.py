@@ -15,16 +15,16 @@ from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
 from eosfm_edge.bundle.known_answer import sqnr_db
-from eosfm_edge.bundle.manifest import Precision
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.runtime.binding import (
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.native.binding import (
     GRN_GATHER,
     GRN_SCENE,
     GRN_TILE,
     Context,
     Model,
 )
-from eosfm_edge.runtime.header import EosfmError
+from eosfm_edge.native.header import EosfmError
 
 BAD_ARGUMENT = 1
 TILE, STEP = 448, 32  # two tiles that share all but 32 pixels

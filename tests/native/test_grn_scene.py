@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from support.chains import Array, image_of, random_ensemble, spec_of, write
 from support.speck import SPECK
 
-from eosfm_edge.runtime.binding import GRN_GATHER, GRN_SCENE, Context, Model
-from eosfm_edge.runtime.stream import Stream, StreamBand
+from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE, Context, Model
+from eosfm_edge.native.stream import Stream, StreamBand
 
 TILE, CELL = 64, 4
 FLOAT = np.dtype(np.float32)

@@ -16,8 +16,8 @@ from rasterio.transform import from_origin
 from support.programs import run
 from support.scenes import scene_pixels, write_scene
 
-from eosfm_edge.bundle.manifest import read_manifest
-from eosfm_edge.ensemble.bands import S2_L1C
+from eosfm_edge.formats.bands import S2_L1C
+from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.runtime.run import run_scene
 
 SIDE = 120

@@ -15,10 +15,10 @@ import pytest
 from support.gguf_files import ARRAY, TEXT, GgufFile, zero_specialist, zeros
 from support.programs import run
 
-from eosfm_edge.bundle.gguf import read_gguf
 from eosfm_edge.errors import UserError
-from eosfm_edge.runtime.binding import Model
-from eosfm_edge.runtime.header import EosfmError
+from eosfm_edge.native.binding import Model
+from eosfm_edge.native.gguf import read_gguf
+from eosfm_edge.native.header import EosfmError
 
 FIRST = "specialists/s0.gguf"
 
@@ -40,8 +40,8 @@ def refusal(bundle: Path) -> str:
 def peak(bundle: Path) -> int:
     """Return by how many bytes an opening raises the peak of a process's memory."""
     script = (
-        "import sys\nfrom pathlib import Path\nfrom eosfm_edge.runtime.binding import Model\n"
-        "from eosfm_edge.runtime.header import EosfmError, library\nlibrary()\n"
+        "import sys\nfrom pathlib import Path\nfrom eosfm_edge.native.binding import Model\n"
+        "from eosfm_edge.native.header import EosfmError, library\nlibrary()\n"
         "def peak():\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))\n"

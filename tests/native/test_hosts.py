@@ -15,11 +15,11 @@ import rasterio.shutil
 from support.programs import run
 from support.scenes import scene_pixels, write_scene
 
-from eosfm_edge.bundle.manifest import read_manifest
-from eosfm_edge.ensemble.bands import S2_L1C
-from eosfm_edge.runtime.binding import Model
+from eosfm_edge.formats.bands import S2_L1C
+from eosfm_edge.formats.bundle import read_manifest
+from eosfm_edge.native.binding import Model
+from eosfm_edge.native.stream import tile_count
 from eosfm_edge.runtime.run import run_scene
-from eosfm_edge.runtime.stream import tile_count
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,12 +18,12 @@ from torch.nn import functional
 from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.errors import UserError
-from eosfm_edge.export import native
+from eosfm_edge.native.binding import Model
+from eosfm_edge.native.header import EosfmError
+from eosfm_edge.network import native_files as native
 from eosfm_edge.network.deployed import DeployedEncoder
 from eosfm_edge.network.folding import Block, Matrix, Network, fold
 from eosfm_edge.network.rounding import Quantisation, Rounding
-from eosfm_edge.runtime.binding import Model
-from eosfm_edge.runtime.header import EosfmError
 
 BAD_BUNDLE = 3
 ODD = register("odd", (1, 2, 1, 1), (8, 24, 40, 56))  # widths that no path's lanes divide all

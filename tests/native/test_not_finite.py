@@ -13,9 +13,9 @@ from support.chains import Array, image_of, random_ensemble, spec_of, write
 from support.gguf import flip, float_tensors, set_floats
 from support.speck import SPECK
 
-from eosfm_edge.ensemble.spec import FusionMode
-from eosfm_edge.runtime.binding import Context, Model
-from eosfm_edge.runtime.header import NOT_FINITE, EosfmError
+from eosfm_edge.formats.ensemble import FusionMode
+from eosfm_edge.native.binding import Context, Model
+from eosfm_edge.native.header import NOT_FINITE, EosfmError
 
 # Single bits that flip, as radiation does it; `EOSFM_UPSETS=400` for the whole experiment.
 UPSETS = int(os.environ.get("EOSFM_UPSETS", "60"))

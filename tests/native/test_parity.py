@@ -19,12 +19,12 @@ from support.speck import SPECK, register
 from torch import Tensor
 
 from eosfm_edge.bundle.known_answer import sqnr_db
-from eosfm_edge.bundle.manifest import Precision
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import FusionMode, NormalisationMode, SelectionSpec
+from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode, SelectionSpec
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.native.binding import BF16, Context, Model
+from eosfm_edge.native.header import EosfmError
 from eosfm_edge.network.deployed import DeployedEncoder
-from eosfm_edge.runtime.binding import BF16, Context, Model
-from eosfm_edge.runtime.header import EosfmError
 
 LEAST_SQNR = {"fp32": 100.0, "bf16": 30.0, "int8": 18.0}
 EXAMPLES = max(8, 30 // len(PATHS))  # of hypothesis, on each path

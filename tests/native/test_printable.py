@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from eosfm_edge.runtime.binding import Model
-from eosfm_edge.runtime.header import EosfmError
+from eosfm_edge.native.binding import Model
+from eosfm_edge.native.header import EosfmError
 
 # A bell, clearing the screen, C1's CSI as UTF-8 and as a bare byte, DEL, a line of its own.
 EVIL = b"\x07\x1b[2J\xc2\x9bA\x9bB\x7f\n"

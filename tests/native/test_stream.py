@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from support.chains import image_of, random_ensemble, spec_of, write
 from support.speck import SHALLOW
 
-from eosfm_edge.bundle.manifest import Precision
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.native.binding import GRN_GATHER, Context, Model
+from eosfm_edge.native.header import LEVELS, EosfmError
+from eosfm_edge.native.stream import Block, Stream, StreamBand
 from eosfm_edge.network.deployed import Block as NetworkBlock
 from eosfm_edge.network.deployed import DeployedEncoder
-from eosfm_edge.runtime.binding import GRN_GATHER, Context, Model
-from eosfm_edge.runtime.header import LEVELS, EosfmError
-from eosfm_edge.runtime.stream import Block, Stream, StreamBand
 
 Array = NDArray[np.float32]
 

@@ -15,9 +15,10 @@ import support.speck  # noqa: F401  (the backbone of these bundles)
 from support.chains import random_ensemble, spec_of, write
 from support.programs import BUILDS, RUNTIME, build, run
 
-from eosfm_edge.bundle.manifest import ENGINES_FOLDER, MODEL_NAME
-from eosfm_edge.engines.store import INDEX_NAME, EngineKey, save_engine
+from eosfm_edge.engines.store import save_engine
 from eosfm_edge.files import sha256_file
+from eosfm_edge.formats.bundle import ENGINES_FOLDER, MODEL_NAME
+from eosfm_edge.formats.engines import INDEX_NAME, EngineKey
 
 STANDIN = RUNTIME / "tests" / "tensorrt_standin"
 

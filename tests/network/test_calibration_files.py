@@ -15,9 +15,19 @@ from support.specimens import encoder_of, ensemble_of, same_state, tiles_of
 from torch import Tensor
 
 from eosfm_edge.calibration.encoder import CalibratedEncoder, Recipe, calibrate_encoder
-from eosfm_edge.ensemble.spec import EnsembleSpec
 from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.files import sha256_file
+from eosfm_edge.formats.calibration import (
+    CALIBRATION_NAME,
+    PLOT_NAME,
+    TENSORS_NAME,
+    Calibration,
+    CalibrationData,
+    Grn,
+    LevelFidelity,
+    SpecialistScales,
+)
+from eosfm_edge.formats.ensemble import EnsembleSpec
 from eosfm_edge.network.calibration import (
     deploy,
     read_calibration,
@@ -28,16 +38,6 @@ from eosfm_edge.network.calibration import (
     with_encoders,
 )
 from eosfm_edge.network.deployed import NATIVE, TENSORRT, DeployedEncoder, Form
-from eosfm_edge.network.scales import (
-    CALIBRATION_NAME,
-    PLOT_NAME,
-    TENSORS_NAME,
-    Calibration,
-    CalibrationData,
-    Grn,
-    LevelFidelity,
-    SpecialistScales,
-)
 
 TILES = tiles_of(6, 32)
 WEIGHTS = "5" * 64

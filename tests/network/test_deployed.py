@@ -20,7 +20,8 @@ from torch import Tensor
 
 from eosfm_edge.calibration.ranges import set_scales
 from eosfm_edge.calibration.static_grn import make_static
-from eosfm_edge.ensemble.spec import Shape
+from eosfm_edge.formats.ensemble import Shape
+from eosfm_edge.formats.precision import FloatPrecision, LayerPrecision
 from eosfm_edge.network.deployed import (
     CPU,
     NATIVE,
@@ -31,7 +32,6 @@ from eosfm_edge.network.deployed import (
     Downsample,
     Form,
 )
-from eosfm_edge.network.precision import FloatPrecision, LayerPrecision
 from eosfm_edge.network.rounding import Quantisation
 
 # Both the cells of a level and their halves are odd: 12 x 20, 6 x 10, 3 x 5 and 1 x 2.

@@ -13,11 +13,11 @@ from support.specimens import encoder_of, every_other, same_state, tiles_of
 from torch import Tensor
 
 from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.formats.plan import GroupPlan
+from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network import distill as module
 from eosfm_edge.network.distill import distill
 from eosfm_edge.pruning.encoder import carry_out, kept_widths, levels_left
-from eosfm_edge.pruning.plan import GroupPlan
-from eosfm_edge.pruning.recipe import Recipe
 
 TILES = tiles_of(8, size=32)
 CUT = Recipe(repair_grn=False, repair_fc2=False)

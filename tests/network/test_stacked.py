@@ -12,8 +12,8 @@ from support.speck import SPECK
 
 from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.calibration.ranges import set_scales
-from eosfm_edge.ensemble.spec import Shape
 from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.formats.ensemble import Shape
 from eosfm_edge.network.deployed import TENSORRT, DeployedEncoder, Depthwise, Form
 from eosfm_edge.network.stacked import StackedEncoders, shape_of_stack
 

@@ -11,8 +11,8 @@ from support.scenes import scene_pixels, write_scene
 from support.specimens import ensemble_of
 from torch import Tensor
 
-from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.spec import InputBand
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.network.tiles import inputs_of, load_tiles
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.tiles import load_tiles as stored_tiles

@@ -12,7 +12,7 @@ import rasterio
 from support.command import run
 from support.scenes import scene_pixels, write_scene
 
-from eosfm_edge.ensemble.bands import S2_L1C
+from eosfm_edge.formats.bands import S2_L1C
 from eosfm_edge.packets.packet import Encoding
 from eosfm_edge.packets.read import Reader
 

@@ -12,11 +12,11 @@ from support.specimens import SPECK, ensemble_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.cost import encoder_cost, ensemble_cost, hidden_price, runs_of
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVELS, SelectionSpec, Shape
 from eosfm_edge.ensemble.specialist import build_encoder, full_shape, shape_of
-from eosfm_edge.export.chain import Chain
+from eosfm_edge.formats.ensemble import LEVELS, SelectionSpec, Shape
 from eosfm_edge.network.steps import hidden_width
 
 BACKBONE = f"convnextv2_{SPECK}"

@@ -14,12 +14,12 @@ from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.specialist import shape_of
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.plan import GroupPlan, Plan
+from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.narrow import narrowed_state
-from eosfm_edge.pruning.plan import GroupPlan, Plan
 from eosfm_edge.pruning.planner import Planner
 from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
-from eosfm_edge.pruning.recipe import Recipe
 
 NARROW = Recipe(scope="width", tiles=4)
 TILES = imagery_of(4, 2, size=128)

@@ -16,8 +16,7 @@ from support.specimens import ensemble_of, imagery_of, same_state
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.specialist import shape_of
 from eosfm_edge.errors import UserError
-from eosfm_edge.pruning.apply import apply_plan
-from eosfm_edge.pruning.plan import (
+from eosfm_edge.formats.plan import (
     GroupPlan,
     Plan,
     plan_text,
@@ -25,8 +24,9 @@ from eosfm_edge.pruning.plan import (
     require_plan_fits,
     write_plan,
 )
+from eosfm_edge.formats.recipe import Recipe
+from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.planner import Planner
-from eosfm_edge.pruning.recipe import Recipe
 from eosfm_edge.text import runs_of_numbers
 
 TILES = imagery_of(8, 1)

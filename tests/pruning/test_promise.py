@@ -17,12 +17,12 @@ from support.specimens import encoder_of, ensemble_of, tiles_of, write_ensemble
 from eosfm_edge.calibration.calibrate import CalibrateOptions
 from eosfm_edge.ensemble.specialist import shape_of
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
+from eosfm_edge.formats.recipe import Recipe, load_recipe, shipped
 from eosfm_edge.network.cells import CELLS_PER_CHANNEL, FewTilesWarning, tiles_needed, warn_if_few
 from eosfm_edge.network.fidelity import Closeness, least_cosine
 from eosfm_edge.network.regression import ridge_regression
 from eosfm_edge.pruning.encoder import study
 from eosfm_edge.pruning.promise import promised_db, require_promise
-from eosfm_edge.pruning.recipe import Recipe, load_recipe, shipped
 
 LAST = "stages_3.blocks.0"
 

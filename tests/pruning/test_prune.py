@@ -21,19 +21,19 @@ from support.specimens import (
 
 from eosfm_edge.ensemble.cost import encoder_cost, ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import PruningRecord
 from eosfm_edge.ensemble.specialist import full_shape
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.files import sha256_file
-from eosfm_edge.latency import footprints
+from eosfm_edge.formats.ensemble import PruningRecord
+from eosfm_edge.formats.plan import plan_text, read_plan
+from eosfm_edge.formats.recipe import Criterion, Measure, Recipe
 from eosfm_edge.network import distill
+from eosfm_edge.network.latency import footprints
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.budget import Budget
-from eosfm_edge.pruning.plan import plan_text, read_plan
 from eosfm_edge.pruning.planner import Planner, WholeSpecialists
 from eosfm_edge.pruning.prune import PruneOptions, PruneReport, prune_ensemble
-from eosfm_edge.pruning.recipe import Criterion, Measure, Recipe
 
 SMALL = Recipe(tiles=12, criterion="activation", ranking="uniform")
 FULL = Recipe(tiles=24)

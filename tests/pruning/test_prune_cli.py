@@ -18,9 +18,9 @@ from support.specimens import ensemble_of, write_ensemble
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.files import sha256_file
+from eosfm_edge.formats.plan import read_plan
 from eosfm_edge.network import distill
 from eosfm_edge.pruning import promise
-from eosfm_edge.pruning.plan import read_plan
 
 HERE = Path(__file__).parent
 # The tiny backbones are made known, and one thread gives the same bits as the tests' own process.

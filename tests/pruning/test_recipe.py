@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eosfm_edge.errors import UserError
-from eosfm_edge.pruning.recipe import DEFAULT, Recipe, load_recipe, shipped
+from eosfm_edge.formats.recipe import DEFAULT, Recipe, load_recipe, shipped
 
 ROOT = Path(__file__).parents[2]
 

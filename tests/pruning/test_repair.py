@@ -9,10 +9,10 @@ import pytest
 import torch
 from support.specimens import encoder_of, every_other, same_state, signal_to_noise, tiles_of
 
+from eosfm_edge.formats.plan import GroupPlan
+from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.steps import blocks
 from eosfm_edge.pruning.encoder import carry_out, study
-from eosfm_edge.pruning.plan import GroupPlan
-from eosfm_edge.pruning.recipe import Recipe
 
 TILES = tiles_of(32)
 NONE = Recipe(repair_grn=False, repair_fc2=False)

@@ -17,8 +17,8 @@ from support.speck import SPECK
 from torch import Tensor
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import EnsembleSpec, SelectionSpec
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import EnsembleSpec, SelectionSpec
 from eosfm_edge.pruning.features import FeatureMoments, _shrinkage, _Sums, feature_moments
 from eosfm_edge.pruning.ranking import (
     _leave_one_out,

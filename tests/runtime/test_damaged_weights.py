@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from support.gguf import flip
 
-from eosfm_edge.bundle.manifest import MANIFEST_NAME
 from eosfm_edge.errors import CheckFailedError
-from eosfm_edge.runtime.header import NOT_FINITE, EosfmError
+from eosfm_edge.formats.bundle import MANIFEST_NAME
+from eosfm_edge.native.header import NOT_FINITE, EosfmError
+from eosfm_edge.native.stream import Block, Stream
 from eosfm_edge.runtime.run import RunOptions, run_scene
-from eosfm_edge.runtime.stream import Block, Stream
 from eosfm_edge.runtime.verify import verify_bundle
 
 

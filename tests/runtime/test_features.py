@@ -16,8 +16,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_AppDefinedError
 
-from eosfm_edge.bundle.manifest import Level
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bundle import Level
 from eosfm_edge.runtime.cells import CellArray
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
 

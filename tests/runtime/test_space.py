@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from support.scenes import scene_pixels, write_scene
 
-from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bands import S2_L1C
 from eosfm_edge.runtime import run
 from eosfm_edge.runtime.features import written_bytes
 from eosfm_edge.runtime.run import RunOptions, run_scene

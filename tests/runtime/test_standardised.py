@@ -17,12 +17,12 @@ from support.shared import make_once
 from support.specimens import ensemble_of, write_ensemble
 
 from eosfm_edge.bundle.agreement import disagreements
-from eosfm_edge.bundle.manifest import read_manifest
 from eosfm_edge.ensemble.model import physical_units
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
 from eosfm_edge.export.exporter import ExportOptions, export_bundle
-from eosfm_edge.runtime.binding import Model
+from eosfm_edge.formats.bundle import read_manifest
+from eosfm_edge.formats.ensemble import InputBand
+from eosfm_edge.native.binding import Model
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.scene.reading import Radiometry
 

@@ -21,10 +21,10 @@ from rasterio.enums import ColorInterp
 from support.products import LANDSAT_1, landsat, raster
 from support.scenes import scene_pixels, write_scene
 
-from eosfm_edge.ensemble.bands import S2_L2A, parse_bands
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import SceneWarning, UserError
 from eosfm_edge.files import sha256_file
+from eosfm_edge.formats.bands import S2_L2A, parse_bands
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.scene import Radiometry, open_scene
 from eosfm_edge.scene.sources import find_sources
 from eosfm_edge.scene.tiles import load_tiles

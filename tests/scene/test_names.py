@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eosfm_edge.ensemble.bands import COMMON_NAMES, S1, SENTINEL_2, Band, find, nearest
+from eosfm_edge.formats.bands import COMMON_NAMES, S1, SENTINEL_2, Band, find, nearest
 from eosfm_edge.scene.names import (
     Label,
     is_unexplained,

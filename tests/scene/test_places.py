@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.scenes import scene_pixels, write_scene
 
-from eosfm_edge.ensemble.spec import InputBand
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.places import valid_places
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import open_scene

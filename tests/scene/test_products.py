@@ -26,9 +26,9 @@ from support.products import (
     zipped,
 )
 
-from eosfm_edge.ensemble.bands import S2_L1C, S2_L2A
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import SceneWarning, UserError
+from eosfm_edge.formats.bands import S2_L1C, S2_L2A
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.scene import Radiometry, open_scene
 
 Array = NDArray[Any]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.scenes import write_scene
 
-from eosfm_edge.ensemble.bands import S2_L1C, S2_L2A
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bands import S2_L1C, S2_L2A
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.radiometry import Doubt, Values, require_plausible, require_plausible_scene
 from eosfm_edge.scene.reading import Declared, Radiometry
 from eosfm_edge.scene.scene import open_scene

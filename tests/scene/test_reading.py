@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from support.scenes import write_scene
 
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import SceneWarning, UserError
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.bands import DTYPES
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.scene import open_scene

@@ -18,9 +18,9 @@ from rasterio.env import getenv
 from rasterio.transform import Affine, from_origin
 from rasterio.vrt import WarpedVRT
 
-from eosfm_edge.ensemble.bands import parse_bands
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import SceneWarning, UserError
+from eosfm_edge.formats.bands import parse_bands
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.scene import CACHE_BYTES, Scene, open_scene
 

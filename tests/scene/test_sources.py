@@ -12,10 +12,10 @@ import rasterio
 import yaml
 from support.scenes import scene_pixels, write_scene
 
-from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import SceneWarning, UserError
 from eosfm_edge.files import sha256_file
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.sources import find_sources, read_manifest
 from eosfm_edge.scene.tiles import load_tiles

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.scenes import write_scene
 
-from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.tiles import Tiles, brightness_classes, load_tiles
 

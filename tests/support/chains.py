@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from eosfm_edge.bundle.known_answer import KnownAnswer
-from eosfm_edge.bundle.manifest import Layout, Precision
 from eosfm_edge.calibration.ranges import set_scales
-from eosfm_edge.ensemble.bands import Band
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.model import Ensemble, physical_units
-from eosfm_edge.ensemble.spec import (
+from eosfm_edge.export.graphs import write_graphs
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.bundle import Layout
+from eosfm_edge.formats.ensemble import (
     EnsembleSpec,
     FusionMode,
     InputBand,
@@ -24,10 +26,9 @@ from eosfm_edge.ensemble.spec import (
     SelectionSpec,
     SpecialistSpec,
 )
-from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.graphs import write_graphs
-from eosfm_edge.export.native import Graphs, write_chain, write_specialists
+from eosfm_edge.formats.precision import Precision
 from eosfm_edge.network.deployed import DeployedEncoder, Depthwise
+from eosfm_edge.network.native_files import Graphs, write_chain, write_specialists
 
 Array = NDArray[np.float32]
 

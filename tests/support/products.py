@@ -14,7 +14,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from eosfm_edge.ensemble.bands import S2_L1C, S2_L2A
+from eosfm_edge.formats.bands import S2_L1C, S2_L2A
 
 Array = NDArray[Any]
 METRES = dict.fromkeys(S2_L1C, 20) | dict.fromkeys(("B02", "B03", "B04", "B08"), 10)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import InputBand, Shape
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.ensemble.store import save_ensemble
+from eosfm_edge.formats.ensemble import InputBand, Shape
+from eosfm_edge.formats.plan import GroupPlan
+from eosfm_edge.network.latency import Footprint
 from eosfm_edge.network.steps import hidden_width, steps
 from eosfm_edge.network.tiles import Tiles
-from eosfm_edge.pruning.plan import GroupPlan
-from eosfm_edge.pruning.prune import Footprint
 from support.chains import spec_of
 from support.scenes import scene_pixels, write_scene
 from support.speck import SPECK, register

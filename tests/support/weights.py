@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from eosfm_edge.ensemble.bands import S2_L1C
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.ensemble.spec import InputBand
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.errors import ExitCode, UserError
+from eosfm_edge.formats.bands import S2_L1C
+from eosfm_edge.formats.ensemble import InputBand
 
 State = dict[str, torch.Tensor]
 

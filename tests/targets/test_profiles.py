@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.target import Profile
 from eosfm_edge.targets.expectation import expected_time
 from eosfm_edge.targets.feasibility import (
     Need,
@@ -17,7 +18,6 @@ from eosfm_edge.targets.feasibility import (
     require_memory,
     require_precision,
 )
-from eosfm_edge.targets.profile import Profile
 from eosfm_edge.targets.registry import ALIASES, describe_choice, find_target, target_names
 
 NAMES = target_names()

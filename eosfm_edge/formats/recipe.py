@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from eosfm_edge.ensemble.spec import Strict, read_yaml_model
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.base import Strict, read_yaml_model
 
 Scope = Literal["hidden", "width"]
 Ranking = Literal["uniform", "global", "isomorphic"]

@@ -12,10 +12,10 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 import eosfm_edge
-from eosfm_edge.ensemble.spec import Name, Sha256, Strict, read_yaml_model
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import cannot_write
-from eosfm_edge.pruning.recipe import Recipe
+from eosfm_edge.formats.base import Name, Sha256, Strict, read_yaml_model
+from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.text import runs_of_numbers
 
 CREATED_WITH = f"eosfm-edge {eosfm_edge.__version__}"

@@ -1,8 +1,4 @@
-"""How long the native engine takes for an ensemble on this machine, and how large its weights are.
-
-Beside the stages, since it needs two of them: export writes the engine's files, the runtime runs
-them.
-"""
+"""Time ensembles in the native engine on this machine, and measure their weights' files."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eosfm_edge.bundle.known_answer import KnownAnswer
-from eosfm_edge.bundle.manifest import SPECIALISTS_FOLDER, Precision
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.export.chain import Chain
-from eosfm_edge.export.native import write_chain, write_specialists
+from eosfm_edge.formats.bundle import SPECIALISTS_FOLDER
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.native.binding import Model
 from eosfm_edge.network.deployed import Dense, DeployedEncoder
+from eosfm_edge.network.native_files import write_chain, write_specialists
 from eosfm_edge.network.rounding import Quantisation, Rounding
-from eosfm_edge.pruning.prune import Footprint
-from eosfm_edge.runtime.binding import Model
 
 _WARM_UP = 3
 _ROUNDS = 9
@@ -33,6 +30,16 @@ _RUNS = 3  # in a round, of which the fastest counts
 
 
 Encoders = Mapping[int, DeployedEncoder]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Milliseconds for a tile, with quartiles, and megabytes (10^6 bytes) of weights."""
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    megabytes: float
 
 
 def footprints(

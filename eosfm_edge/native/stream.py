@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosfm_edge.errors import UserError
-from eosfm_edge.runtime import header
-from eosfm_edge.runtime.binding import Context, Progress, run_options
+from eosfm_edge.native import header
+from eosfm_edge.native.binding import Context, Progress, run_options
 
 FloatArray = NDArray[np.float32]
 

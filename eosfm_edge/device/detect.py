@@ -10,7 +10,7 @@ from pathlib import Path
 from eosfm_edge.engines.cuda import Gpu, find_gpu
 from eosfm_edge.engines.library import Library, load_library
 from eosfm_edge.errors import UserError
-from eosfm_edge.targets.profile import Profile, TensorRt
+from eosfm_edge.formats.target import Profile, TensorRt
 from eosfm_edge.targets.registry import find_target
 
 # A board's model, by the words that its device tree has of it.

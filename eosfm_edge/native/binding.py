@@ -21,8 +21,8 @@ from numpy.ctypeslib import as_array
 from numpy.typing import NDArray
 
 from eosfm_edge.errors import UserError
-from eosfm_edge.runtime import header
-from eosfm_edge.runtime.header import (
+from eosfm_edge.native import header
+from eosfm_edge.native.header import (
     DTYPES,
     LEVELS,
     OK,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from eosfm_edge.ensemble.bands import PRESETS, Band, find
+from eosfm_edge.formats.bands import PRESETS, Band, find
 
 Indices = tuple[int, ...]
 AdaptationMode = Literal["count", "name"]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from eosfm_edge.ensemble.fusion import slice_inputs
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.spec import LEVELS
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.ensemble import LEVELS
 
 
 class Chain(nn.Module):

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from support.command import inside
 
+from eosfm_edge.device import detect
+from eosfm_edge.device.detect import Machine
 from eosfm_edge.engines.cuda import Gpu
 from eosfm_edge.engines.library import Library
 from eosfm_edge.errors import UserError
-from eosfm_edge.targets import detect
-from eosfm_edge.targets.detect import Machine
 
 BOARDS = {
     "NVIDIA Jetson Orin Nano Developer Kit": "jetson-orin-nano",

@@ -12,8 +12,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, PlainSerializer, WithJsonSchema
 
-from eosfm_edge.ensemble.spec import Name, Sha256, Strict, read_json_model
-from eosfm_edge.network.precision import LayerPrecision
+from eosfm_edge.formats.base import Name, Sha256, Strict, read_json_model
+from eosfm_edge.formats.precision import LayerPrecision
 
 CALIBRATION_NAME = "calibration.json"
 TENSORS_NAME = "calibration.safetensors"

@@ -10,22 +10,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from eosfm_edge.ensemble.adaptation import Indices
-from eosfm_edge.ensemble.bands import Band
-from eosfm_edge.ensemble.spec import (
-    SPEC_NAME,
-    InputBand,
-    Name,
-    Provenance,
-    PruningRecord,
-    RelativePath,
-    Sha256,
-    Shape,
-    Strict,
-    read_json_model,
-)
 from eosfm_edge.errors import UserError
-from eosfm_edge.targets.profile import Profile
+from eosfm_edge.formats.adaptation import Indices
+from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.base import Name, RelativePath, Sha256, Strict, read_json_model
+from eosfm_edge.formats.ensemble import SPEC_NAME, InputBand, Provenance, PruningRecord, Shape
+from eosfm_edge.formats.precision import Precision
+from eosfm_edge.formats.target import Profile
 
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
@@ -39,9 +30,6 @@ BUNDLE_SUFFIX = ".eosfm"
 
 
 BackendName = Literal["native", "onnxruntime"]
-# What was asked for. libeosfm has bf16 for fp16, and ONNX Runtime on a CPU has fp32 for both.
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-
 # ``whole`` is one graph of the chain; ``split`` one for each specialist and one that fuses what
 # they give; ``stacked`` one in which specialists of equal shape are computed together.
 Layout = Literal["whole", "split", "stacked"]

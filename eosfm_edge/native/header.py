@@ -311,7 +311,7 @@ def version() -> str:
 def library_path() -> str:
     """Return the library that is used: ``EOSFM_LIBRARY``, or the one in this package."""
     # A package installed in place has its compiled part elsewhere, which importlib knows.
-    installed = resources.files("eosfm_edge.runtime") / "lib" / "libeosfm.so"
+    installed = resources.files("eosfm_edge.native") / "lib" / "libeosfm.so"
     return os.environ.get("EOSFM_LIBRARY") or str(installed)
 
 

@@ -1,6 +1,6 @@
 """The JSON schemas of the file formats, beside the pages that explain them.
 
-``python -m eosfm_edge.schemas export`` writes those of the folder ``export``, and with
+``python -m eosfm_edge.formats.schemas export`` writes those of the folder ``export``, and with
 ``calibration`` those of that.
 """
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from eosfm_edge.bundle.manifest import Manifest
-from eosfm_edge.ensemble.spec import EnsembleSpec
-from eosfm_edge.network.scales import Calibration
-from eosfm_edge.scene.sources import CalibrationManifest
-from eosfm_edge.targets.profile import Profile
+from eosfm_edge.formats.bundle import Manifest
+from eosfm_edge.formats.calibration import Calibration
+from eosfm_edge.formats.ensemble import EnsembleSpec
+from eosfm_edge.formats.imagery import CalibrationManifest
+from eosfm_edge.formats.target import Profile
 
 # By the folder that they are kept in.
 MODELS: dict[str, dict[str, type[BaseModel]]] = {

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eosfm_edge.bundle.known_answer import IMAGE_TENSOR, KnownAnswer, level_tensor
-from eosfm_edge.bundle.manifest import CHAIN_NAME, SPECIALISTS_FOLDER, Precision
+from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.fusion import ZeroFilled
-from eosfm_edge.ensemble.spec import LEVELS, SpecialistSpec
-from eosfm_edge.export.chain import Chain
+from eosfm_edge.formats.bundle import CHAIN_NAME, SPECIALISTS_FOLDER
+from eosfm_edge.formats.ensemble import LEVELS, SpecialistSpec
+from eosfm_edge.formats.precision import Precision
 from eosfm_edge.network.deployed import Block, Dense, DeployedEncoder, Downsample, Grn, Stem
 from eosfm_edge.network.folding import Matrix
 

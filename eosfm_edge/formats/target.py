@@ -9,13 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from eosfm_edge.ensemble.spec import Name, Strict
+from eosfm_edge.formats.base import Name, Strict
+from eosfm_edge.formats.precision import DevicePrecision
 
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+){0,2}$")]
 ComputeCapability = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 Architecture = Literal["x86_64", "aarch64"]
-# What a device has units for; eosfm-edge exports all but fp8.
-DevicePrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 TensorRt = Literal["tensorrt", "tensorrt-rtx"]
 Engine = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 

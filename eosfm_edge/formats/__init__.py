@@ -1,0 +1,1 @@
+"""The file formats, as models that check what they read; no torch."""

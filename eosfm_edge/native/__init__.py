@@ -1,0 +1,1 @@
+"""Everything between Python and libeosfm: header, binding, streams and GGUF; no torch."""
