@@ -239,8 +239,9 @@ class Context:
         """Compute the levels of an image.
 
         Args:
-            bands: one (height, width) array for each band, of stored values: uint8, uint16, int16
-                or float32 with any strides. They are not copied.
+            bands: one (height, width) array for each band, of stored values: integers of 8, 16 or
+                32 bits, float32 or float64 in either byte order, with any strides. They are not
+                copied.
             out: where the levels go, (channels, h, w) float32 with adjacent cells in a row;
                 None: new arrays. A None among them: that level is not wanted.
             deadline_ms: the run fails after so many milliseconds; 0: never.
@@ -288,7 +289,7 @@ class Context:
             if band.shape != self._size or band.dtype not in DTYPES:
                 raise UserError(
                     f"band {index} is {band.dtype} {band.shape}",
-                    expected=f"uint8, uint16, int16 or float32, {self._size}",
+                    expected=f"integers of 8 to 32 bits, float32 or float64, {self._size}",
                 )
             structs[index] = Band(
                 data=band.ctypes.data,

@@ -18,8 +18,13 @@ from eosfm_edge.errors import UserError
 
 LEVELS = 4
 OK, WRONG_ANSWER, NOT_FINITE, AGAIN, END, ENGINE_FAILED = 0, 8, 9, 10, 11, 12
+BIG_ENDIAN = 256
 # By numpy's type, which compares equal to its name.
-DTYPES = {np.dtype(t): i for i, t in enumerate(("uint8", "uint16", "int16", "float32"))}
+DTYPES = {
+    np.dtype(order + name): number + flag
+    for order, flag in ((">", BIG_ENDIAN), ("<", 0))
+    for number, name in enumerate(("u1", "u2", "i2", "f4", "i1", "i4", "u4", "f8"))
+}
 
 
 class EosfmError(UserError):
@@ -168,7 +173,7 @@ _CALIBRATION = (
     ("scale", c_float),
     ("offset", c_float),
     ("has_nodata", c_int32),
-    ("nodata", c_float),
+    ("nodata", c_double),
 )
 
 
@@ -182,13 +187,26 @@ class Band(Struct):
         ("column_stride", ctypes.c_ssize_t),
         ("row_stride", ctypes.c_ssize_t),
         *_CALIBRATION,
+        ("step", c_int32),
+        ("row_origin", c_int32),
+        ("column_origin", c_int32),
     )
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{"step": 1, **values})
 
 
 class Image(Struct):
     """``eosfm_image``."""
 
-    _fields_ = (("struct_size", c_size_t), ("bands", POINTER(Band)), ("band_count", c_size_t))
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("bands", POINTER(Band)),
+        ("band_count", c_size_t),
+        ("mask", c_void_p),
+        ("mask_column_stride", ctypes.c_ssize_t),
+        ("mask_row_stride", ctypes.c_ssize_t),
+    )
 
 
 ProgressFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, c_int32, c_int32)
@@ -235,6 +253,7 @@ class StreamOptions(Struct):
         ("least_valid", c_float),
         ("skip_below", c_float),
         ("levels", c_int32 * LEVELS),
+        ("mask", POINTER(StreamBand)),
     )
 
 
@@ -294,7 +313,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "eosfm_stream_begin": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_void_p))),
     "eosfm_stream_push_rows": (
         c_int32,
-        (c_void_p, c_int32, c_void_p, c_int32, POINTER(c_int32)),
+        (c_void_p, c_int32, c_void_p, c_int32, c_int32, POINTER(c_int32)),
     ),
     "eosfm_stream_end": (c_int32, (c_void_p,)),
     "eosfm_stream_next": (c_int32, (c_void_p, POINTER(RunOptions), POINTER(Block))),

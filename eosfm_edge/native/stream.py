@@ -26,7 +26,7 @@ class StreamBand:
     """How the rows of a band come.
 
     Attributes:
-        dtype: uint8, uint16, int16 or float32.
+        dtype: integers of 8, 16 or 32 bits, float32 or float64, in either byte order.
         step: pixels of the scene, in each direction, that one of this band covers.
         scale_offset: physical = stored * scale + offset; None: the bundle's, and its nodata. With
             them, what is nodata comes as NaN.
@@ -162,11 +162,11 @@ class Stream:
                 expected=f"{dtype} (n, {width})",
             )
         rows = np.ascontiguousarray(rows)
-        return self._push(band, rows.ctypes.data, len(rows))
+        return self._push(band, rows.ctypes.data, len(rows), rows.shape[1])
 
     def push_missing(self, band: int, count: int) -> int:
         """Say that the next rows of a band are missing; returns how many had room."""
-        return self._push(band, None, count)
+        return self._push(band, None, count, 0)
 
     def blocks(
         self,
@@ -209,10 +209,12 @@ class Stream:
                 ),
             )
 
-    def _push(self, band: int, address: int | None, count: int) -> int:
+    def _push(self, band: int, address: int | None, count: int, width: int) -> int:
         taken = c_int32()
         self._context.checked(
-            self._library.eosfm_stream_push_rows(self._handle, band, address, count, byref(taken))
+            self._library.eosfm_stream_push_rows(
+                self._handle, band, address, count, width, byref(taken)
+            )
         )
         return taken.value
 

@@ -337,11 +337,17 @@ typedef enum eosfm_dtype {
   EOSFM_U8 = 0,
   EOSFM_U16 = 1,
   EOSFM_I16 = 2,
-  EOSFM_F32 = 3
+  EOSFM_F32 = 3,
+  EOSFM_I8 = 4,
+  EOSFM_I32 = 5,
+  EOSFM_U32 = 6,
+  EOSFM_F64 = 7,
+  EOSFM_BIG_ENDIAN = 256 /* added to one of these: the most significant byte comes first */
 } eosfm_dtype;
 
 /* One band of an image, where it lies. scale, offset and nodata are the bundle's (eosfm_model_band),
- * unless `calibrated` is not 0: then they are those given here. */
+ * unless `calibrated` is not 0: then they are those given here. Values of 32-bit integers and doubles are
+ * scaled in double and then rounded to float32; others are scaled in float32. */
 typedef struct eosfm_band {
   size_t struct_size;
   const void *data; /* the first pixel of the first row; aligned for its dtype */
@@ -352,21 +358,29 @@ typedef struct eosfm_band {
   float scale; /* physical = stored * scale + offset; not 0 */
   float offset;
   int32_t has_nodata;
-  float nodata;
+  double nodata; /* compared with what is stored: as float32 in bands of EOSFM_F32, and otherwise exactly.
+                    The bundle's is a float32, to which what is stored is rounded first. */
+  int32_t step;  /* pixels of the image, in each direction, that one of this band covers: 1 to 1024. Each
+                    pixel of the image takes the value that covers it. */
+  int32_t row_origin;    /* pixels of the image by which the band's first row begins before the image's, */
+  int32_t column_origin; /* and its first column: 0 to step - 1 */
 } eosfm_band;
 
-#define EOSFM_BAND_INIT {sizeof(eosfm_band), NULL, EOSFM_F32, 0, 0, 0, 1, 0, 0, 0}
+#define EOSFM_BAND_INIT {sizeof(eosfm_band), NULL, EOSFM_F32, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0}
 
-/* The bands in the model's order. A pixel where any band has its nodata value, or is not finite, is
- * given every band's fill value: the bundle's, in the bundle's scale and offset also where the band is
- * calibrated. */
+/* The bands in the model's order. A pixel where any band has its nodata value or is not finite, or the mask
+ * is 0, is given every band's fill value: the bundle's, in the bundle's scale and offset also where the band
+ * is calibrated. */
 typedef struct eosfm_image {
   size_t struct_size;
   const eosfm_band *bands;
   size_t band_count;
+  const uint8_t *mask; /* of the first pixel: 0 where the image is not valid; NULL: there is none */
+  ptrdiff_t mask_column_stride; /* bytes from a pixel's to the next of its row; 0: they are adjacent */
+  ptrdiff_t mask_row_stride;    /* bytes from a row to the next; 0: they are adjacent */
 } eosfm_image;
 
-#define EOSFM_IMAGE_INIT {sizeof(eosfm_image), NULL, 0}
+#define EOSFM_IMAGE_INIT {sizeof(eosfm_image), NULL, 0, NULL, 0, 0}
 
 /* Where a level goes: `channels` planes of (height / stride) x (width / stride) floats, the cells of a
  * row beside each other. Strides are in floats, and data is aligned to them. data NULL: the level is
@@ -428,7 +442,7 @@ EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_L
  *     status = eosfm_stream_next(stream, NULL, &block);
  *     if (status == EOSFM_OK) write(&block);
  *     else if (status != EOSFM_AGAIN) break;
- *     else if (decode(...)) eosfm_stream_push_rows(stream, band, rows, count, &taken);
+ *     else if (decode(...)) eosfm_stream_push_rows(stream, band, rows, count, width, &taken);
  *     else eosfm_stream_end(stream);
  *   }
  *   eosfm_stream_destroy(stream);
@@ -462,7 +476,7 @@ typedef struct eosfm_stream_band {
   float scale;
   float offset;
   int32_t has_nodata;
-  float nodata;
+  double nodata;
   int32_t row_origin;    /* pixels of the scene by which the band's first row begins before the scene's, */
   int32_t column_origin; /* and its first column: 0 to step - 1 */
 } eosfm_stream_band;
@@ -483,10 +497,16 @@ typedef struct eosfm_stream_options {
   float skip_below;  /* a tile with a smaller share of valid pixels is skipped, as are those in which
                         no cell would have enough */
   int32_t levels[EOSFM_LEVELS]; /* not 0: the level is wanted */
+  const eosfm_stream_band *mask; /* how the rows of a mask of the host's come, which are pushed as those of
+                                    the band EOSFM_STREAM_MASK: EOSFM_U8, 0 where the scene is not valid.
+                                    NULL: there is none. Calibration and nodata are not looked at. */
 } eosfm_stream_options;
 
 #define EOSFM_STREAM_OPTIONS_INIT \
-  {sizeof(eosfm_stream_options), 0, -1, 0, NULL, 0, 0.5F, 0, {1, 1, 1, 1}}
+  {sizeof(eosfm_stream_options), 0, -1, 0, NULL, 0, 0.5F, 0, {1, 1, 1, 1}, NULL}
+
+/* The mask, beside the model's bands. */
+#define EOSFM_STREAM_MASK (-1)
 
 /* The bytes that a stream with these options allocates, beside its context. */
 EOSFM_API eosfm_status eosfm_stream_plan(eosfm_context *context,
@@ -496,13 +516,15 @@ EOSFM_API eosfm_status eosfm_stream_begin(eosfm_context *context,
                                           const eosfm_stream_options *options,
                                           eosfm_stream **stream);
 
-/* Gives the next `count` rows of a band, which are copied. `rows` NULL: they are missing, and become
- * nodata. `taken` gets how many had room: the bands' rows may come in any order, but none more than two
+/* Gives the next `count` rows of a band, or of EOSFM_STREAM_MASK, which are copied. `rows` NULL: they are
+ * missing, and become nodata. `width` is how many pixels a row has, of which none is left out: as many as
+ * it takes to cover the scene's from the band's origin on, (width + column_origin) / step, rounded up.
+ * EOSFM_BAD_ARGUMENT for rows of any other length: they would shear. It is not looked at if they are
+ * missing. `taken` gets how many had room: the bands' rows may come in any order, but none more than two
  * tiles ahead of the others. Push the rest after EOSFM_AGAIN; if no band takes any then, one has ended and
- * so has the scene. A row of a band with a step has as many pixels as it takes to cover the scene's,
- * from its origin on, and the scene ends where its shortest band does. */
+ * so has the scene. The scene ends where its shortest band, or mask, does. */
 EOSFM_API eosfm_status eosfm_stream_push_rows(eosfm_stream *stream, int32_t band, const void *rows,
-                                              int32_t count, int32_t *taken);
+                                              int32_t count, int32_t width, int32_t *taken);
 
 /* Says that there are no more rows. */
 EOSFM_API eosfm_status eosfm_stream_end(eosfm_stream *stream);

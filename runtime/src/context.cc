@@ -634,7 +634,9 @@ eosfm_status eosfm_context::verify(double* worst) {
                      layout.take<float>(planes[level] * chain.level_channels[level]),
                      static_cast<ptrdiff_t>(planes[level]), cells(chain.tile, level)};
   }
-  const eosfm_image image = {sizeof(eosfm_image), bands.begin(), static_cast<size_t>(bands.size())};
+  eosfm_image image = EOSFM_IMAGE_INIT;
+  image.bands = bands.begin();
+  image.band_count = static_cast<size_t>(bands.size());
   const eosfm_grn mode = grn_;
   const eosfm_gate gate = settings_.gate;
   grn_ = EOSFM_GRN_TILE;

@@ -313,8 +313,8 @@ eosfm_status eosfm_stream_begin(eosfm_context* context, const eosfm_stream_optio
 }
 
 eosfm_status eosfm_stream_push_rows(eosfm_stream* stream, int32_t band, const void* rows,
-                                    int32_t count, int32_t* taken) {
-  return alone(stream, [&] { return stream->push_rows(band, rows, count, taken); });
+                                    int32_t count, int32_t width, int32_t* taken) {
+  return alone(stream, [&] { return stream->push_rows(band, rows, count, width, taken); });
 }
 
 eosfm_status eosfm_stream_end(eosfm_stream* stream) {

@@ -1,38 +1,21 @@
 #include "image.h"
 
 #include <math.h>
+#include <string.h>
 
 namespace eosfm {
 
-size_t dtype_bytes(int32_t dtype) {
-  switch (dtype) {
-    case EOSFM_U8: return 1;
-    case EOSFM_U16:
-    case EOSFM_I16: return 2;
-    case EOSFM_F32: return 4;
-    default: return 0;
-  }
-}
-
 namespace {
 
-// One row of a band, pixel by pixel: `bad` is set where the value is nodata or not finite.
-template <class T>
-void read_row(const char* from, ptrdiff_t stride, int width, float scale, float offset,
-              float nodata, float* to, uint8_t* bad) {
-  for (int x = 0; x < width; ++x) {
-    const float stored = static_cast<float>(*reinterpret_cast<const T*>(from + x * stride));
-    to[x] = stored * scale + offset;
-    if (stored == nodata || !isfinite(to[x])) bad[x] = 1;
-  }
-}
-
-Pixel pixel_of(int32_t dtype) {
-  switch (dtype) {
-    case EOSFM_U8: return Pixel::u8;
-    case EOSFM_U16: return Pixel::u16;
-    case EOSFM_I16: return Pixel::s16;
-    default: return Pixel::f32;
+// What the kernels read: pixels beside each other, in this machine's byte order.
+bool is_for_kernels(const eosfm_band& band, Pixel* type) {
+  if (band.step != 1 || band.column_stride != static_cast<ptrdiff_t>(dtype_bytes(band.dtype))) return false;
+  switch (band.dtype) {
+    case EOSFM_U8: *type = Pixel::u8; return true;
+    case EOSFM_U16: *type = Pixel::u16; return true;
+    case EOSFM_I16: *type = Pixel::s16; return true;
+    case EOSFM_F32: *type = Pixel::f32; return true;
+    default: return false;
   }
 }
 
@@ -65,17 +48,28 @@ eosfm_status ImageReader::set(const eosfm_image* image, const Chain& chain, Erro
                         "numbers and no scale of 0", i, chain.bands[i].name,
                         static_cast<double>(band.scale), static_cast<double>(band.offset));
     }
+    if (band.step < 1 || band.step > kMostSide || band.row_origin < 0 || band.row_origin >= band.step ||
+        band.column_origin < 0 || band.column_origin >= band.step) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a step of %d pixels and begins %d rows and "
+                        "%d columns before the image, expected a step of 1 to %d, and to begin less than "
+                        "that before", i, chain.bands[i].name, band.step, band.row_origin,
+                        band.column_origin, kMostSide);
+    }
   }
-  bands_ = image->bands;
+  image_ = *image;
   chain_ = &chain;
   return EOSFM_OK;
 }
 
 ImageReader::Calibration ImageReader::calibration_of(int band, Values values) const {
-  const eosfm_band& given = bands_[band];
+  const eosfm_band& given = image_.bands[band];
   const Band& own = chain_->bands[band];
-  Calibration found = {own.scale, own.offset, own.has_nodata, own.nodata};
-  if (given.calibrated != 0) found = {given.scale, given.offset, given.has_nodata != 0, given.nodata};
+  const double none = static_cast<double>(NAN);
+  Calibration found = {own.scale, own.offset,
+                       {own.has_nodata ? static_cast<double>(own.nodata) : none, true}};
+  if (given.calibrated != 0) {
+    found = {given.scale, given.offset, {given.has_nodata != 0 ? given.nodata : none, false}};
+  }
   if (given.calibrated != 0 && (own.physical_scale != own.scale || own.physical_offset != own.offset)) {
     // The caller's physical values are standardised for the specialists, as the bundle's own are.
     const float factor = own.scale / own.physical_scale;
@@ -88,44 +82,60 @@ ImageReader::Calibration ImageReader::calibration_of(int band, Values values) co
   return found;
 }
 
+void ImageReader::read_band(const Kernels& kernels, Values values, int index, int y, int width,
+                            float* to, uint8_t* valid) const {
+  const eosfm_band& band = image_.bands[index];
+  const Calibration c = calibration_of(index, values);
+  const char* from =
+      static_cast<const char*>(band.data) + (y + band.row_origin) / band.step * band.row_stride;
+  Pixel type;
+  if (is_for_kernels(band, &type) &&
+      kernels.read_pixels(from, type, width, c.scale, c.offset, static_cast<float>(c.nodata.value), to)) {
+    return;
+  }
+  const auto convert = [&](auto stored) {
+    if constexpr (kIsWide<decltype(stored)>) {
+      return static_cast<float>(static_cast<double>(stored) * static_cast<double>(c.scale) +
+                                static_cast<double>(c.offset));
+    } else {
+      return static_cast<float>(stored) * c.scale + c.offset;
+    }
+  };
+  const PixelRow row = {from, band.dtype, band.column_stride, c.nodata};
+  if (band.step == 1) {
+    read_row(row, width, [](int x) { return x; }, convert, to, valid);
+  } else {
+    read_row(row, width, [&](int x) { return (x + band.column_origin) / band.step; }, convert, to, valid);
+  }
+}
+
+void ImageReader::apply_mask(int y, int width, uint8_t* valid) const {
+  if (image_.mask == nullptr) return;
+  const ptrdiff_t column_stride = image_.mask_column_stride != 0 ? image_.mask_column_stride : 1;
+  const ptrdiff_t row_stride = image_.mask_row_stride != 0 ? image_.mask_row_stride : width * column_stride;
+  const uint8_t* mask = image_.mask + y * row_stride;
+  for (int x = 0; x < width; ++x) {
+    if (mask[x * column_stride] == 0) valid[x] = 0;
+  }
+}
+
 void ImageReader::read_rows(const Kernels& kernels, Values values, int first, int rows, int width,
                             int height, float* planes, uint8_t* valid) const {
   const size_t plane = static_cast<size_t>(width) * height;
   for (int y = first; y < first + rows; ++y) {
-    uint8_t bad[kMostSide] = {0};
-    float* row = planes + static_cast<size_t>(y) * width;
+    const size_t at = static_cast<size_t>(y) * width;
+    uint8_t* good = valid + at;
+    memset(good, 1, static_cast<size_t>(width));
     for (int b = 0; b < chain_->bands.size(); ++b) {
-      const eosfm_band& band = bands_[b];
-      const Calibration c = calibration_of(b, values);
-      const float nodata = c.has_nodata ? c.nodata : NAN;
-      const char* from = static_cast<const char*>(band.data) + y * band.row_stride;
-      float* to = row + static_cast<size_t>(b) * plane;
-      const ptrdiff_t stride = band.column_stride;
-      if (stride == static_cast<ptrdiff_t>(dtype_bytes(band.dtype)) &&
-          kernels.read_pixels(from, pixel_of(band.dtype), width, c.scale, c.offset, nodata, to)) {
-        continue;
-      }
-      const auto read = [&](auto read_row_of) {
-        read_row_of(from, stride, width, c.scale, c.offset, nodata, to, bad);
-      };
-      switch (band.dtype) {
-        case EOSFM_U8: read(read_row<uint8_t>); break;
-        case EOSFM_U16: read(read_row<uint16_t>); break;
-        case EOSFM_I16: read(read_row<int16_t>); break;
-        case EOSFM_F32: read(read_row<float>); break;
-      }
+      read_band(kernels, values, b, y, width, planes + static_cast<size_t>(b) * plane + at, good);
     }
-    uint8_t any = 0;
-    for (int x = 0; x < width; ++x) {
-      any |= bad[x];
-      valid[static_cast<size_t>(y) * width + x] = bad[x] == 0 ? 1 : 0;
-    }
-    if (any == 0) continue;
+    apply_mask(y, width, good);
+    if (memchr(good, 0, static_cast<size_t>(width)) == nullptr) continue;
     for (int b = 0; b < chain_->bands.size(); ++b) {
       const Band& own = chain_->bands[b];  // its fill is a value as the bundle's sensor stores it
       const float fill = values == Values::stored ? own.fill : own.fill * own.scale + own.offset;
-      float* to = row + static_cast<size_t>(b) * plane;
-      for (int x = 0; x < width; ++x) to[x] = bad[x] != 0 ? fill : to[x];
+      float* to = planes + static_cast<size_t>(b) * plane + at;
+      for (int x = 0; x < width; ++x) to[x] = good[x] != 0 ? to[x] : fill;
     }
   }
 }

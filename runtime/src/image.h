@@ -3,14 +3,12 @@
 #define EOSFM_IMAGE_H
 
 #include "chain.h"
+#include "pixels.h"
 #include "status.h"
 
 namespace eosfm {
 
 constexpr int kMostSide = 1024;
-
-// Of a pixel; 0 for a dtype that is not known.
-size_t dtype_bytes(int32_t dtype);
 
 // What values are read as: in physical units, or as the bundle's sensor stores them.
 enum class Values { physical, stored };
@@ -30,12 +28,15 @@ class ImageReader {
   struct Calibration {
     float scale;
     float offset;
-    bool has_nodata;
-    float nodata;
+    Nodata nodata;
   };
   Calibration calibration_of(int band, Values values) const;
 
-  const eosfm_band* bands_ = nullptr;
+  void read_band(const Kernels& kernels, Values values, int band, int y, int width, float* to,
+                 uint8_t* valid) const;
+  void apply_mask(int y, int width, uint8_t* valid) const;
+
+  eosfm_image image_ = EOSFM_IMAGE_INIT;
   const Chain* chain_ = nullptr;
 };
 

@@ -90,7 +90,12 @@ eosfm_status check(const eosfm_stream_options* options, const Settings& tile, co
                                            smaller(tile.width, tile.height), error);
     if (status != EOSFM_OK) return status;
   }
-  return EOSFM_OK;
+  if (options->mask == nullptr) return EOSFM_OK;
+  if (options->mask->dtype != EOSFM_U8) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the mask has the dtype %d, expected EOSFM_U8 (%d)",
+                      options->mask->dtype, EOSFM_U8);
+  }
+  return check_band(*options->mask, EOSFM_STREAM_MASK, "mask", smaller(tile.width, tile.height), error);
 }
 
 }  // namespace
@@ -162,21 +167,31 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
     memory_.bands[b] = band;
   }
   options_ = *options;
-  options_.bands = nullptr;  // the caller's
+  options_.bands = nullptr;  // the caller's, as is the mask
+  options_.mask = nullptr;
   return EOSFM_OK;
 }
 
-eosfm_status eosfm_stream::push_rows(int band, const void* rows, int count, int* taken) {
-  const int bands = context_->model()->chain.bands.size();
-  if (band < 0 || band >= bands || count < 0 || taken == nullptr) {
+eosfm_status eosfm_stream::push_rows(int band, const void* rows, int count, int width, int* taken) {
+  const Chain& chain = context_->model()->chain;
+  Swath& swath = memory_.swath;
+  const bool is_mask = band == EOSFM_STREAM_MASK && swath.mask() >= 0;
+  if ((!is_mask && (band < 0 || band >= chain.bands.size())) || count < 0 || taken == nullptr) {
     return context_->error.fail(EOSFM_BAD_ARGUMENT, "band %d of %d gets %d rows, or there is no place "
-                                "for how many were taken", band, bands, count);
+                                "for how many were taken%s", band, chain.bands.size(), count,
+                                band == EOSFM_STREAM_MASK ? "; the stream was begun without a mask" : "");
+  }
+  const int index = is_mask ? swath.mask() : band;
+  if (rows != nullptr && width != swath.width(index)) {
+    return context_->error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) gets rows of %d pixels, expected %d, "
+                                "which cover the scene's %d", band,
+                                is_mask ? "mask" : chain.bands[band].name, width, swath.width(index),
+                                options_.width);
   }
   if (ended_) {
     return context_->error.fail(EOSFM_BAD_ARGUMENT, "rows are pushed after the end of the scene");
   }
-  *taken = memory_.swath.push(band, rows, count,
-                              tile_row_ * (context_->settings().height - overlap_));
+  *taken = swath.push(index, rows, count, tile_row_ * (context_->settings().height - overlap_));
   return EOSFM_OK;
 }
 
@@ -330,8 +345,9 @@ bool eosfm_stream::worth_it(const Place& place) const {
 }
 
 eosfm_status eosfm_stream::run(const Place& place, const eosfm_run_options* options) {
-  const eosfm_image image = {sizeof(eosfm_image), memory_.bands,
-                             static_cast<size_t>(context_->model()->chain.bands.size())};
+  eosfm_image image = EOSFM_IMAGE_INIT;
+  image.bands = memory_.bands;
+  image.band_count = static_cast<size_t>(context_->model()->chain.bands.size());
   eosfm_level levels[kLevels];
   for (int l = 0; l < kLevels; ++l) {
     const eosfm_level unwanted = EOSFM_LEVEL_INIT;

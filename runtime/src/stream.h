@@ -35,7 +35,7 @@ struct eosfm_stream {
   static eosfm_status plan(eosfm_context* context, const eosfm_stream_options* options, size_t* bytes);
 
   eosfm_status begin(eosfm_context* context, const eosfm_stream_options* options);
-  eosfm_status push_rows(int band, const void* rows, int count, int* taken);
+  eosfm_status push_rows(int band, const void* rows, int count, int width, int* taken);
   void end() { ended_ = true; }
   eosfm_status next(const eosfm_run_options* options, eosfm_block* block);
   eosfm_context* context() const { return context_; }

@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#include "image.h"
+#include "pixels.h"
 
 namespace eosfm {
 namespace {
@@ -20,7 +20,7 @@ struct Conversion {
   bool same;
   double scale;
   double offset;
-  float nodata;  // as the caller stores it; NaN: there is none
+  Nodata nodata;
 
   Conversion(const eosfm_stream_band& how, const Band& own) {
     same = how.calibrated == 0 ||
@@ -28,46 +28,44 @@ struct Conversion {
     scale = static_cast<double>(how.scale) / static_cast<double>(own.physical_scale);
     offset = (static_cast<double>(how.offset) - static_cast<double>(own.physical_offset)) /
              static_cast<double>(own.physical_scale);
-    const bool has_nodata = how.calibrated != 0 ? how.has_nodata != 0 : own.has_nodata;
-    nodata = !has_nodata ? NAN : how.calibrated != 0 ? how.nodata : own.nodata;
+    const double none = static_cast<double>(NAN);
+    nodata = how.calibrated != 0
+                 ? Nodata{how.has_nodata != 0 ? how.nodata : none, false}
+                 : Nodata{own.has_nodata ? static_cast<double>(own.nodata) : none, true};
+  }
+
+  template <class T>
+  float operator()(T stored) const {
+    return same ? static_cast<float>(stored)
+                : static_cast<float>(static_cast<double>(stored) * scale + offset);
   }
 };
-
-template <class T>
-void read_row(const char* row, const int* columns, int width, const Conversion& conversion, float* to,
-              uint8_t* valid) {
-  const T* pixels = reinterpret_cast<const T*>(row);
-  for (int x = 0; x < width; ++x) {
-    const float stored = static_cast<float>(pixels[columns[x]]);
-    to[x] = conversion.same ? stored
-                            : static_cast<float>(static_cast<double>(stored) * conversion.scale +
-                                                 conversion.offset);
-    if (stored == conversion.nodata || !isfinite(to[x])) valid[x] = 0;
-  }
-}
 
 }  // namespace
 
 void Swath::lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain,
                     int tile_width, int tile_height, int most_back) {
-  count_ = chain.bands.size();
+  const int bands = chain.bands.size();
+  mask_ = options.mask != nullptr ? bands : -1;
+  count_ = bands + (options.mask != nullptr ? 1 : 0);
   tile_width_ = tile_width;
   tile_height_ = tile_height;
   most_back_ = most_back;
   int coarsest = 1;
   for (int b = 0; b < count_; ++b) {
-    const int step = options.bands[b].step;
+    const int step = b == mask_ ? options.mask->step : options.bands[b].step;
     coarsest = step > coarsest ? step : coarsest;
   }
   bands_ = layout.take<BandRows>(static_cast<size_t>(count_));
   for (int b = 0; b < count_; ++b) {
-    const eosfm_stream_band& how = options.bands[b];
+    const eosfm_stream_band& how = b == mask_ ? *options.mask : options.bands[b];
     const int width = ceiling(options.width + how.column_origin, how.step);
     // A row more than a tile tells that the tile's row is not the last. Bands whose rows cover more of
     // the scene go beyond that, and a row may begin before the tile does. Bands need not end together: the
     // rows that a last tile is moved back to are kept until it is known to be no last one.
     const int capacity = ceiling(most_back + tile_height + coarsest, how.step) + 1;
-    BandRows band = {how, &chain.bands[b], nullptr, nullptr, nullptr, width, capacity, 0};
+    const Band* own = b == mask_ ? nullptr : &chain.bands[b];
+    BandRows band = {how, own, nullptr, nullptr, nullptr, width, capacity, 0};
     band.pixels = layout.take<char>(static_cast<size_t>(capacity) * width * dtype_bytes(how.dtype));
     band.present = layout.take<uint8_t>(static_cast<size_t>(capacity));
     band.columns = layout.take<int>(static_cast<size_t>(tile_width));
@@ -124,6 +122,26 @@ void Swath::set_tile(const TilePlace& place) {
   }
 }
 
+void Swath::read_band(const BandRows& band, int64_t source, float* to, uint8_t* valid) const {
+  const int64_t covering = (source + band.how.row_origin) / band.how.step;
+  const int held = static_cast<int>(covering % band.capacity);
+  const size_t pixel = dtype_bytes(band.how.dtype);
+  const char* from = band.pixels + static_cast<size_t>(held) * band.width * pixel;
+  if (band.present[held] == 0) {
+    memset(valid, 0, static_cast<size_t>(tile_width_));
+    return;
+  }
+  if (band.own == nullptr) {
+    for (int x = 0; x < tile_width_; ++x) {
+      if (from[band.columns[x]] == 0) valid[x] = 0;
+    }
+    return;
+  }
+  const Conversion conversion(band.how, *band.own);
+  const PixelRow row = {from, band.how.dtype, static_cast<ptrdiff_t>(pixel), conversion.nodata};
+  read_row(row, tile_width_, [&](int x) { return band.columns[x]; }, conversion, to, valid);
+}
+
 void Swath::read_rows(int first, int rows, float* planes, uint8_t* valid) const {
   const size_t width = static_cast<size_t>(tile_width_);
   const size_t plane = width * tile_height_;
@@ -133,28 +151,10 @@ void Swath::read_rows(int first, int rows, float* planes, uint8_t* valid) const 
     const int64_t source = place_.row + mirrored(y, place_.height);
     memset(good, 1, width);
     for (int b = 0; b < count_; ++b) {
-      const BandRows& band = bands_[b];
-      const int64_t covering = (source + band.how.row_origin) / band.how.step;
-      const int held = static_cast<int>(covering % band.capacity);
-      const char* from = band.pixels + static_cast<size_t>(held) * band.width *
-                                           dtype_bytes(band.how.dtype);
-      float* to = row + static_cast<size_t>(b) * plane;
-      const Conversion conversion(band.how, *band.own);
-      if (band.present[held] == 0) {
-        memset(good, 0, width);
-        break;
-      }
-      const auto read = [&](auto read_row_of) {
-        read_row_of(from, band.columns, tile_width_, conversion, to, good);
-      };
-      switch (band.how.dtype) {
-        case EOSFM_U8: read(read_row<uint8_t>); break;
-        case EOSFM_U16: read(read_row<uint16_t>); break;
-        case EOSFM_I16: read(read_row<int16_t>); break;
-        case EOSFM_F32: read(read_row<float>); break;
-      }
+      read_band(bands_[b], source, b == mask_ ? nullptr : row + static_cast<size_t>(b) * plane, good);
     }
     for (int b = 0; b < count_; ++b) {
+      if (b == mask_) continue;
       float* to = row + static_cast<size_t>(b) * plane;
       for (int x = 0; x < tile_width_; ++x) to[x] = good[x] != 0 ? to[x] : bands_[b].own->fill;
     }

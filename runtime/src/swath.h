@@ -22,6 +22,11 @@ class Swath {
   void lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain,
                int tile_width, int tile_height, int most_back);
 
+  // Pixels that a row of a band has.
+  int width(int band) const { return bands_[band].width; }
+  // The band that is the mask; -1: there is none.
+  int mask() const { return mask_; }
+
   // Takes as many of `count` rows as there is room for, without those of `needed` or later going, nor those
   // before it that a last tile is moved back to.
   int push(int band, const void* rows, int count, int64_t needed);
@@ -40,7 +45,7 @@ class Swath {
  private:
   struct BandRows {
     eosfm_stream_band how;
-    const Band* own;
+    const Band* own;   // null for the mask
     char* pixels;      // [capacity][width]
     uint8_t* present;  // [capacity]
     int* columns;      // [tile width]: the pixel under each of the tile's columns
@@ -49,8 +54,12 @@ class Swath {
     int64_t pushed;
   };
 
-  BandRows* bands_ = nullptr;
-  int count_ = 0;
+  // Reads the row of a band that covers a row of the scene, and marks what is not valid.
+  void read_band(const BandRows& band, int64_t row, float* to, uint8_t* valid) const;
+
+  BandRows* bands_ = nullptr;  // the model's, and the mask if there is one
+  int count_ = 0;              // of all these
+  int mask_ = -1;
   int tile_width_ = 0;
   int tile_height_ = 0;
   int most_back_ = 0;

@@ -70,7 +70,7 @@ struct TestImage {
     }
   }
 
-  eosfm_image view() const { return {sizeof(eosfm_image), bands.data(), bands.size()}; }
+  eosfm_image view() const { return {sizeof(eosfm_image), bands.data(), bands.size(), nullptr, 0, 0}; }
 };
 
 // Buffers of the levels' sizes, with room around them that must stay as it is.
@@ -176,7 +176,8 @@ struct TestStream {
     for (size_t b = 0; b < bands_.size() && status == EOSFM_OK; ++b) {
       const char* from = static_cast<const char*>(image.bands[b].data);
       status = eosfm_stream_push_rows(stream, static_cast<int32_t>(b),
-                                      from + row_ * image.bands[b].row_stride, count, &taken);
+                                      from + row_ * image.bands[b].row_stride, count, image.width,
+                                      &taken);
     }
     row_ += taken;
   }

@@ -39,7 +39,7 @@ class Choices {
   size_t left_;
 };
 
-constexpr int kBytes[] = {1, 2, 2, 4};  // of an eosfm_dtype
+constexpr int kBytes[] = {1, 2, 2, 4, 1, 4, 4, 8};  // of an eosfm_dtype
 
 class Session {
  public:
@@ -95,12 +95,14 @@ class Session {
     const int count = choices_.byte() < 250 ? info_.bands : choices_.below(5);
     for (int b = 0; b < count; ++b) {
       eosfm_stream_band band = EOSFM_STREAM_BAND_INIT;
-      band.dtype = choices_.number({EOSFM_U8, EOSFM_U16, EOSFM_I16, EOSFM_F32});
+      band.dtype = choices_.number({EOSFM_U8, EOSFM_U16, EOSFM_I16, EOSFM_F32, EOSFM_I8, EOSFM_I32,
+                                    EOSFM_U32, EOSFM_F64});
+      if (choices_.byte() < 60) band.dtype |= EOSFM_BIG_ENDIAN;
       band.step = choices_.number({1, 1, 2, 6, 3});
       band.calibrated = choices_.below(2);
       band.scale = choices_.byte() < 240 ? 0.01F : 0.0F;
       band.has_nodata = choices_.below(2);
-      band.nodata = static_cast<float>(choices_.below(4));
+      band.nodata = choices_.below(4);
       bands_.push_back(band);
     }
     eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
@@ -112,6 +114,10 @@ class Session {
     options.least_valid = static_cast<float>(choices_.below(5)) / 4.0F;
     options.skip_below = static_cast<float>(choices_.below(6)) / 4.0F;
     for (int32_t& level : options.levels) level = choices_.byte() < 200;
+    mask_ = EOSFM_STREAM_BAND_INIT;
+    mask_.dtype = choices_.byte() < 250 ? EOSFM_U8 : EOSFM_F32;
+    mask_.step = choices_.number({1, 2});
+    if (choices_.byte() < 80) options.mask = &mask_;
     size_t bytes = 0;
     const eosfm_status planned = eosfm_stream_plan(context_, &options, &bytes);
     if (planned != EOSFM_OK || bytes > (64U << 20)) return;
@@ -131,10 +137,11 @@ class Session {
     const int32_t count = choices_.number({1, 7, 16, 32, 40, 0, 64, -1});
     const bool missing = choices_.byte() >= 230;
     std::vector<char> rows;
-    if (!missing && band >= 0 && band < static_cast<int32_t>(bands_.size()) && count > 0 && count < 1000) {
-      const eosfm_stream_band& one = bands_[static_cast<size_t>(band)];
-      const size_t pixels = static_cast<size_t>((scene_width_ + one.step - 1) / one.step);
-      rows.resize(pixels * static_cast<size_t>(count) * kBytes[one.dtype]);
+    int32_t width = 0;
+    if (!missing && band >= -1 && band < static_cast<int32_t>(bands_.size()) && count > 0 && count < 1000) {
+      const eosfm_stream_band& one = band < 0 ? mask_ : bands_[static_cast<size_t>(band)];
+      width = (scene_width_ + one.step - 1) / one.step - (choices_.byte() < 10 ? 1 : 0);
+      rows.resize(static_cast<size_t>(width * count) * kBytes[one.dtype & ~EOSFM_BIG_ENDIAN]);
       const char fill = static_cast<char>(choices_.byte());
       for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<char>(fill + static_cast<char>(i % 3));
     } else if (!missing) {
@@ -142,7 +149,7 @@ class Session {
     }
     int32_t taken = -7;
     const eosfm_status status =
-        eosfm_stream_push_rows(stream_, band, missing ? nullptr : rows.data(), count, &taken);
+        eosfm_stream_push_rows(stream_, band, missing ? nullptr : rows.data(), count, width, &taken);
     require(status == EOSFM_OK ? taken >= 0 && taken <= count : taken == -7);
   }
 
@@ -195,6 +202,7 @@ class Session {
   eosfm_context* context_ = nullptr;
   eosfm_stream* stream_ = nullptr;
   std::vector<eosfm_stream_band> bands_;
+  eosfm_stream_band mask_;
   int width_ = 0;
   int height_ = 0;
   int scene_width_ = 0;

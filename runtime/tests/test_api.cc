@@ -78,7 +78,7 @@ void null_is_harmless() {
   eosfm_stream_destroy(nullptr);
   CHECK(eosfm_stream_plan(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_begin(nullptr, nullptr, &stream) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_stream_push_rows(nullptr, 0, nullptr, 1, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_push_rows(nullptr, 0, nullptr, 1, 1, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_end(nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_next(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(model == nullptr && context == nullptr && stream == nullptr);
@@ -283,7 +283,7 @@ void calibration_and_nodata() {
     last.scale = info.scale;
     last.offset = info.offset;
     last.has_nodata = 1;
-    last.nodata = 77777.0F;
+    last.nodata = 77777.0;
     CHECK(o.run(broken) == with_hole);
   }
 
@@ -659,10 +659,12 @@ void streams() {
   CHECK(none == nullptr && bytes == 7 && std::strlen(eosfm_context_error(opened.context)) > 0);
   eosfm_block block = EOSFM_BLOCK_INIT;
   int32_t taken = 7;
-  CHECK(eosfm_stream_push_rows(first.stream, 0, nullptr, 1, &taken) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_push_rows(first.stream, 0, nullptr, 1, 0, &taken) == EOSFM_BAD_ARGUMENT);
   TestStream fresh(opened.context, opened.info, image.width);
-  CHECK(eosfm_stream_push_rows(fresh.stream, opened.info.bands, nullptr, 1, &taken) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_stream_push_rows(fresh.stream, 0, nullptr, -1, &taken) == EOSFM_BAD_ARGUMENT);
+  for (int32_t band : {EOSFM_STREAM_MASK, EOSFM_STREAM_MASK - 1, opened.info.bands}) {
+    CHECK(eosfm_stream_push_rows(fresh.stream, band, nullptr, 1, 0, &taken) == EOSFM_BAD_ARGUMENT);
+  }
+  CHECK(eosfm_stream_push_rows(fresh.stream, 0, nullptr, -1, 0, &taken) == EOSFM_BAD_ARGUMENT);
   CHECK(taken == 7);
   block.struct_size = 8;
   CHECK(eosfm_stream_next(fresh.stream, nullptr, &block) == EOSFM_BAD_ARGUMENT);

@@ -89,7 +89,7 @@ struct Nested {
     CHECK(eosfm_stream_plan(context, &options, &bytes) == EOSFM_BUSY);
     CHECK(eosfm_stream_begin(context, &options, &other) == EOSFM_BUSY);
     int32_t taken = 0;
-    CHECK(eosfm_stream_push_rows(self.stream, 0, nullptr, 1, &taken) == EOSFM_BUSY);
+    CHECK(eosfm_stream_push_rows(self.stream, 0, nullptr, 1, 0, &taken) == EOSFM_BUSY);
     eosfm_block block = EOSFM_BLOCK_INIT;
     CHECK(eosfm_stream_next(self.stream, nullptr, &block) == EOSFM_BUSY);
     CHECK(eosfm_stream_end(self.stream) == EOSFM_BUSY);
@@ -246,7 +246,7 @@ void options_of_skipped_tiles_are_checked() {
   TestStream stream(opened.context, opened.info, 40);
   for (int band = 0; band < opened.info.bands; ++band) {
     int32_t taken = 0;
-    CHECK(eosfm_stream_push_rows(stream.stream, band, nullptr, 20, &taken) == EOSFM_OK && taken == 20);
+    CHECK(eosfm_stream_push_rows(stream.stream, band, nullptr, 20, 0, &taken) == EOSFM_OK && taken == 20);
   }
   CHECK(eosfm_stream_end(stream.stream) == EOSFM_OK);
   const size_t count = static_cast<size_t>(opened.info.specialists);

@@ -19,7 +19,8 @@ static int feed(Scene *scene, eosfm_stream *stream, eosfm_context *context) {
     int32_t taken = 0;
     const int count = read_band(scene, band, kRowsAtOnce / band->step > 0 ? kRowsAtOnce / band->step : 1);
     if (count < 0) return -1;
-    if (count > 0 && eosfm_stream_push_rows(stream, i, scene->rows, count, &taken) != EOSFM_OK) {
+    if (count > 0 &&
+        eosfm_stream_push_rows(stream, i, scene->rows, count, band->width, &taken) != EOSFM_OK) {
       return complain("a band", eosfm_context_error(context));
     }
     band->at += taken; /* those that had no room are read again: GDAL still has them */

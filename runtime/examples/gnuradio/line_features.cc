@@ -185,8 +185,8 @@ void line_features::push(const char* lines, int count) {
   int32_t taken = 0;
   for (size_t b = 0; b < bands_; ++b) {
     const char* rows = lines + b * width_ * sizeof(uint16_t);
-    if (eosfm_stream_push_rows(stream_.get(), static_cast<int32_t>(b), rows, count, &taken) !=
-        EOSFM_OK) {
+    if (eosfm_stream_push_rows(stream_.get(), static_cast<int32_t>(b), rows, count,
+                               static_cast<int32_t>(width_), &taken) != EOSFM_OK) {
       fail();
       return;
     }

@@ -72,7 +72,7 @@ class Execution final : public IExecutionContext {
       const ptrdiff_t cells = side >> (l + 2);
       levels[l] = {sizeof(eosfm_level), addresses_[l + 1], cells * cells, cells};
     }
-    const eosfm_image image = {sizeof(eosfm_image), bands.data(), bands.size()};
+    const eosfm_image image = {sizeof(eosfm_image), bands.data(), bands.size(), nullptr, 0, 0};
     return eosfm_run(bundle_->context, &image, levels, nullptr) == EOSFM_OK;
   }
 
