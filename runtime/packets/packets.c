@@ -6,7 +6,10 @@
 #include <zlib.h>
 #include <zstd.h>
 
-enum { kHeader = 52, kCheckedFrom = 16, kMostSide = 1024, kHalf = 0, kInteger = 1, kNodata = -128 };
+enum { kHeader = 52, kCheckedFrom = 16, kVersion = 1, kMostSide = 1024, kNodata = -128, kMostChannels = 65535 };
+
+/* libzstd's level: more effort takes several times as long and saves a few per cent. */
+enum { kCompression = 3 };
 
 static const size_t kMostContent = (size_t)1 << 28;
 
@@ -18,10 +21,27 @@ static uint32_t u32(const uint8_t *at) { return u16(at) | u16(at + 2) << 16; }
  * may be claimed by many false headers. Damage alone comes nowhere near it. */
 static const size_t kCredit = 16;
 
+/* Bytes of the content of a packet with these fields; 0 if there can be no such packet. */
+static size_t content_size(const eosfm_packet *packet) {
+  const int has_sides = packet->height >= 1 && packet->height <= kMostSide && packet->width >= 1 &&
+                        packet->width <= kMostSide;
+  const int has_channels = packet->level_channels <= kMostChannels && packet->channels >= 1 &&
+                           packet->channels <= packet->level_channels && packet->first_channel >= 0 &&
+                           packet->first_channel <= packet->level_channels - packet->channels;
+  if (!has_sides || !has_channels || packet->level < 1 || packet->level > EOSFM_LEVELS ||
+      packet->encoding < EOSFM_PACKET_FP16 || packet->encoding > EOSFM_PACKET_INT8) {
+    return 0;
+  }
+  const size_t cells = (size_t)packet->height * (size_t)packet->width;
+  const size_t each = packet->encoding == EOSFM_PACKET_FP16 ? 2 * cells : cells + sizeof(float);
+  const size_t size = each * (size_t)packet->channels;
+  return size <= kMostContent ? size : 0;
+}
+
 /* Reads the header of the packet that may begin here; returns how many bytes it claims, or 0 if it contradicts
  * itself. Nothing behind the header is looked at. */
 static size_t read_header(const uint8_t *at, size_t size, eosfm_packet *found) {
-  if (size < kHeader || memcmp(at, "EOSP", 4) != 0 || u16(at + 4) != 1 || u16(at + 6) != kHeader) {
+  if (size < kHeader || memcmp(at, "EOSP", 4) != 0 || u16(at + 4) != kVersion || u16(at + 6) != kHeader) {
     return 0;
   }
   const size_t whole = u32(at + 8);
@@ -39,15 +59,7 @@ static size_t read_header(const uint8_t *at, size_t size, eosfm_packet *found) {
   found->work_size = u32(at + 48);
   found->payload = at + kHeader;
   found->payload_size = whole - kHeader;
-  const int sides = found->height >= 1 && found->height <= kMostSide && found->width >= 1 &&
-                    found->width <= kMostSide;
-  if (!sides || found->level < 1 || found->level > EOSFM_LEVELS || found->encoding > kInteger ||
-      found->channels < 1 || found->first_channel + found->channels > found->level_channels) {
-    return 0;
-  }
-  const size_t cells = (size_t)found->height * (size_t)found->width;
-  const size_t each = found->encoding == kHalf ? 2 * cells : cells + sizeof(float);
-  return found->work_size == each * (size_t)found->channels && found->work_size <= kMostContent ? whole : 0;
+  return content_size(found) > 0 && content_size(found) == found->work_size ? whole : 0;
 }
 
 /* Whether the packet is as it was sent, and its payload says that it gives what the header says. */
@@ -114,7 +126,7 @@ eosfm_status eosfm_packets_decode(const eosfm_packet *packet, float *features, v
   const size_t given =
       ZSTD_decompress(work, packet->work_size, packet->payload, packet->payload_size);
   if (ZSTD_isError(given) || given != packet->work_size) return EOSFM_BAD_BUNDLE;
-  if (packet->encoding == kHalf) { /* all low bytes, then all high bytes */
+  if (packet->encoding == EOSFM_PACKET_FP16) { /* all low bytes, then all high bytes */
     for (size_t i = 0; i < count; i++) {
       features[i] = from_half((uint32_t)content[i] | (uint32_t)content[count + i] << 8);
     }
@@ -131,4 +143,213 @@ eosfm_status eosfm_packets_decode(const eosfm_packet *packet, float *features, v
     }
   }
   return EOSFM_OK;
+}
+
+/* ---- Writing --------------------------------------------------------------------------------- */
+
+static void put16(uint8_t *at, uint32_t value) {
+  at[0] = (uint8_t)value;
+  at[1] = (uint8_t)(value >> 8);
+}
+
+static void put32(uint8_t *at, uint32_t value) {
+  put16(at, value);
+  put16(at + 2, value >> 16);
+}
+
+/* binary32 to IEEE 754 binary16, rounded to nearest, ties to even; one NaN for all, which compresses better. */
+static uint32_t to_half(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  const uint32_t sign = bits >> 16 & 0x8000U;
+  const uint32_t size = bits & 0x7fffffffU;
+  if (size > 0x7f800000U) return 0x7e00U;
+  if (size >= 0x477ff000U) return sign | 0x7c00U; /* 65520 and more round to infinity */
+  if (size < 0x38800000U) return sign | (uint32_t)lrintf(ldexpf(fabsf(value), 24)); /* below what is normal */
+  return sign | (((size + 0xfffU + (size >> 13 & 1U)) >> 13) - (112U << 10));
+}
+
+/* What writing has from its caller, and its memory. */
+typedef struct Writing {
+  const eosfm_level *features;
+  size_t most;
+  eosfm_packets_send_fn send;
+  void *user;
+  ZSTD_CCtx *zstd;
+  uint8_t *content;
+  uint8_t *packet;
+  size_t room; /* for the packet */
+} Writing;
+
+/* The part of the features that is packed: its first value, and which packet it becomes. */
+typedef struct Part {
+  const float *first;
+  eosfm_packet fields;
+} Part;
+
+static float value_at(const Writing *writing, const Part *part, int32_t channel, int32_t y, int32_t x) {
+  return part->first[channel * writing->features->channel_stride + y * writing->features->row_stride + x];
+}
+
+/* All low bytes, then all high bytes. Returns whether fp16 can hold the values. */
+static int write_halves(const Writing *writing, const Part *part) {
+  const eosfm_packet *fields = &part->fields;
+  uint8_t *low = writing->content;
+  uint8_t *high = low + (size_t)fields->channels * (size_t)fields->height * (size_t)fields->width;
+  for (int32_t c = 0; c < fields->channels; c++) {
+    for (int32_t y = 0; y < fields->height; y++) {
+      for (int32_t x = 0; x < fields->width; x++) {
+        const uint32_t half = to_half(value_at(writing, part, c, y, x));
+        if ((half & 0x7fffU) == 0x7c00U) return 0;
+        *low++ = (uint8_t)half;
+        *high++ = (uint8_t)(half >> 8);
+      }
+    }
+  }
+  return 1;
+}
+
+/* A step for each channel, its largest value / 127, and then integers. */
+static void write_integers(const Writing *writing, const Part *part) {
+  const eosfm_packet *fields = &part->fields;
+  uint8_t *integer = writing->content + (size_t)fields->channels * sizeof(float);
+  for (int32_t c = 0; c < fields->channels; c++) {
+    float largest = 0.0F;
+    for (int32_t y = 0; y < fields->height; y++) {
+      for (int32_t x = 0; x < fields->width; x++) {
+        const float size = fabsf(value_at(writing, part, c, y, x));
+        if (isfinite(size) && size > largest) largest = size;
+      }
+    }
+    const float scale = largest / 127.0F;
+    const float step = scale > 0.0F ? scale : 1.0F;
+    uint32_t bits;
+    memcpy(&bits, &scale, sizeof bits);
+    put32(writing->content + (size_t)c * sizeof(float), bits);
+    for (int32_t y = 0; y < fields->height; y++) {
+      for (int32_t x = 0; x < fields->width; x++) {
+        const float value = value_at(writing, part, c, y, x);
+        const float rounded = isfinite(value) ? rintf(value / step) : 0.0F; /* a subnormal step is inexact */
+        const float clipped = fmaxf(-127.0F, fminf(rounded, 127.0F));
+        *integer++ = (uint8_t)(isfinite(value) ? (int)clipped : kNodata);
+      }
+    }
+  }
+}
+
+/* Makes the packet of a part, and gives its bytes. */
+static eosfm_status pack(const Writing *writing, const Part *part, size_t *size) {
+  const eosfm_packet *fields = &part->fields;
+  const size_t content = content_size(fields);
+  uint8_t *at = writing->packet;
+  if (fields->encoding == EOSFM_PACKET_INT8) {
+    write_integers(writing, part);
+  } else if (!write_halves(writing, part)) {
+    return EOSFM_NOT_FINITE;
+  }
+  const size_t payload = ZSTD_compressCCtx(writing->zstd, at + kHeader, writing->room - kHeader, writing->content,
+                                           content, kCompression);
+  if (ZSTD_isError(payload)) return EOSFM_NO_MEMORY; /* nothing else can go wrong: the room is the bound's */
+  *size = kHeader + payload;
+  memset(at, 0, kHeader);
+  memcpy(at, "EOSP", 4);
+  put16(at + 4, kVersion);
+  put16(at + 6, kHeader);
+  put32(at + 8, (uint32_t)*size);
+  memcpy(at + 16, fields->bundle, sizeof fields->bundle);
+  at[24] = (uint8_t)fields->level;
+  at[25] = (uint8_t)fields->encoding;
+  put32(at + 28, fields->row);
+  put32(at + 32, fields->column);
+  put16(at + 36, (uint32_t)fields->height);
+  put16(at + 38, (uint32_t)fields->width);
+  put16(at + 40, (uint32_t)fields->first_channel);
+  put16(at + 42, (uint32_t)fields->channels);
+  put16(at + 44, (uint32_t)fields->level_channels);
+  put32(at + 48, (uint32_t)content);
+  put32(at + 12, (uint32_t)crc32_z(0, at + kCheckedFrom, *size - kCheckedFrom));
+  return EOSFM_OK;
+}
+
+static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
+
+/* Sends a part as one packet or, cut along one side into about as many parts as are needed, as several. Each
+ * cut leaves a third at most, so it is not deep. */
+static eosfm_status send_part(const Writing *writing, const Part *whole) {
+  size_t size = 0;
+  eosfm_status status = pack(writing, whole, &size);
+  if (status != EOSFM_OK) return status;
+  if (size <= writing->most) {
+    return writing->send(writing->user, writing->packet, size) == 0 ? EOSFM_OK : EOSFM_CANCELLED;
+  }
+  const eosfm_packet *fields = &whole->fields;
+  const size_t room = writing->most - kHeader;
+  const size_t wanted = (size - kHeader + room - 1) / room + 1;
+  /* Who wants some cells wants all of their channels less often than the other way round. */
+  const int axis = fields->channels > 1 ? 0 : fields->height > 1 ? 1 : 2;
+  const int32_t length = axis == 0 ? fields->channels : axis == 1 ? fields->height : fields->width;
+  const int32_t even = wanted < (size_t)length ? length / (int32_t)wanted : 1;
+  for (int32_t start = 0; status == EOSFM_OK && start < length; start += even) {
+    const int32_t count = smaller(even, length - start);
+    Part part = *whole;
+    if (axis == 0) {
+      part.first += start * writing->features->channel_stride;
+      part.fields.first_channel += start;
+      part.fields.channels = count;
+    } else if (axis == 1) {
+      part.first += start * writing->features->row_stride;
+      part.fields.row += (uint32_t)start;
+      part.fields.height = count;
+    } else {
+      part.first += start;
+      part.fields.column += (uint32_t)start;
+      part.fields.width = count;
+    }
+    status = send_part(writing, &part);
+  }
+  return status;
+}
+
+static int has_data(const Writing *writing, const Part *part) {
+  for (int32_t c = 0; c < part->fields.channels; c++) {
+    for (int32_t y = 0; y < part->fields.height; y++) {
+      for (int32_t x = 0; x < part->fields.width; x++) {
+        if (!isnan(value_at(writing, part, c, y, x))) return 1;
+      }
+    }
+  }
+  return 0;
+}
+
+static size_t packet_room(size_t content) { return kHeader + ZSTD_compressBound(content); }
+
+eosfm_status eosfm_packets_plan(const eosfm_packet *packet, size_t *work_size) {
+  if (packet == NULL || packet->struct_size < sizeof(eosfm_packet) || work_size == NULL) {
+    return EOSFM_BAD_ARGUMENT;
+  }
+  const size_t content = content_size(packet);
+  const uint32_t most = UINT32_MAX - kMostSide; /* parts begin up to so much later */
+  if (content == 0 || packet->row > most || packet->column > most) return EOSFM_BAD_ARGUMENT;
+  *work_size = content + packet_room(content);
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_packets_encode(const eosfm_packet *packet, const eosfm_level *features, size_t most,
+                                  eosfm_packets_send_fn send, void *user, void *work, size_t work_size) {
+  size_t needed = 0;
+  eosfm_status status = eosfm_packets_plan(packet, &needed);
+  if (status != EOSFM_OK) return status;
+  if (features == NULL || features->struct_size < sizeof(eosfm_level) || features->data == NULL ||
+      most < EOSFM_PACKETS_LEAST || send == NULL || work == NULL || work_size < needed) {
+    return EOSFM_BAD_ARGUMENT;
+  }
+  const size_t content = content_size(packet);
+  const Part whole = {features->data, *packet};
+  Writing writing = {features, most, send, user, NULL, work, (uint8_t *)work + content, packet_room(content)};
+  if (!has_data(&writing, &whole)) return EOSFM_OK;
+  writing.zstd = ZSTD_createCCtx();
+  if (writing.zstd == NULL) return EOSFM_NO_MEMORY;
+  status = send_part(&writing, &whole);
+  ZSTD_freeCCtx(writing.zstd);
+  return status;
 }

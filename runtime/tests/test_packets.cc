@@ -70,6 +70,56 @@ void wrong_calls_are_refused() {
   CHECK(eosfm_packets_next(work, 8, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
 }
 
+void wrong_writing_is_refused() {
+  eosfm_packet packet = EOSFM_PACKET_INIT;
+  packet.level = 4;
+  packet.height = packet.width = 3;
+  packet.channels = packet.level_channels = 2;
+  size_t needed = 7;
+  const auto planned = [&](const auto& change) {
+    eosfm_packet other = packet;
+    change(other);
+    return eosfm_packets_plan(&other, &needed);
+  };
+  const auto refused = [&](const auto& change) { return planned(change) == EOSFM_BAD_ARGUMENT; };
+  CHECK(refused([](eosfm_packet& p) { p.level = 0; }) && refused([](eosfm_packet& p) { p.level = 5; }));
+  CHECK(refused([](eosfm_packet& p) { p.width = 0; }) && refused([](eosfm_packet& p) { p.height = 1025; }));
+  CHECK(refused([](eosfm_packet& p) { p.channels = 0; }) && refused([](eosfm_packet& p) { p.channels = 3; }));
+  CHECK(refused([](eosfm_packet& p) { p.first_channel = -1; }));
+  CHECK(refused([](eosfm_packet& p) { p.first_channel = 1; }));
+  CHECK(refused([](eosfm_packet& p) { p.channels = p.level_channels = 65536; }));
+  CHECK(refused([](eosfm_packet& p) { p.encoding = 2; }) && refused([](eosfm_packet& p) { p.encoding = -1; }));
+  CHECK(refused([](eosfm_packet& p) { p.row = 0xffffffffU; }) && refused([](eosfm_packet& p) { p.struct_size = 8; }));
+  CHECK(refused([](eosfm_packet& p) {  // 2^29 bytes of content
+    p.height = p.width = 1024;
+    p.channels = p.level_channels = 256;
+  }));
+  CHECK(eosfm_packets_plan(nullptr, &needed) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packets_plan(&packet, nullptr) == EOSFM_BAD_ARGUMENT && needed == 7);
+  CHECK(eosfm_packets_plan(&packet, &needed) == EOSFM_OK && needed > 2 * 9 * 2);
+
+  std::vector<float> values(18, 1.0F);
+  eosfm_level level = EOSFM_LEVEL_INIT;
+  level.data = values.data();
+  level.channel_stride = 9;
+  level.row_stride = 3;
+  std::vector<unsigned char> work(needed);
+  int sent = 0;
+  const auto count = [](void* user, const void*, size_t) { return ++*static_cast<int*>(user) > 1 ? 1 : 0; };
+  const auto encode = [&](const eosfm_level* features, size_t most, size_t size) {
+    return eosfm_packets_encode(&packet, features, most, count, &sent, work.data(), size);
+  };
+  CHECK(encode(nullptr, 256, needed) == EOSFM_BAD_ARGUMENT && encode(&level, 255, needed) == EOSFM_BAD_ARGUMENT);
+  CHECK(encode(&level, 256, needed - 1) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packets_encode(&packet, &level, 256, nullptr, nullptr, work.data(), needed) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packets_encode(&packet, &level, 256, count, &sent, nullptr, needed) == EOSFM_BAD_ARGUMENT);
+  level.struct_size = 4;
+  CHECK(encode(&level, 256, needed) == EOSFM_BAD_ARGUMENT);
+  level.struct_size = sizeof level;
+  CHECK(sent == 0 && encode(&level, 256, needed) == EOSFM_OK && sent == 1);
+  CHECK(encode(&level, 256, needed) == EOSFM_CANCELLED && sent == 2);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -81,5 +131,6 @@ int main(int argc, char** argv) {
   CHECK(packets > 1 && lost == 0);
   damaged(whole, packets);
   wrong_calls_are_refused();
+  wrong_writing_is_refused();
   return report();
 }
