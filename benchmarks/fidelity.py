@@ -1,4 +1,4 @@
-"""What pruning leaves of the six specialists, without a label being seen.
+"""Measure what pruning leaves of the six specialists, with no label seen.
 
     python benchmarks/fidelity.py --data DATA [--steps 120] [--only NAME ...]
     python benchmarks/fidelity.py --recorded
@@ -118,7 +118,7 @@ class Widened(nn.Module):
 
     @property
     def extra(self) -> Cost:
-        """What the way back costs."""
+        """Return the cost of the repair."""
         macs = sum(p.weight.numel() / 4 ** (2 + i) for i, p in enumerate(self.back))
         return Cost(macs, sum(p.numel() for p in self.back.parameters()))
 

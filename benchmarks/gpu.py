@@ -57,7 +57,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Contender:
-    """What is timed: a name, and a run of one image from host to host."""
+    """A contender: a name, and a run of one image from host to host."""
 
     name: str
     run: Callable[[], Sequence[Any]]

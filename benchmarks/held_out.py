@@ -1,4 +1,4 @@
-"""What `eosfm-edge prune` with its defaults leaves of a specialist, on images that nobody had used.
+"""Measure what `eosfm-edge prune` with its defaults leaves, on images that nothing else has used.
 
     python benchmarks/held_out.py --data DATA [--only NAME ...] [--ratios 0.5 0.75]
 

@@ -1,4 +1,4 @@
-"""What INT8 leaves of the six specialists, and what it is worth, without a label being seen.
+"""Measure what int8 leaves of the six specialists and how fast it is, with no label seen.
 
     python benchmarks/int8.py --data DATA [--distill 120] [--only NAME ...]
     python benchmarks/int8.py --recorded
@@ -450,7 +450,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 @dataclass
 class Record:
-    """What benchmarks/results/int8.json has.
+    """The content of benchmarks/results/int8.json.
 
     Attributes:
         machine, settings: of the last run.
@@ -474,7 +474,7 @@ class Record:
         return cls(**{**content, "rows": [Row(**row) for row in content["rows"]]})
 
     def put(self, rows: Sequence[Row]) -> None:
-        """Put a specialist's rows in the place of those that are there, and write all."""
+        """Put a specialist's rows instead of those that are there, and write all."""
         mine = {row.specialist for row in rows}
         order = list(TASKS)
         kept = [row for row in self.rows if row.specialist not in mine] + list(rows)

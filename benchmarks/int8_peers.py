@@ -55,7 +55,7 @@ class Peer(nn.Module):
 
 @dataclass(frozen=True)
 class Quantised:
-    """What a peer made of an encoder.
+    """An encoder as a peer quantised it.
 
     Attributes:
         network: that runs it, on images of any size.

@@ -1,4 +1,4 @@
-"""What cutting a scene into tiles does to its features: against the same bundle on the whole.
+"""Measure what cutting a scene into tiles does to its features, against the whole scene at once.
 
     python benchmarks/seams.py --scene SCENE
 

@@ -1,6 +1,6 @@
-"""What can go wrong, as users see it.
+"""Errors as users see them.
 
-Two families: a :class:`UserError` is for the user to mend and prints one message without a
+Two families: a :class:`UserError` is for the user to fix and prints one message without a
 traceback; anything else that escapes is a bug in eosfm-edge. :class:`ExitCode` is the contract
 that scripts rely on.
 """

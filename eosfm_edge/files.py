@@ -159,7 +159,7 @@ def _sync(path: Path) -> None:
 
 
 def require_replaceable(target: Path, contents: Sequence[str], overwrite: bool) -> None:
-    """Complain of a directory that is there and may not be replaced; see `atomic_directory`."""
+    """Check that a directory is absent or may be replaced; see `atomic_directory`."""
     if target.is_symlink() or not target.is_dir():
         raise UserError(f"{target} exists and is not a directory", remedy="choose another output")
     if not overwrite:
@@ -274,7 +274,7 @@ def require_outside(output: Path, inputs: Iterable[Path]) -> None:
     """Refuse an output directory that is or holds an input: to replace it is to delete that.
 
     Raises:
-        UserError: it does.
+        UserError: the output is or holds an input.
     """
     directory = Path(os.path.realpath(output))
     for path in inputs:

@@ -1,4 +1,4 @@
-"""A directory beside the output for what is finished: an interrupted run goes on from it."""
+"""A directory beside the output for what is finished: an interrupted run resumes from it."""
 
 from __future__ import annotations
 

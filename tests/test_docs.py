@@ -1,4 +1,4 @@
-"""What the documentation says about the command line is what the command line takes."""
+"""The documentation's command lines are those that the command line takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The directory that an interrupted run goes on from."""
+"""The directory that an interrupted run resumes from."""
 
 from __future__ import annotations
 

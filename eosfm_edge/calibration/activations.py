@@ -1,4 +1,4 @@
-"""What the layers of an encoder are given over calibration tiles, in bounded memory."""
+"""Gather the inputs of an encoder's layers over calibration tiles, in bounded memory."""
 
 from __future__ import annotations
 

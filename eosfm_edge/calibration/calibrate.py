@@ -48,7 +48,7 @@ _LEAST_TILES = 64
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """What to calibrate on, and how.
+    """Options of calibration: the imagery, and how scales are chosen.
 
     Attributes:
         recipe: how.
@@ -199,7 +199,7 @@ def _scales(
 
 
 def _require_budget(calibration: Calibration, recipe: Recipe) -> None:
-    """Complain of every level, of specialists and of the ensemble, that is below the budget."""
+    """Check every level, of specialists and of the ensemble, against the budget."""
     budget = recipe.budget
     wrong = []
     every = [(one.name, one.native) for one in calibration.specialists]

@@ -23,7 +23,7 @@ from eosfm_edge.network.distill import distill
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to calibrate.
+    """A recipe of calibration.
 
     Attributes:
         method: of clipping activations; None chooses for each tensor by the error that it leaves.

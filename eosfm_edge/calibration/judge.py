@@ -1,4 +1,4 @@
-"""How far a rounded encoder's levels are from the exact ones, on tiles that no scale was made from.
+"""Compare a fake-quantised encoder's levels with the exact ones, on tiles that no scale has seen.
 
 Levels are compared after the ensemble's normalisation, which takes their mean away: what is left is
 what decoders see, and its cosines are not flattered by a mean that all cells share.

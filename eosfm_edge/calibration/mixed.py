@@ -23,7 +23,7 @@ _DOWN: dict[LayerPrecision, LayerPrecision] = {"int8": "half", "half": "fp32"}
 
 @dataclass(frozen=True)
 class Budget:
-    """What every level must keep.
+    """The fidelity that every level must keep.
 
     Attributes:
         min_cosine: the mean cosine.

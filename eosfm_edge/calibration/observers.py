@@ -42,7 +42,7 @@ class Clip:
 
 
 class Observer:
-    """What was seen of one tensor: the smallest and largest value, exactly, and a histogram."""
+    """The values seen of one tensor: the smallest and largest, exactly, and a histogram."""
 
     def __init__(self) -> None:
         self._low, self._high = math.inf, -math.inf
@@ -53,7 +53,7 @@ class Observer:
 
     @property
     def count(self) -> int:
-        """How many values were seen."""
+        """The number of values seen."""
         return self._count
 
     @property
@@ -231,7 +231,7 @@ def _entropy(counts: Tensor, zero: int) -> tuple[float, float]:
 
 
 class _Divergence:
-    """What ranges lose of a histogram: Kullback and Leibler's divergence, in nats.
+    """Return what ranges lose of a histogram: the Kullback-Leibler divergence, in nats.
 
     The histogram, with all that is outside a range added to the bins at its ends, is compared with
     its bins inside, each level's shared out evenly among those of its bins that are not empty.

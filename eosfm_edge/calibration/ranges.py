@@ -27,7 +27,7 @@ _LEAST = 1e-6  # of a peak, relative to the layer's largest: channels that are n
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen for a layer.
+    """The choice made for a layer.
 
     Attributes:
         method: what clipped its inputs.

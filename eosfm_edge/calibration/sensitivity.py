@@ -1,4 +1,4 @@
-"""How much each layer costs when it alone is int8."""
+"""Measure the cost of each layer when it alone is int8."""
 
 from __future__ import annotations
 

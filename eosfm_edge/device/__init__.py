@@ -1,1 +1,1 @@
-"""What a bundle brings to a device besides the model: libeosfm, built for it, and instructions."""
+"""The device side: the target that this machine is, and what a bundle brings to a board."""

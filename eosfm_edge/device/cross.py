@@ -31,7 +31,7 @@ def sources() -> Path:
 
 
 def require_tools() -> None:
-    """Complain if libeosfm cannot be cross-built here.
+    """Check that libeosfm can be cross-built here.
 
     Raises:
         UserError: a tool is missing.
@@ -77,7 +77,7 @@ def require_runs_with(library: Path, glibc: Version) -> None:
     """Check that a library wants nothing but a libc that is no later than ``glibc``.
 
     Raises:
-        CheckFailedError: it does.
+        CheckFailedError: the library wants more, or a later libc.
     """
     from elftools.elf.elffile import ELFFile
     from elftools.elf.gnuversions import GNUVerNeedSection

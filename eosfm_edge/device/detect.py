@@ -1,4 +1,4 @@
-"""What this machine is, and which target fits it."""
+"""Detect this machine and the target that fits it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BOARDS = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found.
+    """A machine as it was found.
 
     Attributes:
         architecture: of the CPU.

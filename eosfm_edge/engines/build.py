@@ -92,7 +92,7 @@ def build_engines(
 
 @dataclass(frozen=True)
 class Parsed:
-    """What ``--dry-run`` finds: the parser, and the precision asked of each graph's products."""
+    """The result of ``--dry-run``: the parser, and the precision requested of the matmuls."""
 
     parser: str
     products: Mapping[str, Mapping[str, int]]
@@ -119,7 +119,7 @@ def require_tensorrt(manifest: Manifest) -> tuple[Profile, TensorRt]:
     """Return the profile and the TensorRT of a bundle.
 
     Raises:
-        UserError: it was made for something else.
+        UserError: the bundle's target builds no engines.
     """
     profile = manifest.profile
     if profile is None or profile.engine == "onnxruntime":

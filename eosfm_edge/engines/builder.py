@@ -34,7 +34,7 @@ _FLAGS: dict[Precision, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build.
+    """Options of an engine's build.
 
     Attributes:
         precision: that the graph is in.
@@ -161,7 +161,7 @@ def _set_precision(library: Library, config: Any, precision: Precision) -> None:
 
 
 def _is_always_typed(flags: Mapping[str, Any]) -> bool:
-    """Whether networks of this version are always strongly typed: it has no flags then."""
+    """Return whether this version's networks are always strongly typed: it then has no flags."""
     return "FP16" not in flags
 
 

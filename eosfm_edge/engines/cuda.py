@@ -66,7 +66,7 @@ def require_driver(cuda: Any) -> None:
     """Check that the driver is not older than CUDA's runtime, on which TensorRT stands.
 
     Raises:
-        UserError: it is; TensorRT may crash there.
+        UserError: the driver is older; TensorRT may crash there.
     """
     driver, runtime = (
         checked(cuda, ask()) for ask in (cuda.cudaDriverGetVersion, cuda.cudaRuntimeGetVersion)

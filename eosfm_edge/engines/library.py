@@ -1,4 +1,4 @@
-"""Which TensorRT: the module is a parameter of all that builds and runs engines.
+"""The TensorRT in use: its module is a parameter of everything that builds and runs engines.
 
 TensorRT (8.6 to 11) and TensorRT-RTX have one Python API under two names. What a version lacks is
 asked of the module where it is used, not derived from its number.

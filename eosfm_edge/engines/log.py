@@ -1,4 +1,4 @@
-"""What TensorRT says while it works."""
+"""Collect what TensorRT logs while it works."""
 
 from __future__ import annotations
 

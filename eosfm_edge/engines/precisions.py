@@ -53,7 +53,7 @@ class Layer:
     precision: DevicePrecision | None
 
     def computes(self, product: str) -> bool:
-        """Whether a node is the layer's, or among those that it is made of."""
+        """Return whether a node is the layer's, or among those that it is fused from."""
         # Names may be joined (``a + b``), and others append ``_myl`` and numbers.
         pattern = rf"(?:^|[ +(,]){re.escape(product)}(?=_myl|$|[ +),])"
         return product in self.nodes or re.search(pattern, self.name) is not None
@@ -61,7 +61,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Precisions:
-    """What was asked of an engine's products, and what is done.
+    """The precisions requested for an engine's matmuls, and those it computes in.
 
     Attributes:
         asked: products by precision.
@@ -77,7 +77,7 @@ class Precisions:
 
     @property
     def summary(self) -> str:
-        """What was found, in a line."""
+        """One-line summary."""
         parts = [f"{self.done.get(p, 0)} of {n} products in {p}" for p, n in self.asked.items()]
         unseen = f", {len(self.unseen)} that TensorRT does not list" if self.unseen else ""
         return ", ".join(parts) + unseen
@@ -150,7 +150,7 @@ def compare_precisions(asked: Mapping[str, DevicePrecision], layers: Iterable[La
 
 
 def require_precisions(found: Precisions) -> None:
-    """Complain of an engine that does not compute in what was asked.
+    """Check that an engine computes in the requested precision.
 
     Raises:
         CheckFailedError: more than ``MOST_FALLEN_BACK`` of the products that are asked narrower

@@ -60,7 +60,7 @@ def save_engine(
 
 
 def _replaces(new: EngineEntry, old: EngineEntry) -> bool:
-    """Whether an engine takes another's place.
+    """Return whether an engine replaces another.
 
     Engines for other GPUs and by other versions stay: a bundle may be copied to several devices.
     """
@@ -83,7 +83,7 @@ def _file_name(graph: str, key: EngineKey) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an engine must have been built for, to be run here."""
+    """The library, version and GPU that an engine must have been built for, to run here."""
 
     library: TensorRt
     version: str

@@ -48,7 +48,7 @@ class EncoderEntry:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a weight file holds.
+    """The content of a weight file.
 
     ``encoders`` are the specialists in order; ``shared`` are normalisation, projection, selection
     and fusion tensors under the reference's names; ``settings`` say how they were used, if the

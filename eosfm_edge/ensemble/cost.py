@@ -1,4 +1,4 @@
-"""What an ensemble costs: multiply-accumulates, parameters and bytes, from its shapes alone.
+"""Count an ensemble's multiply-accumulates, parameters and bytes, from its shapes alone.
 
 MACs are those of convolutions and linear layers, as in fvcore and Torch-Pruning; norms, GELU and
 residuals are not counted. They are given for one pixel of the input, which makes them independent

@@ -216,7 +216,7 @@ def _shared(checkpoints: Sequence[Checkpoint]) -> tuple[State, Mapping[str, str]
 
 
 def _check_header(checkpoint: Checkpoint) -> None:
-    """Complain of what a header says while it is known what file it is in."""
+    """Check what a header says, while the file that it is in is known."""
     for key in _HEADER.keys() & checkpoint.metadata.keys():
         try:
             _HEADER[key](checkpoint.metadata[key])

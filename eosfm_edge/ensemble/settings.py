@@ -26,7 +26,7 @@ class Settings:
     """The settings of a checkpoint's encoder; None stands for the reference's default.
 
     Attributes:
-        in_chans: bands of its input, or None if it is not said.
+        in_chans: bands of its input, or None if the file does not say.
         selection: how much each specialist counted.
         normalisation: of each feature set.
         fusion: of all feature sets.

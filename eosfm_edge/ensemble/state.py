@@ -1,4 +1,4 @@
-"""What tensors an ensemble must have, and the complaints when it has others."""
+"""Check that an ensemble has the tensors that it must have, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is constant in a traced graph is computed once: weights become the int8 they stand for."""
+"""Fold a traced graph's constants: weights become the int8 that they stand for."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Scales:
 
     @property
     def record(self) -> CalibrationRecord:
-        """What a bundle says of it."""
+        """The record that a bundle keeps of it."""
         data = self.calibration.data
         return CalibrationRecord(
             tensors_sha256=self.calibration.tensors_sha256,
@@ -97,7 +97,7 @@ class Deployment:
 
     @property
     def rounds(self) -> bool:
-        """Whether the ONNX graphs are rounded: fp32 is not."""
+        """Whether the ONNX graphs are quantised or cast: fp32 is neither."""
         return any(
             layer.precision == "int8" or (layer.precision == "half" and self.form != CPU)
             for encoder in self.native.values()

@@ -87,7 +87,7 @@ CONTENTS = (
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export.
+    """Options of an export.
 
     Attributes:
         target: the device's profile; None is this machine's.

@@ -1,4 +1,4 @@
-"""What a bundle needs of a device's memory at the very least."""
+"""Compute the memory that a bundle needs at the least."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ LEAST_AGREEMENT = -5.0  # decibels more than the smaller of their ratios against
 
 @dataclass(frozen=True)
 class Expected:
-    """What is expected of a backend on some tiles.
+    """The levels expected of a backend on some tiles.
 
     Attributes:
         tiles: stored values, each (bands, H, W).

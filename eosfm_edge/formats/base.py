@@ -1,4 +1,4 @@
-"""What all file formats share: strict models, names and digests, and readers of JSON and YAML."""
+"""The base of all file formats: strict models, names and digests, and readers of JSON and YAML."""
 
 from __future__ import annotations
 

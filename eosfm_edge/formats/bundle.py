@@ -75,7 +75,7 @@ class LeftOut(Strict):
 
 
 class LevelDifference(Strict):
-    """How far a level is from the PyTorch ensemble's.
+    """The difference of a level from the PyTorch ensemble's.
 
     Attributes:
         level: its name.
@@ -111,7 +111,7 @@ class Parity(Strict):
 
     @property
     def summary(self) -> str:
-        """What was found, in a line."""
+        """One-line summary."""
         worst = max(level.relative for level in self.levels)
         signals = [level.sqnr_db for level in self.levels if level.sqnr_db is not None]
         signal = f", signal to noise at least {min(signals):.0f} dB" if signals else ""
@@ -140,12 +140,12 @@ class Candidate(Strict):
 
     @property
     def keeps_budget(self) -> bool:
-        """Whether it is as faithful as was asked."""
+        """Whether it has the requested fidelity."""
         return self.precision == "fp32" or self.min_cosine >= self.asked
 
     @property
     def summary(self) -> str:
-        """What was found, in a line."""
+        """One-line summary."""
         verdict = "keeps" if self.keeps_budget else "misses"
         return (
             f"{self.precision}: {self.milliseconds:.1f} ms, cosine {self.min_cosine:.5f}, "
@@ -154,7 +154,7 @@ class Candidate(Strict):
 
 
 class CalibrationRecord(Strict):
-    """What the scales of an int8 bundle were made from.
+    """The origin of an int8 bundle's scales.
 
     Attributes:
         tensors_sha256: of the calibration's tensors.

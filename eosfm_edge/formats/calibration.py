@@ -1,4 +1,4 @@
-"""What ``calibration.json`` says: how every layer of an ensemble's specialists is rounded to int8.
+"""The content of ``calibration.json``: the int8 scales of every layer of an ensemble's specialists.
 
 Reading, checking and printing it needs no torch. ``calibration/calibration.schema.json`` is its
 JSON schema, ``docs/calibration.md`` the format's page.
@@ -48,7 +48,7 @@ Figure = Annotated[
 
 
 class LayerScales(Strict):
-    """How one layer is computed.
+    """The precision and scales of one layer.
 
     Attributes:
         name: as in the native engine's files: ``stages.2.blocks.4.fc1``.
@@ -85,7 +85,7 @@ class LevelFidelity(Strict):
 
 
 class BandRange(Strict):
-    """What was seen of one band of the input, in physical units."""
+    """The values seen of one band of the input, in physical units."""
 
     low: float
     high: float
@@ -114,7 +114,7 @@ class SpecialistScales(Strict):
 
 
 class CalibrationData(Strict):
-    """Which tiles the scales were made from. ``sha256`` is of their stored values."""
+    """The tiles that the scales were made from. ``sha256`` is of their stored values."""
 
     tiles: int = Field(ge=1)
     held_out: int = Field(ge=1)

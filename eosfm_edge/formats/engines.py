@@ -16,7 +16,7 @@ INDEX_NAME = "engines.json"
 
 
 class EngineKey(Strict):
-    """What an engine was built for, all of which must match.
+    """All that an engine was built for, and must match.
 
     Attributes:
         graph_sha256: of the ONNX graph.
@@ -56,7 +56,7 @@ class EngineEntry(Strict):
 
     @property
     def summary(self) -> str:
-        """What it is, in a line."""
+        """One-line summary."""
         products = ", ".join(f"{count} in {p}" for p, count in self.products.items())
         shares = (self.time_share or {}).items()
         time = ", ".join(f"{share:.0%} in {p}" for p, share in shares) or "no GPU to measure on"

@@ -1,4 +1,4 @@
-"""What ``ensemble.json`` says: everything about an ensemble but its tensors.
+"""The content of ``ensemble.json``: everything about an ensemble but its tensors.
 
 Reading, checking and printing it needs no torch.
 """
@@ -124,7 +124,7 @@ class SpecialistSpec(Strict):
 
 
 class SelectionSpec(Strict):
-    """How much each specialist counts.
+    """The rule by which each specialist counts.
 
     ``topk``: the ``k`` largest selection weights count 1, or their value with
     ``scale_features``; the others 0. ``smooth``: the sigmoid of the weight, or its value.

@@ -65,7 +65,7 @@ class GroupPlan(Strict):
 
 
 class SpecialistPlan(Strict):
-    """What happens to a specialist. MACs are for one pixel of the input and one run of it."""
+    """The plan of one specialist. MACs are for one pixel of the input and one run of it."""
 
     name: Name
     weights_sha256: Sha256

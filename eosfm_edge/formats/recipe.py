@@ -21,7 +21,7 @@ LEAST_TILES = 96  # so that they show more than a corner of the imagery
 
 
 class Recipe(Strict):
-    """How an ensemble is pruned.
+    """A recipe of pruning.
 
     Attributes:
         scope: ``hidden`` channels of the blocks, or the residual ``width`` as well, which changes

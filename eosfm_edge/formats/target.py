@@ -59,7 +59,7 @@ class PowerMode(Strict):
 
 
 class Profile(Strict):
-    """What a device can run, and what it has.
+    """A target: what a device can run, and what it has.
 
     Attributes:
         name: what ``--target`` takes.

@@ -176,7 +176,7 @@ class Model:
 
 
 class Context:
-    """What running a model needs (``eosfm_context``); made by :meth:`Model.context`."""
+    """The state that running a model needs (``eosfm_context``); made by :meth:`Model.context`."""
 
     def __init__(
         self,

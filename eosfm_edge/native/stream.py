@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class StreamBand:
-    """How the rows of a band come.
+    """The layout of a band's rows as they are pushed.
 
     Attributes:
         dtype: integers of 8, 16 or 32 bits, float32 or float64, in either byte order.
@@ -72,7 +72,7 @@ class BlockLevel:
 
 @dataclass(frozen=True)
 class Block:
-    """What one tile completes.
+    """The cells that one tile completes.
 
     Attributes:
         skipped: whether the tile was skipped, for want of valid pixels.

@@ -1,1 +1,1 @@
-"""What several stages know of an encoder: its steps, its folded form, statistics, fidelity."""
+"""An encoder as several stages see it: its steps, its folded form, statistics, fidelity."""

@@ -73,10 +73,10 @@ def save_calibration(
 
 
 def require_fits(calibration: Calibration, spec: EnsembleSpec, directory: Path) -> None:
-    """Complain if a calibration was made for other specialists than those an ensemble runs.
+    """Check that a calibration was made for the specialists that an ensemble runs.
 
     Raises:
-        UserError: it was; names the first that differs.
+        UserError: it was made for others; names the first that differs.
     """
     made = {one.name: one.weights_sha256 for one in calibration.specialists}
     for specialist, sets in zip(spec.specialists, spec.feature_sets(), strict=True):

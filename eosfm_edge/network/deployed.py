@@ -38,7 +38,7 @@ def to_type(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class Form:
-    """How a deployed network is computed.
+    """The arithmetic of a deployed network.
 
     Layer norms, GELU, GRN (global response normalisation, whose squares overflow fp16), the stem
     and the sums of blocks and their inputs are fp32 in every form.

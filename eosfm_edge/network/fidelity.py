@@ -1,4 +1,4 @@
-"""How close the levels of two networks are."""
+"""Measure how close the levels of two networks are."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What 8-bit integers stand for: value = (q - zero) * scale for q in 0 ... 255."""
+    """The meaning of 8-bit codes: value = (q - zero) * scale for q in 0 ... 255."""
 
     scale: float
     zero: int
@@ -33,7 +33,7 @@ class Quantisation:
 
     @property
     def shift(self) -> float:
-        """What is subtracted from values so that the middle integer stands for zero."""
+        """The value subtracted so that the middle code stands for zero."""
         return (128 - self.zero) * self.scale
 
     def rounded(self, x: Tensor, *, symmetric: bool) -> Tensor:
@@ -45,7 +45,7 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class Rounding:
-    """How a layer is rounded to int8.
+    """A layer's int8 scales.
 
     Attributes:
         equaliser: (inputs,), what inputs are divided by before they are rounded, and the weights

@@ -1,7 +1,7 @@
 """Encoders of equal shape computed together: their layers are one, with a leading axis of members.
 
 Matrices become batched products and depthwise convolutions grouped ones over all members' channels,
-so that a GPU has one launch to fill it in the place of one for each member. Values are those of the
+so that a GPU is filled by one launch instead of one for each member. Values are those of the
 encoders by themselves, and each layer keeps the precision that it has in each member: one that is
 int8 in some of them and half in others is two products.
 

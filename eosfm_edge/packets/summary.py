@@ -1,4 +1,4 @@
-"""What a file of packets holds."""
+"""Summarise a file of packets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of packets on the command line, read without what packets need."""
+"""Parse the command line's options of packets, without what packets need."""
 
 from __future__ import annotations
 

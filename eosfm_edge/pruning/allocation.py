@@ -1,4 +1,4 @@
-"""How many channels each group keeps, so that a goal is met at the least cost.
+"""Choose how many channels each group keeps, so that a goal is met at the least cost.
 
 - ``uniform``: every group loses the same share.
 - ``isomorphic``: groups of the same shape share a fate: all blocks of a stage lose the same share

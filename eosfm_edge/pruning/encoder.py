@@ -32,7 +32,7 @@ _JUDGES = 4  # one tile in so many measures what is solved on the others
 
 @dataclass(frozen=True)
 class Study:
-    """What is known of an encoder, from which plans for any ratio are made.
+    """The study of an encoder, from which plans for any ratio are made.
 
     Attributes:
         shape: its channels.
@@ -50,7 +50,7 @@ class Study:
 
     @property
     def cost(self) -> Cost:
-        """What the encoder costs as it is."""
+        """The encoder's cost as it is."""
         return encoder_cost(self.shape, self.bands)
 
     def plan(self, ratio: float, recipe: Recipe) -> tuple[GroupPlan, ...]:

@@ -1,4 +1,4 @@
-"""What the fusion is given: its mean and covariance over calibration tiles, level by level.
+"""Measure the fusion's input: its mean and covariance over calibration tiles, level by level.
 
 A covariance of few cells would promise that anything can be made of anything, so it is shrunk
 towards a diagonal first, by as much as the number of cells says (OAS: Chen, Wiesel, Eldar and Hero,

@@ -1,4 +1,4 @@
-"""Which parameters go together: Torch-Pruning's dependency graph, with GRN declared to it.
+"""Find which parameters go together: Torch-Pruning's dependency graph, with GRN declared to it.
 
 Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023. Torch-Pruning does not know timm's
 global response normalisation, whose weight and bias it would call "unwrapped parameters" and guess

@@ -1,4 +1,4 @@
-"""What specialists share, when residual widths were pruned: sliced to match, and fitted again.
+"""Fit what specialists share to pruned residual widths: slice it to match, then solve it again.
 
 Normalisation statistics lose the removed channels. The layer that reads the sets, a specialist's
 projection or the fusion, loses their columns and is solved in closed form, so that it gives what it

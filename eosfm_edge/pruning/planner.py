@@ -29,7 +29,7 @@ Chip = tuple[Tensor, int]
 
 @dataclass(frozen=True)
 class WholeSpecialists:
-    """Which specialists go as a whole.
+    """The specialists that go as a whole.
 
     Attributes:
         keep: how many stay; None: all but those that are dead or duplicates of others.
@@ -93,7 +93,7 @@ class Planner:
             asked: what the user asked for, in words.
 
         Raises:
-            UserError: so much cannot be removed.
+            UserError: the goal asks for more than can be removed.
         """
         share = self._share_of_each(ratio)
         specialists = [self._specialist(owner, share) for owner in range(len(self.shapes))]

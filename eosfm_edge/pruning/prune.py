@@ -48,7 +48,7 @@ Stopwatch = Callable[[Sequence[Ensemble], Tensor, Precision], list[Footprint]]
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """What to prune, and how.
+    """Options of pruning: how much, and by which recipe.
 
     Attributes:
         recipe: how.
@@ -177,7 +177,7 @@ def _require_tile(size: int) -> None:
 
 
 def _require_free(output: Path, overwrite: bool) -> None:
-    """Complain before the work, not after; save_ensemble looks again."""
+    """Check the output before the work; save_ensemble checks it again."""
     if os.path.lexists(output):
         require_replaceable(output, CONTENTS, overwrite)
 
@@ -186,7 +186,7 @@ def _given_plan(options: PruneOptions, ensemble: Ensemble) -> Plan | None:
     wishes = [options.ratio, options.budget, options.plan, options.whole]
     if all(wish is None for wish in wishes):
         raise UserError(
-            "it is not said what to prune",
+            "nothing to prune was given",
             expected="--ratio 0.5, --budget 40ms, --specialists 4 or --plan FILE",
         )
     if options.ratio is not None and options.budget is not None:

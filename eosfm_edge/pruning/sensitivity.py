@@ -1,4 +1,4 @@
-"""How an error that pruning makes in one block shows at the levels.
+"""Measure how an error that pruning makes in one block shows at the levels.
 
 Every block is pruned alone, its fc2 solved from the moments that are there already, and the
 levels are compared. Errors of different blocks have little to do with each other, so their energies

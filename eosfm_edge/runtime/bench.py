@@ -64,7 +64,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one contender.
+    """The measurements of one contender.
 
     Attributes:
         name: the contender's.
@@ -84,7 +84,7 @@ class Timing:
         return Spread.of(self.round_ms)
 
     def ratio_to(self, other: Timing) -> Spread:
-        """How many times as long the other takes, round by round."""
+        """Return how many times as long the other takes, round by round."""
         return Spread.of([b / a for a, b in zip(self.round_ms, other.round_ms, strict=True)])
 
 

@@ -40,7 +40,7 @@ Grn = Literal["tile", "scene"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run.
+    """Options of a run.
 
     Attributes:
         backend: who computes; what needs a GPU and cannot have it is replaced, see
@@ -73,7 +73,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run did.
+    """The report of a run.
 
     ``seconds`` is the whole run's wall time, ``compute_seconds`` the backend's share of it.
     """

@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 48
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a scene is cut into tiles, in pixels.
+    """The tiling of a scene, in pixels.
 
     Attributes:
         size: of a tile's side.
@@ -113,7 +113,7 @@ class _Rows:
 
     @property
     def done(self) -> bool:
-        """Whether all have been given."""
+        """Whether all rows have been given."""
         return self._waiting is None and self._at == self._end
 
     def give(self, push: Callable[[FloatImage], int]) -> None:

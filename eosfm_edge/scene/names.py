@@ -57,7 +57,7 @@ class Label:
 
     @property
     def says_band(self) -> bool:
-        """Whether the text names a band."""
+        """Return whether the text names a band."""
         return bool(self.number or self.word or self.wavelength_nm)
 
 
@@ -140,7 +140,7 @@ def order_of(labels: Sequence[Label], *places: str) -> list[Band] | None:
 
 
 def _merely_count(labels: Sequence[Label], sensor: Sensor | None) -> bool:
-    """Whether names say no more than that a band is the first, the second and so on.
+    """Return whether names say no more than that a band is the first, the second and so on.
 
     ``b1 b2 b3 b4`` of a Sentinel-2 scene may be red, green, blue and infrared. Landsat's bands
     are called B1 to B7, and in that order.

@@ -111,7 +111,7 @@ _TRUST = "; if the values are right, say --trust-values"
 
 @dataclass(frozen=True)
 class Doubt:
-    """Why values cannot be right."""
+    """A reason why values cannot be right."""
 
     found: str
     expected: str
@@ -399,7 +399,7 @@ def _doubt_of_folded(declared: Sequence[Declared]) -> Doubt | None:
 
 
 def is_reflectance(band: InputBand) -> bool:
-    """Whether an ensemble's band is known to be of reflected sunlight, in a usual unit."""
+    """Return whether an ensemble's band is known to be of reflected sunlight, in a usual unit."""
     low, high = _REFLECTANCE_SCALES
     usual = (band.scale == 1 or low <= band.scale <= high) and abs(band.offset) <= _MOST_OFFSET
     if usual and band.mean is not None:

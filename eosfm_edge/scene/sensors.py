@@ -66,7 +66,7 @@ class Sensor:
     order: tuple[str, ...] = ()
 
     def named_in(self, text: str) -> bool:
-        """Whether a name says that it is this sensor's."""
+        """Return whether a name says that it is this sensor's."""
         return re.search(self.products, text, re.IGNORECASE) is not None
 
     def band(self, number: str) -> Band | None:

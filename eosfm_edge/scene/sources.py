@@ -1,4 +1,4 @@
-"""What ``--data`` names: scenes, folders of bands or of chips, and manifests."""
+"""Resolve ``--data``: scenes, folders of bands or of chips, and manifests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """What one ``--data`` names.
+    """The images that one ``--data`` names.
 
     Attributes:
         title: as messages and records name it.

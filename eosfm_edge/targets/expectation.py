@@ -1,4 +1,4 @@
-"""How fast a bundle can be on a device at best, by the figures of its data sheet.
+"""Estimate the best speed of a bundle on a device, by the figures of its data sheet.
 
 The roofline of Williams, Waterman and Patterson, CACM 52 (2009), doi:10.1145/1498765.1498785: no
 faster than its units compute, and no faster than its memory brings the weights. It is a bound, and
@@ -28,7 +28,7 @@ class Expectation:
 
     @property
     def summary(self) -> str:
-        """What is expected, in a line."""
+        """One-line summary."""
         longer = (
             "memory" if (self.memory_ms or 0.0) > self.compute_ms else f"{self.precision} units"
         )

@@ -1,4 +1,4 @@
-"""What cannot work on a device is said before any work, with the reason."""
+"""Check before any work that a device can do what is requested."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIRST_OF_RTX: dict[DevicePrecision, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Need:
-    """What a chain needs of memory at the least, in bytes.
+    """The memory that a chain needs at the least, in bytes.
 
     Attributes:
         weights: of all specialists, as they are stored.
@@ -42,10 +42,10 @@ class Need:
 
 
 def require_precision(profile: Profile, precision: DevicePrecision) -> None:
-    """Complain of a precision that the device lacks, or that is not exported.
+    """Check that the device supports the precision, and that it can be exported.
 
     Raises:
-        UserError: so.
+        UserError: the device lacks it, or eosfm-edge does not export it.
     """
     exported = [p for p in profile.precisions if p != "fp8"]
     if precision not in profile.precisions:
@@ -61,10 +61,10 @@ def require_precision(profile: Profile, precision: DevicePrecision) -> None:
 
 
 def require_memory(profile: Profile, need: Need) -> None:
-    """Complain of tiles and batches that cannot fit.
+    """Check that tiles and batches fit into the device's memory.
 
     Raises:
-        UserError: so; what fits may still be less than what is allowed here.
+        UserError: they need more memory than the device has. Less may fit than passes here.
     """
     if profile.memory_mb is None or need.bytes <= profile.memory_mb << 20:
         return
@@ -78,10 +78,10 @@ def require_memory(profile: Profile, need: Need) -> None:
 
 
 def require_capability(profile: Profile, precision: DevicePrecision, capability: str) -> None:
-    """Complain of a GPU that is none of the profile's, or too old for a precision.
+    """Check that a GPU is one of the profile's, and new enough for a precision.
 
     Raises:
-        UserError: so.
+        UserError: it is another GPU, or has no units for the precision.
     """
     require_precision(profile, precision)
     capabilities = profile.gpu.compute_capabilities if profile.gpu else ()

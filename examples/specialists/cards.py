@@ -1,4 +1,4 @@
-"""What the model cards say about the data: source, licence, citation, limits."""
+"""The data as the model cards describe them: source, licence, citation, limits."""
 
 from __future__ import annotations
 

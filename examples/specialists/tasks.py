@@ -48,7 +48,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Task:
-    """What one specialist is trained and tested on.
+    """The task that one specialist is trained and tested on.
 
     ``train`` is either :class:`Chips` (one label per chip) or a list of :class:`Region` (one
     label per pixel); each entry of ``tests`` is of the same kind. The first entry of

@@ -34,7 +34,7 @@ Batches = Callable[[np.random.Generator], Iterator[tuple[Tensor, Tensor]]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how hard to train: the knobs that differ between tasks."""
+    """The settings of training that differ between tasks."""
 
     epochs: int
     batch: int = 64

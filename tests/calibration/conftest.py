@@ -1,4 +1,4 @@
-"""What the tests of calibration share."""
+"""Fixtures of the tests of calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users get wrong: a clear message, exit code 2, and nothing under the output's name."""
+"""Wrong use: a clear message, exit code 2, and nothing under the output's name."""
 
 from __future__ import annotations
 

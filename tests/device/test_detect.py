@@ -1,4 +1,4 @@
-"""What a machine is, by the files that such machines have."""
+"""Detection of a machine, by the files that such machines have."""
 
 from __future__ import annotations
 

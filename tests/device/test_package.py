@@ -1,4 +1,4 @@
-"""What a bundle brings to a device: its library under an emulator, and commands that exist."""
+"""The device's part of a bundle: its library under an emulator, and commands that exist."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_the_bundle_has_it(nano: dict[str, Path], precision: str) -> None:
 def test_an_emulated_board_computes_the_known_answer(
     nano: dict[str, Path], tmp_path: Path, precision: str, cpu: str, isa: str
 ) -> None:
-    """By the README's own commands, with a cross compiler in the place of the board's."""
+    """By the README's own commands, with a cross compiler instead of the board's."""
     bundle = nano[precision]
     here = verify_bundle(bundle, "native")
     page = (bundle / "device" / "README.md").read_text()

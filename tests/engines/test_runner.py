@@ -159,7 +159,7 @@ def test_a_driver_that_is_too_old_is_refused_before_tensorrt_is_asked(cuda: Cuda
 
 def test_a_runtime_that_logged_an_error_is_neither_used_nor_destroyed(cuda: Cuda) -> None:
     class NoObject:
-        """What the binding makes of an address that is none."""
+        """The binding refuses an address that is none."""
 
         destroyed = False
 

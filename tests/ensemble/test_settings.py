@@ -1,4 +1,4 @@
-"""What EoS-FM's trainer says beside the weights: which encoders count, and how sets are fused."""
+"""Settings that EoS-FM's trainer writes beside the weights: selection and fusion."""
 
 from __future__ import annotations
 

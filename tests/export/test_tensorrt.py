@@ -1,4 +1,4 @@
-"""What is exported for TensorRT, parsed and built by TensorRT's own parser and builder.
+"""Exports for TensorRT, parsed and built by TensorRT's own parser and builder.
 
 TensorRT-RTX builds without a GPU; what it builds cannot be run here.
 """

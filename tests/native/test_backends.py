@@ -97,7 +97,7 @@ def test_a_program_finds_backends_as_the_system_does(
 def test_a_backend_is_not_looked_for_where_the_command_line_says(
     programs: Path, bundles: dict[str, Path], onnxruntime: Path, tmp_path: Path, name: str
 ) -> None:
-    """What a process is called is its parent's choice, and a relative name is of any folder."""
+    """A process's name is its parent's choice, and a relative name is of any folder."""
     shutil.copy(programs.parent / "libeosfm_onnxruntime.so", tmp_path)
     done = subprocess.run(
         [name.format(folder=tmp_path), str(bundles["whole"]), "onnxruntime native"],

@@ -183,7 +183,7 @@ def test_a_scene_s_tiles_are_gated_one_by_one(three: Path) -> None:
 
 
 def test_an_engine_that_is_late_gives_nothing_old(three: Path) -> None:
-    """Whether it is late is the machine's to say; levels are of this run or there are none."""
+    """Lateness is the machine's to decide; levels are of this run or there are none."""
     calls = 0
 
     def compute(tile: Array) -> list[Array]:

@@ -31,7 +31,7 @@ ODD = register("odd", (1, 2, 1, 1), (8, 24, 40, 56))  # widths that no path's la
 
 @dataclass(frozen=True)
 class Int8Scales:
-    """How an int8 matrix and its inputs are rounded: scales of inputs, zero point, of outputs."""
+    """The scales of an int8 matrix: of inputs, with their zero point, and of outputs."""
 
     input_scales: Array
     zero: int

@@ -1,4 +1,4 @@
-"""What is installed: symbols, what it needs, size, and programs that are built against it."""
+"""The installed library: its symbols, needs and size, and programs that are built against it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bundle says is printed by hosts: nothing of it can be an order to a terminal."""
+"""Hosts print what a bundle says: nothing of it can be an order to a terminal."""
 
 from __future__ import annotations
 

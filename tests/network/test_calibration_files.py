@@ -125,7 +125,7 @@ def test_what_was_calibrated_is_what_is_deployed(grn: Grn, tmp_path: Path) -> No
 
 
 def test_figures_that_are_not_finite_come_back(found: CalibratedEncoder, tmp_path: Path) -> None:
-    """What overflows fp16 has no cosine. The file is JSON, which has no such numbers."""
+    """Levels that overflow fp16 have no cosine. The file is JSON, which has no such numbers."""
     nan = LevelFidelity(cosine=float("nan"), sqnr_db=float("-inf"), drop=75.0)
     none = LevelFidelity(cosine=1.0, sqnr_db=None, drop=0.0)
     calibration = calibration_of(found).model_copy(update={"fused": (nan, none)})

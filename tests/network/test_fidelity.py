@@ -1,4 +1,4 @@
-"""How close levels are, where there is nothing to divide by."""
+"""Fidelity where there is nothing to divide by."""
 
 from __future__ import annotations
 

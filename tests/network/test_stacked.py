@@ -71,7 +71,7 @@ def test_one_member_is_a_stack_too() -> None:
 
 @pytest.mark.parametrize("precision", FORMS)
 def test_hidden_widths_may_differ(precision: str) -> None:
-    """What is padded adds nothing, to GRN's mean either."""
+    """Padding adds nothing, to GRN's mean either."""
     form, layers = FORMS[precision]
     full = shape_of(encoder_of())
     encoders = []

@@ -1,4 +1,4 @@
-"""How many channels each group keeps: goals, multiples, and who competes with whom."""
+"""Allocation of channels to groups: goals, multiples, and who competes with whom."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_global_takes_no_row_more_than_it_must(
 
 
 def common_share_exists(parts: Sequence[Sequence[Group]], kept: dict[str, int], align: int) -> bool:
-    """Whether parts keep what one share of each of them allows, but for the last row."""
+    """Return whether parts keep what one share of each allows, but for the last row."""
     low, high = 0.0, 1.0
     for part in parts:
         whole, used, row = everything(part), spent(part, kept), part[0].price * align

@@ -81,7 +81,7 @@ def test_a_hidden_channel_costs_its_price(stage: int) -> None:
 
 
 def used_parts(ensemble: Any, chain: Any) -> list[nn.Module]:
-    """What an exported ensemble consists of."""
+    """Return the parts of an exported ensemble."""
     owners = sorted({owner for owner, _ in chain.runs})
     projections = ensemble.feature_projections
     return [

@@ -1,4 +1,4 @@
-"""What channels cost, against numpy's least squares on the rows themselves."""
+"""The cost of channels, against numpy's least squares on the rows themselves."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def energy(x: Matrix, weight: Matrix) -> float:
 
 
 def residual(x: Matrix, weight: Matrix, gone: Sequence[int]) -> float:
-    """What is left of weight @ x, relative to it, when the other channels are solved again."""
+    """Return the error of weight @ x, relative to it, when the other channels are solved again."""
     wanted = x @ weight.T
     rest = np.delete(x, list(gone), axis=1)
     rest = np.column_stack([rest, np.ones(len(x))])  # the bias is free

@@ -1,4 +1,4 @@
-"""What goes together with a channel, through Torch-Pruning's graph."""
+"""Parameters that go together with a channel, through Torch-Pruning's graph."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def test_an_edited_plan_is_carried_out(specks: Path, imagery: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "it is not said what to prune"),
+        ({}, "nothing to prune was given"),
         ({"ratio": 0.5, "budget": Budget("ms", 4)}, "a ratio and a budget are given"),
         ({"ratio": 0.5, "plan": Path("p.yaml")}, "a plan is given, and what to prune as well"),
         ({"whole": WholeSpecialists(1), "plan": Path("p.yaml")}, "a plan is given"),
@@ -361,7 +361,7 @@ def test_numbers_of_specialists_that_cannot_stay(keep: int, imagery: Path, tmp_p
 
 
 class StopHereError(Exception):
-    """What interrupts a run here."""
+    """The error that interrupts a run here."""
 
 
 Progress = Callable[[str, int, int], None]

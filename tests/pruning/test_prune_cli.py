@@ -161,7 +161,7 @@ def refused(*arguments: object) -> str:
         (("--ratio", "0.5", "--align", "4"), "'4' is not one of"),
         (("--ratio", "0.5", "--rank-by", "probe"), "--rank-by probe and --labels go together"),
         (("--ratio", "0.5", "--tile", "100"), "a multiple of 32 from 32 to 1024"),
-        ((), "it is not said what to prune"),
+        ((), "nothing to prune was given"),
     ],
 )
 def test_wrong_wishes_are_refused(

@@ -1,4 +1,4 @@
-"""How an error of a block shows at the levels."""
+"""The effect of a block's error on the levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What descriptions and file names say of bands, and what numbers mean on which sensor."""
+"""Bands by descriptions and file names, and the meaning of numbers on each sensor."""
 
 from __future__ import annotations
 

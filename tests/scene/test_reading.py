@@ -1,4 +1,4 @@
-"""Which stored values are data and what they mean: types, scales, nodata values, masks."""
+"""The meaning of stored values: types, scales, nodata values, masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What --data names: scenes, folders of bands or chips, manifests whose files are checked."""
+"""Imagery of --data: scenes, folders of bands or chips, manifests whose files are checked."""
 
 from __future__ import annotations
 

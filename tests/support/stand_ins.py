@@ -1,4 +1,4 @@
-"""What stands in for a GPU: CUDA's runtime in ordinary memory, and a TensorRT that runs ONNX.
+"""Stand-ins for a GPU: CUDA's runtime in ordinary memory, and a TensorRT that runs ONNX.
 
 They answer as the real ones do, and complain of what those would crash at. An engine of theirs is
 an ONNX graph, serialised.
