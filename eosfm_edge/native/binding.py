@@ -10,7 +10,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ctypes import POINTER, byref, c_double, c_float, c_void_p, pointer
+from ctypes import byref, c_double, c_void_p, pointer
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -311,8 +311,7 @@ def _engine(
     def call(_user: int | None, image: Any, levels: Any) -> int:
         try:
             for index, features in enumerate(compute(as_array(image, image_shape))):
-                address = ctypes.cast(levels[index].data, POINTER(c_float))
-                as_array(address, shapes[index])[:] = features
+                as_array(levels[index], shapes[index])[:] = features
         except BaseException as error:
             raised.append(error)
             return 1
@@ -330,8 +329,7 @@ def _guard(
         try:
             features = []
             for index, (_, height, width) in enumerate(shapes):
-                address = ctypes.cast(levels[index].data, POINTER(c_float))
-                features.append(as_array(address, (channels[index], height, width)))
+                features.append(as_array(levels[index], (channels[index], height, width)))
             return int(gate.open(features))
         except BaseException as error:
             raised.append(error)

@@ -110,7 +110,10 @@ class Level(Struct):
     )
 
 
-ComputeFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, POINTER(c_float), POINTER(Level))
+# What an engine writes and a gate reads: a pointer to each level.
+Levels = POINTER(POINTER(c_float))
+
+ComputeFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, POINTER(c_float), Levels)
 
 
 class Engine(Struct):
@@ -125,7 +128,7 @@ class Engine(Struct):
     )
 
 
-OpenFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, POINTER(Level), POINTER(c_int32))
+OpenFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, Levels, POINTER(c_int32))
 
 
 class Gate(Struct):
@@ -257,10 +260,11 @@ class StreamOptions(Struct):
     )
 
 
-class BlockLevel(ctypes.Structure):
+class BlockLevel(Struct):
     """``eosfm_block_level``."""
 
     _fields_ = (
+        ("struct_size", c_size_t),
         ("data", c_void_p),
         ("channel_stride", ctypes.c_ssize_t),
         ("row_stride", ctypes.c_ssize_t),
@@ -283,8 +287,11 @@ class Block(Struct):
         ("skipped", c_int32),
         ("tiles", c_int64),
         ("tiles_skipped", c_int64),
-        ("levels", BlockLevel * LEVELS),
+        ("levels", POINTER(BlockLevel)),
     )
+
+    def __init__(self) -> None:
+        super().__init__(levels=(BlockLevel * LEVELS)(*(BlockLevel() for _ in range(LEVELS))))
 
 
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from eosfm_edge.errors import UserError
 from eosfm_edge.native import header
 from eosfm_edge.native.binding import Context, Progress, run_options
+from eosfm_edge.native.header import LEVELS
 
 FloatArray = NDArray[np.float32]
 
@@ -205,7 +206,9 @@ class Stream:
                 present=present.astype(np.bool_),
                 levels=tuple(
                     _view(level, shape[0])
-                    for level, shape in zip(block.levels, self._context.shapes, strict=True)
+                    for level, shape in zip(
+                        block.levels[:LEVELS], self._context.shapes, strict=True
+                    )
                 ),
             )
 

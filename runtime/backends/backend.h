@@ -7,8 +7,8 @@
 
 #include "eosfm.h"
 
-#define EOSFM_BACKEND eosfm_backend_2
-#define EOSFM_BACKEND_SYMBOL "eosfm_backend_2"
+#define EOSFM_BACKEND eosfm_backend_3
+#define EOSFM_BACKEND_SYMBOL "eosfm_backend_3"
 
 #ifdef __cplusplus
 extern "C" {

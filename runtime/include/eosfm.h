@@ -14,8 +14,8 @@
  * - It returns a status. When that is not EOSFM_OK, nothing that it was to write has been written
  *   (but for eosfm_verify and a fusion in eosfm_run, which say so), and a sentence that says what was
  *   found and what was expected is at eosfm_model_error() or eosfm_context_error().
- * - Structs begin with `struct_size`, which the caller sets to sizeof the struct, so that later
- *   versions can add fields. The EOSFM_..._INIT macros do that and set every default.
+ * - Structs begin with `struct_size`, which the caller sets to sizeof the struct. The EOSFM_..._INIT
+ *   macros do that and set every default. See "Growth" below.
  * - Nothing is written to the standard streams, nothing exits or throws, no signal is touched.
  * - Destroying NULL does nothing.
  *
@@ -33,6 +33,15 @@
  * unless they have one thread.
  *
  * Texts, names and sentences, are UTF-8 without control characters, whatever a bundle holds.
+ *
+ * Growth: a program runs with any later library of its major version, without being compiled again, and a
+ * program of a later header runs with this library where it asks for nothing that is new. Later versions
+ * append fields to structs, functions and values of enums; they never move, remove or reinterpret any. Of a
+ * struct that is given, the library reads the fields that both have; those that only the library has count
+ * as EOSFM_..._INIT sets them. Of a struct that it fills, it writes the fields that both have and leaves the
+ * others as they are. Elements of an array of structs all have the same struct_size, which is the step from
+ * one to the next. No struct lies inside another. A struct_size below that of the first version, or beyond
+ * 4096, or that is no multiple of 8, is EOSFM_BAD_ARGUMENT.
  *
  * Memory: a model keeps its files mapped (or uses the caller's memory) and the weights as the
  * processor's kernels want them; the first context of a precision makes those. A context allocates all
@@ -119,10 +128,13 @@ typedef struct eosfm_open_options {
 
 /* A file of a bundle that is in memory: its path in the bundle ("chain.gguf"), and its bytes. */
 typedef struct eosfm_file {
+  size_t struct_size;
   const char *path;
   const void *data;
   size_t size;
 } eosfm_file;
+
+#define EOSFM_FILE_INIT {sizeof(eosfm_file), NULL, NULL, 0}
 
 /* Opens the bundle in a directory: chain.gguf and the specialists that it names. Other files of the
  * bundle are not looked at, nor are SHA-256 digests checked: `eosfm-edge verify` does that. */
@@ -193,16 +205,15 @@ typedef enum eosfm_precision {
   EOSFM_BF16 = 1       /* fp32 layers are computed in bf16, if the processor has that in hardware */
 } eosfm_precision;
 
-struct eosfm_level;
-
 /* An engine of the host's own, which computes the levels in the library's place: the image is read, and
  * scenes stream, as they do without. */
 typedef struct eosfm_engine {
   size_t struct_size;
   /* Called for each image from the thread that runs. `image` is [bands][height][width] of values as the
-   * bundle's sensor stores them, with pixels that are not valid filled; `levels` are all to be written.
-   * Returns 0, or anything else for a failure. */
-  int (*compute)(void *user, const float *image, const struct eosfm_level *levels);
+   * bundle's sensor stores them, with pixels that are not valid filled. Each of the EOSFM_LEVELS `levels`
+   * is [channels][height / stride][width / stride], and all are to be written. Returns 0, or anything else
+   * for a failure. */
+  int (*compute)(void *user, const float *image, float *const *levels);
   void *user;
   /* Called by eosfm_cancel, from its thread, while a run is going on: ends compute soon. It must not call the
    * library. NULL: it cannot. */
@@ -217,10 +228,11 @@ typedef struct eosfm_engine {
 typedef struct eosfm_gate {
   size_t struct_size;
   int32_t specialist; /* which; it runs first */
-  /* Called from the thread that runs with the levels of the specialist's first run, as they go into the
-   * fusion: planes of so many channels each, which are gone after the call. Returns 0 if the others shall
-   * not run: their features count as zeros then. It is not asked when the specialist is not active. */
-  int (*open)(void *user, const struct eosfm_level *levels, const int32_t *channels);
+  /* Called from the thread that runs with the EOSFM_LEVELS levels of the specialist's first run, as they go
+   * into the fusion: [channels][height / stride][width / stride], with so many channels each, which are
+   * gone after the call. Returns 0 if the others shall not run: their features count as zeros then. It is
+   * not asked when the specialist is not active. */
+  int (*open)(void *user, const float *const *levels, const int32_t *channels);
   void *user;
 } eosfm_gate;
 
@@ -437,6 +449,9 @@ EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_L
 
 /* A scene of any length, whose rows come as a decoder makes them:
  *
+ *   eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
+ *   eosfm_block block = EOSFM_BLOCK_INIT;
+ *   block.levels = levels;
  *   eosfm_stream_begin(context, &options, &stream);
  *   for (;;) {
  *     status = eosfm_stream_next(stream, NULL, &block);
@@ -531,6 +546,7 @@ EOSFM_API eosfm_status eosfm_stream_end(eosfm_stream *stream);
 
 /* A level's part of a block. Cells that are nodata are NaN. */
 typedef struct eosfm_block_level {
+  size_t struct_size;
   const float *data;        /* NULL if the level is not wanted: then all the rest is 0 */
   ptrdiff_t channel_stride; /* in floats */
   ptrdiff_t row_stride;
@@ -542,6 +558,12 @@ typedef struct eosfm_block_level {
   int32_t width;
 } eosfm_block_level;
 
+#define EOSFM_BLOCK_LEVEL_INIT {sizeof(eosfm_block_level), NULL, 0, 0, NULL, 0, 0, 0, 0, 0}
+
+/* Of an array of all levels. */
+#define EOSFM_BLOCK_LEVELS_INIT \
+  {EOSFM_BLOCK_LEVEL_INIT, EOSFM_BLOCK_LEVEL_INIT, EOSFM_BLOCK_LEVEL_INIT, EOSFM_BLOCK_LEVEL_INIT}
+
 typedef struct eosfm_block {
   size_t struct_size;
   int64_t tile_row;    /* which tile completed it */
@@ -549,10 +571,10 @@ typedef struct eosfm_block {
   int32_t skipped;     /* not 0: that tile was skipped */
   int64_t tiles;       /* of the stream so far */
   int64_t tiles_skipped;
-  eosfm_block_level levels[EOSFM_LEVELS];
+  eosfm_block_level *levels; /* the caller's array of EOSFM_LEVELS, which is filled in */
 } eosfm_block;
 
-#define EOSFM_BLOCK_INIT {sizeof(eosfm_block), 0, 0, 0, 0, 0, {{NULL, 0, 0, NULL, 0, 0, 0, 0, 0}}}
+#define EOSFM_BLOCK_INIT {sizeof(eosfm_block), 0, 0, 0, 0, 0, NULL}
 
 /* Computes the next tile, from left to right and from top to bottom, and gives the block that it
  * completes; it stays until the next call for this stream. EOSFM_AGAIN if there are too few rows for

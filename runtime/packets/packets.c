@@ -11,6 +11,37 @@ enum { kHeader = 52, kCheckedFrom = 16, kVersion = 1, kMostSide = 1024, kNodata 
 /* libzstd's level: more effort takes several times as long and saves a few per cent. */
 enum { kCompression = 3 };
 
+/* Structs are read and filled by the caller's size, as src/structs.h does for those of eosfm.h. What every
+ * caller's has ends with these fields. */
+static const size_t kFirstPacketSize = offsetof(eosfm_packet, spent) + sizeof(size_t);
+static const size_t kFirstLevelSize = offsetof(eosfm_level, row_stride) + sizeof(ptrdiff_t);
+static const size_t kMostStructSize = 4096;
+
+static int is_size(size_t given, size_t first) {
+  return given >= first && given <= kMostStructSize && given % 8 == 0;
+}
+
+static size_t smaller_size(size_t a, size_t b) { return a < b ? a : b; }
+
+static eosfm_packet read_packet(const eosfm_packet *given) {
+  eosfm_packet own = EOSFM_PACKET_INIT;
+  memcpy(&own, given, smaller_size(given->struct_size, sizeof own));
+  own.struct_size = sizeof own;
+  return own;
+}
+
+static void fill_packet(eosfm_packet own, eosfm_packet *given) {
+  own.struct_size = given->struct_size;
+  memcpy(given, &own, smaller_size(given->struct_size, sizeof own));
+}
+
+static eosfm_level read_level(const eosfm_level *given) {
+  eosfm_level own = EOSFM_LEVEL_INIT;
+  memcpy(&own, given, smaller_size(given->struct_size, sizeof own));
+  own.struct_size = sizeof own;
+  return own;
+}
+
 static const size_t kMostContent = (size_t)1 << 28;
 
 static uint32_t u16(const uint8_t *at) { return (uint32_t)at[0] | (uint32_t)at[1] << 8; }
@@ -72,7 +103,7 @@ eosfm_status eosfm_packets_next(const void *data, size_t size, size_t *offset, s
                                 eosfm_packet *packet) {
   const uint8_t *bytes = data;
   if ((data == NULL && size > 0) || offset == NULL || lost == NULL || packet == NULL ||
-      packet->struct_size < sizeof(eosfm_packet) || *offset > size) {
+      !is_size(packet->struct_size, kFirstPacketSize) || *offset > size) {
     return EOSFM_BAD_ARGUMENT;
   }
   while (*offset < size) {
@@ -86,7 +117,7 @@ eosfm_status eosfm_packets_next(const void *data, size_t size, size_t *offset, s
     if (whole > 0 && packet->spent + whole <= kCredit * (size + start)) {
       if (is_intact(at, whole, &found)) {
         found.spent = packet->spent;
-        *packet = found;
+        fill_packet(found, packet);
         *offset = start + whole;
         return EOSFM_OK;
       }
@@ -116,7 +147,7 @@ static float from_half(uint32_t half) {
 }
 
 eosfm_status eosfm_packets_decode(const eosfm_packet *packet, float *features, void *work) {
-  if (packet == NULL || packet->struct_size < sizeof(eosfm_packet) || packet->payload == NULL ||
+  if (packet == NULL || !is_size(packet->struct_size, kFirstPacketSize) || packet->payload == NULL ||
       features == NULL || work == NULL) {
     return EOSFM_BAD_ARGUMENT;
   }
@@ -324,12 +355,13 @@ static int has_data(const Writing *writing, const Part *part) {
 static size_t packet_room(size_t content) { return kHeader + ZSTD_compressBound(content); }
 
 eosfm_status eosfm_packets_plan(const eosfm_packet *packet, size_t *work_size) {
-  if (packet == NULL || packet->struct_size < sizeof(eosfm_packet) || work_size == NULL) {
+  if (packet == NULL || !is_size(packet->struct_size, kFirstPacketSize) || work_size == NULL) {
     return EOSFM_BAD_ARGUMENT;
   }
-  const size_t content = content_size(packet);
+  const eosfm_packet own = read_packet(packet);
+  const size_t content = content_size(&own);
   const uint32_t most = UINT32_MAX - kMostSide; /* parts begin up to so much later */
-  if (content == 0 || packet->row > most || packet->column > most) return EOSFM_BAD_ARGUMENT;
+  if (content == 0 || own.row > most || own.column > most) return EOSFM_BAD_ARGUMENT;
   *work_size = content + packet_room(content);
   return EOSFM_OK;
 }
@@ -339,13 +371,14 @@ eosfm_status eosfm_packets_encode(const eosfm_packet *packet, const eosfm_level 
   size_t needed = 0;
   eosfm_status status = eosfm_packets_plan(packet, &needed);
   if (status != EOSFM_OK) return status;
-  if (features == NULL || features->struct_size < sizeof(eosfm_level) || features->data == NULL ||
+  if (features == NULL || !is_size(features->struct_size, kFirstLevelSize) || features->data == NULL ||
       most < EOSFM_PACKETS_LEAST || send == NULL || work == NULL || work_size < needed) {
     return EOSFM_BAD_ARGUMENT;
   }
-  const size_t content = content_size(packet);
-  const Part whole = {features->data, *packet};
-  Writing writing = {features, most, send, user, NULL, work, (uint8_t *)work + content, packet_room(content)};
+  const eosfm_level level = read_level(features);
+  const Part whole = {level.data, read_packet(packet)};
+  const size_t content = content_size(&whole.fields);
+  Writing writing = {&level, most, send, user, NULL, work, (uint8_t *)work + content, packet_room(content)};
   if (!has_data(&writing, &whole)) return EOSFM_OK;
   writing.zstd = ZSTD_createCCtx();
   if (writing.zstd == NULL) return EOSFM_NO_MEMORY;

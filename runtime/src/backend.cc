@@ -89,7 +89,7 @@ eosfm_status Backend::open(const char* name, const char* library, const eosfm_mo
     status = model.files.open(path, &opened[i], error);
     if (status != EOSFM_OK) return status;
     const Bytes bytes = opened[i].bytes();
-    files[i] = {path, bytes.data, bytes.size};
+    files[i] = {sizeof(eosfm_file), path, bytes.data, bytes.size};
   }
   memcpy(tolerance_, reads_weights ? chain.tolerance : chain.graph_tolerance, sizeof tolerance_);
   eosfm_backend_request request = {};

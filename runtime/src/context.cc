@@ -8,6 +8,7 @@
 #include "finite.h"
 #include "ladder.h"
 #include "processors.h"
+#include "structs.h"
 
 namespace eosfm {
 namespace {
@@ -20,12 +21,9 @@ size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 eosfm_status Settings::set(const eosfm_context_options* options, const Chain& chain,
                            ErrorText& error) {
-  const eosfm_context_options defaults = EOSFM_CONTEXT_OPTIONS_INIT;
-  const eosfm_context_options& given = options != nullptr ? *options : defaults;
-  if (given.struct_size < sizeof(eosfm_context_options)) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the options' struct_size is %zu, expected %zu",
-                      given.struct_size, sizeof(eosfm_context_options));
-  }
+  eosfm_context_options given;
+  eosfm_status status = read_options(options, &given, error);
+  if (status != EOSFM_OK) return status;
   if (given.threads < 0 || given.threads > kMostThreads) {
     return error.fail(EOSFM_BAD_ARGUMENT, "threads is %d, expected 0 to %d", given.threads,
                       kMostThreads);
@@ -47,19 +45,18 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
     }
   }
   if (given.engine != nullptr) {
-    engine = *given.engine;
-    if (engine.struct_size < sizeof(eosfm_engine) || engine.compute == nullptr) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the engine has no function that computes, or its "
-                        "struct_size is not set");
+    status = read_options(given.engine, &engine, error);
+    if (status != EOSFM_OK) return status;
+    if (engine.compute == nullptr) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the engine has no function that computes");
     }
   }
   if (given.gate != nullptr) {
-    gate = *given.gate;
-    if (gate.struct_size < sizeof(eosfm_gate) || gate.open == nullptr || gate.specialist < 0 ||
-        gate.specialist >= chain.specialists.size()) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the gate is specialist %d of %d, has no function that "
-                        "decides, or its struct_size is not set", gate.specialist,
-                        chain.specialists.size());
+    status = read_options(given.gate, &gate, error);
+    if (status != EOSFM_OK) return status;
+    if (gate.open == nullptr || gate.specialist < 0 || gate.specialist >= chain.specialists.size()) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the gate is specialist %d of %d, or has no function that "
+                        "decides", gate.specialist, chain.specialists.size());
     }
     if (given.engine != nullptr || chain.fusion == Fusion::multiplication) {
       return error.fail(EOSFM_UNSUPPORTED, "a gate leaves specialists out, which %s",
@@ -371,14 +368,14 @@ bool strides_fit(const eosfm_level& to, ptrdiff_t channels, ptrdiff_t width, ptr
 
 }  // namespace
 
-eosfm_status eosfm_context::check_levels(const eosfm_level* levels) {
-  if (levels == nullptr) return error.fail(EOSFM_BAD_ARGUMENT, "there are no levels");
+eosfm_status eosfm_context::read_levels(const eosfm_level* given, eosfm_level (&levels)[kLevels]) {
+  const eosfm_status status = check_structs(given, kLevels, error);
+  if (status != EOSFM_OK) return status;
+  for (int level = 0; level < kLevels; ++level) {
+    levels[level] = read_struct_at(given, level);
+  }
   for (int level = 0; level < kLevels; ++level) {
     const eosfm_level& to = levels[level];
-    if (to.struct_size != sizeof(eosfm_level)) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the struct_size of level %d is %zu, expected %zu",
-                        level + 1, to.struct_size, sizeof(eosfm_level));
-    }
     if (to.data == nullptr) continue;
     const ptrdiff_t width = cells(settings_.width, level);
     const ptrdiff_t height = cells(settings_.height, level);
@@ -395,11 +392,12 @@ eosfm_status eosfm_context::check_levels(const eosfm_level* levels) {
   return EOSFM_OK;
 }
 
-eosfm_status eosfm_context::check_options(const eosfm_run_options* options) {
-  if (options == nullptr) return EOSFM_OK;
-  if (options->struct_size < sizeof(eosfm_run_options) || options->deadline_ms < 0) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the struct_size of the options is %zu, expected %zu, or "
-                      "the deadline is below 0", options->struct_size, sizeof(eosfm_run_options));
+eosfm_status eosfm_context::read_run_options(const eosfm_run_options* given, eosfm_run_options* options) {
+  const eosfm_status status = read_options(given, options, error);
+  if (status != EOSFM_OK) return status;
+  if (options->deadline_ms < 0) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the deadline is %lld ms, expected 0 or more",
+                      static_cast<long long>(options->deadline_ms));
   }
   if (options->present != nullptr &&
       options->present_count != static_cast<size_t>(present_.size())) {
@@ -409,12 +407,12 @@ eosfm_status eosfm_context::check_options(const eosfm_run_options* options) {
   return EOSFM_OK;
 }
 
-eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* levels,
-                                const eosfm_run_options* given, const CellWeights* weights) {
-  const eosfm_run_options defaults = EOSFM_RUN_OPTIONS_INIT;
-  const eosfm_run_options& options = given != nullptr ? *given : defaults;
-  eosfm_status status = check_options(given);
-  if (status == EOSFM_OK) status = check_levels(levels);
+eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* given_levels,
+                                const eosfm_run_options* given_options, const CellWeights* weights) {
+  eosfm_run_options options;
+  eosfm_level levels[kLevels];
+  eosfm_status status = read_run_options(given_options, &options);
+  if (status == EOSFM_OK) status = read_levels(given_levels, levels);
   if (status == EOSFM_OK) status = reader_.set(image, model_->chain, error);
   if (status != EOSFM_OK) return status;
 
@@ -515,14 +513,8 @@ eosfm_status eosfm_context::run_engine() {
   for (uint8_t& one : run_done_) one = 0;
   read_image(Values::stored);
   if (stop_.reason() != Stop::kNone) return EOSFM_OK;
-  eosfm_level levels[kLevels];
-  for (int level = 0; level < kLevels; ++level) {
-    const ptrdiff_t width = cells(settings_.width, level);
-    levels[level] = {sizeof(eosfm_level), memory_.levels[level],
-                     width * cells(settings_.height, level), width};
-  }
   const eosfm_engine& engine = settings_.engine;
-  const int failed = engine.compute(engine.user, memory_.planes, levels);
+  const int failed = engine.compute(engine.user, memory_.planes, memory_.levels);
   stop_.due();
   if (failed == 0) {
     for (uint8_t& one : run_done_) one = 1;

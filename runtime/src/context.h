@@ -87,8 +87,8 @@ struct eosfm_context {
                       eosfm::ErrorText& text);
   eosfm_status set_active(const uint8_t* active, size_t count);
   eosfm_status set_grn(eosfm_grn mode);
-  // That options are what they may be; NULL are.
-  eosfm_status check_options(const eosfm_run_options* options);
+  // Reads the caller's options, of which NULL are the defaults, and checks them.
+  eosfm_status read_run_options(const eosfm_run_options* given, eosfm_run_options* options);
   // `weights` are those of a tile of many, where GRN's sums are gathered; null: the image is alone.
   eosfm_status run(const eosfm_image* image, const eosfm_level* levels,
                    const eosfm_run_options* options, const eosfm::CellWeights* weights = nullptr);
@@ -110,7 +110,7 @@ struct eosfm_context {
   void forget_gathered();
   void keep_gathered();
   void weigh_alone();
-  eosfm_status check_levels(const eosfm_level* levels);
+  eosfm_status read_levels(const eosfm_level* given, eosfm_level (&levels)[eosfm::kLevels]);
   eosfm_status compute(const eosfm_level* levels, const eosfm_run_options& options);
   void run_all();
   void run_alone(int task, int worker);

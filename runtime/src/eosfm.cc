@@ -11,31 +11,11 @@
 #include "made.h"
 #include "model.h"
 #include "stream.h"
+#include "structs.h"
 
 using namespace eosfm;
 
 namespace {
-
-// The caller's struct may be newer, and so longer, but never shorter than this library's first.
-template <class T>
-bool sized(const T* given) {
-  return given != nullptr && given->struct_size >= sizeof(T);
-}
-
-bool usable(const eosfm_open_options* options) { return options == nullptr || sized(options); }
-
-// Leaves a sentence where the caller wants it, if options say so.
-void tell(const eosfm_open_options* options, const char* sentence) {
-  if (options != nullptr && options->error != nullptr && options->error_size > 0) {
-    snprintf(options->error, options->error_size, "%s", sentence);
-  }
-}
-
-// For calls of which an argument is NULL, or options that cannot be used.
-eosfm_status bad_open(const eosfm_open_options* options) {
-  if (usable(options)) tell(options, "the directory, the files or the place for the model is NULL");
-  return EOSFM_BAD_ARGUMENT;
-}
 
 // The kernels of the environment's choice, or else of this processor's best.
 eosfm_status choose(const Kernels** kernels, ErrorText& text) {
@@ -48,16 +28,25 @@ eosfm_status choose(const Kernels** kernels, ErrorText& text) {
              : text.fail(EOSFM_UNSUPPORTED, "this processor has neither AVX2 with FMA nor NEON");
 }
 
-// Opens the bundle whose files `set` sets.
+// Opens the bundle whose files `set` sets. `source` is where they are, which must not be null.
 template <class Set>
-eosfm_status open_from(Set set, const eosfm_open_options* options, eosfm_model** result) {
+eosfm_status open_from(const void* source, Set set, const eosfm_open_options* given,
+                       eosfm_model** result) {
   ErrorText text;
+  eosfm_open_options options;
+  eosfm_status status = read_options(given, &options, text);
+  if (status != EOSFM_OK) return status;  // where the sentence would go cannot be told
   eosfm_model* model = make<eosfm_model>();
-  if (model != nullptr && options != nullptr && options->private_copy != 0) model->files.copy();
-  eosfm_status status = model != nullptr ? set(model->files, text) : text.no_memory("the model");
-  if (status == EOSFM_OK && options != nullptr) {
-    model->log = options->log;
-    model->log_user = options->log_user;
+  if (source == nullptr || result == nullptr) {
+    status = text.fail(EOSFM_BAD_ARGUMENT, "the directory, the files or the place for the model is NULL");
+  } else {
+    status = model != nullptr ? EOSFM_OK : text.no_memory("the model");
+  }
+  if (status == EOSFM_OK) {
+    if (options.private_copy != 0) model->files.copy();
+    model->log = options.log;
+    model->log_user = options.log_user;
+    status = set(model->files, text);
   }
   const Kernels* kernels = nullptr;
   if (status == EOSFM_OK) status = choose(&kernels, text);
@@ -73,7 +62,9 @@ eosfm_status open_from(Set set, const eosfm_open_options* options, eosfm_model**
     return EOSFM_OK;
   }
   unmake(model);
-  tell(options, text.text);
+  if (options.error != nullptr && options.error_size > 0) {
+    snprintf(options.error, options.error_size, "%s", text.text);
+  }
   return status;
 }
 
@@ -81,16 +72,22 @@ void drop(eosfm_model* model) {
   if (model->release()) unmake(model);
 }
 
-eosfm_status bad_struct(eosfm_model* model, const char* what) {
+// Fills a caller's struct with what `fill` makes of the defaults.
+template <class T, class Fill>
+eosfm_status give(eosfm_model* model, T* given, const Fill& fill) {
+  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
   ErrorText text;
-  return model->keep(text.fail(EOSFM_BAD_ARGUMENT, "%s is NULL, or its struct_size is not set", what),
-                     text);
+  T own = StructOf<T>::defaults();
+  eosfm_status status = check_struct(given, text);
+  if (status == EOSFM_OK) status = fill(own, text);
+  if (status == EOSFM_OK) write_struct(own, given);
+  return model->keep(status, text);
 }
 
-eosfm_status bad_index(eosfm_model* model, const char* what, int32_t index, int count) {
-  ErrorText text;
-  return model->keep(text.fail(EOSFM_BAD_ARGUMENT, "there is no %s %d, expected 0 to %d", what,
-                               static_cast<int>(index), count - 1), text);
+eosfm_status check_index(const char* what, int32_t index, int count, ErrorText& text) {
+  if (index >= 0 && index < count) return EOSFM_OK;
+  return text.fail(EOSFM_BAD_ARGUMENT, "there is no %s %d, expected 0 to %d", what,
+                   static_cast<int>(index), count - 1);
 }
 
 // Calls what uses a context, which one call at a time may.
@@ -141,16 +138,14 @@ const char* eosfm_status_text(int status) {
 
 eosfm_status eosfm_model_open(const char* directory, const eosfm_open_options* options,
                               eosfm_model** model) {
-  if (directory == nullptr || model == nullptr || !usable(options)) return bad_open(options);
   const auto set = [&](BundleFiles& to, ErrorText& text) { return to.set_directory(directory, text); };
-  return open_from(set, options, model);
+  return open_from(directory, set, options, model);
 }
 
 eosfm_status eosfm_model_open_memory(const eosfm_file* files, size_t count,
                                      const eosfm_open_options* options, eosfm_model** model) {
-  if (files == nullptr || model == nullptr || !usable(options)) return bad_open(options);
   const auto set = [&](BundleFiles& to, ErrorText& text) { return to.set_memory(files, count, text); };
-  return open_from(set, options, model);
+  return open_from(files, set, options, model);
 }
 
 void eosfm_model_close(eosfm_model* model) {
@@ -162,76 +157,72 @@ const char* eosfm_model_error(const eosfm_model* model) {
 }
 
 eosfm_status eosfm_model_describe(eosfm_model* model, eosfm_model_info* info) {
-  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
-  if (!sized(info)) return bad_struct(model, "info");
-  const Chain& chain = model->chain;
-  info->name = chain.name;
-  info->isa = model->kernels->name;
-  info->bands = chain.bands.size();
-  info->specialists = chain.specialists.size();
-  info->runs = chain.runs.size();
-  info->tile = chain.tile;
-  for (int level = 0; level < kLevels; ++level) info->channels[level] = chain.level_channels[level];
-  return EOSFM_OK;
+  return give(model, info, [&](eosfm_model_info& own, ErrorText&) {
+    const Chain& chain = model->chain;
+    own.name = chain.name;
+    own.isa = model->kernels->name;
+    own.bands = chain.bands.size();
+    own.specialists = chain.specialists.size();
+    own.runs = chain.runs.size();
+    own.tile = chain.tile;
+    for (int level = 0; level < kLevels; ++level) own.channels[level] = chain.level_channels[level];
+    return EOSFM_OK;
+  });
 }
 
 eosfm_status eosfm_model_band(eosfm_model* model, int32_t index, eosfm_band_info* info) {
-  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
-  if (!sized(info)) return bad_struct(model, "info");
-  const Chain& chain = model->chain;
-  if (index < 0 || index >= chain.bands.size()) {
-    return bad_index(model, "band", index, chain.bands.size());
-  }
-  const Band& band = chain.bands[index];
-  info->name = band.name;
-  info->wavelength_nm = band.wavelength_nm;
-  info->scale = band.physical_scale;
-  info->offset = band.physical_offset;
-  info->fill = band.fill;
-  info->has_nodata = band.has_nodata ? 1 : 0;
-  info->nodata = band.nodata;
-  return EOSFM_OK;
+  return give(model, info, [&](eosfm_band_info& own, ErrorText& text) {
+    const Chain& chain = model->chain;
+    const eosfm_status status = check_index("band", index, chain.bands.size(), text);
+    if (status != EOSFM_OK) return status;
+    const Band& band = chain.bands[index];
+    own.name = band.name;
+    own.wavelength_nm = band.wavelength_nm;
+    own.scale = band.physical_scale;
+    own.offset = band.physical_offset;
+    own.fill = band.fill;
+    own.has_nodata = band.has_nodata ? 1 : 0;
+    own.nodata = band.nodata;
+    return EOSFM_OK;
+  });
 }
 
 eosfm_status eosfm_model_specialist(eosfm_model* model, int32_t index,
                                     eosfm_specialist_info* info) {
-  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
-  if (!sized(info)) return bad_struct(model, "info");
-  const Chain& chain = model->chain;
-  if (index < 0 || index >= chain.specialists.size()) {
-    return bad_index(model, "specialist", index, chain.specialists.size());
-  }
-  info->name = chain.specialists[index].name;
-  info->backbone = model->specialists[index].backbone;
-  info->licence = model->specialists[index].licence;
-  info->bands = model->specialists[index].bands;
-  info->runs = 0;
-  for (const Run& run : chain.runs) info->runs += run.specialist == index ? 1 : 0;
-  info->factor = chain.specialists[index].factor;
-  return EOSFM_OK;
+  return give(model, info, [&](eosfm_specialist_info& own, ErrorText& text) {
+    const Chain& chain = model->chain;
+    const eosfm_status status = check_index("specialist", index, chain.specialists.size(), text);
+    if (status != EOSFM_OK) return status;
+    own.name = chain.specialists[index].name;
+    own.backbone = model->specialists[index].backbone;
+    own.licence = model->specialists[index].licence;
+    own.bands = model->specialists[index].bands;
+    for (const Run& run : chain.runs) own.runs += run.specialist == index ? 1 : 0;
+    own.factor = chain.specialists[index].factor;
+    return EOSFM_OK;
+  });
 }
 
 eosfm_status eosfm_model_plan(eosfm_model* model, const eosfm_context_options* options,
                               eosfm_plan* plan) {
-  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
-  if (!sized(plan)) return bad_struct(model, "plan");
-  ErrorText text;
-  Settings settings;
-  PackedModel shapes;
-  eosfm_status status = settings.set(options, model->chain, text);
-  if (status != EOSFM_OK) return model->keep(status, text);
-  const bool has_engine = settings.engine.compute != nullptr;
-  const bool is_native = !has_engine && names_native(settings.backends);
-  if (is_native) status = model->shape(settings.precision, &shapes, text);
-  if (status != EOSFM_OK) return model->keep(status, text);
-  plan->context_bytes = is_native ? context_bytes(settings, model->chain, shapes, *model->kernels) : 0;
-  if (has_engine || names_others(settings.backends)) {
-    const size_t bytes = context_bytes(settings, model->chain);
-    if (bytes > plan->context_bytes) plan->context_bytes = bytes;
-  }
-  plan->weights_bytes = shapes.bytes;
-  plan->mapped_bytes = model->mapped_bytes();
-  return EOSFM_OK;
+  return give(model, plan, [&](eosfm_plan& own, ErrorText& text) {
+    Settings settings;
+    PackedModel shapes;
+    eosfm_status status = settings.set(options, model->chain, text);
+    if (status != EOSFM_OK) return status;
+    const bool has_engine = settings.engine.compute != nullptr;
+    const bool is_native = !has_engine && names_native(settings.backends);
+    if (is_native) status = model->shape(settings.precision, &shapes, text);
+    if (status != EOSFM_OK) return status;
+    if (is_native) own.context_bytes = context_bytes(settings, model->chain, shapes, *model->kernels);
+    if (has_engine || names_others(settings.backends)) {
+      const size_t bytes = context_bytes(settings, model->chain);
+      if (bytes > own.context_bytes) own.context_bytes = bytes;
+    }
+    own.weights_bytes = shapes.bytes;
+    own.mapped_bytes = model->mapped_bytes();
+    return EOSFM_OK;
+  });
 }
 
 eosfm_status eosfm_context_create(eosfm_model* model, const eosfm_context_options* options,

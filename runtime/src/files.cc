@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "structs.h"
+
 namespace eosfm {
 
 namespace {
@@ -116,17 +118,20 @@ eosfm_status BundleFiles::set_directory(const char* path, ErrorText& error) {
 }
 
 eosfm_status BundleFiles::set_memory(const eosfm_file* files, size_t count, ErrorText& error) {
+  const eosfm_status status = count > 0 ? check_structs(files, count, error) : EOSFM_OK;
+  if (status != EOSFM_OK) return status;
   if (count > INT_MAX || !memory_.allocate(static_cast<int>(count))) {
     return error.no_memory("the files' names");
   }
   for (size_t i = 0; i < count; ++i) {
     InMemory& file = memory_[static_cast<int>(i)];
-    const char* path = files[i].path;
+    const eosfm_file given = read_struct_at(files, i);
+    const char* path = given.path;
     // Names that are longer are not those of any file that a chain can name.
     if (path == nullptr || strlen(path) >= sizeof file.path) continue;
     memcpy(file.path, path, strlen(path) + 1);
-    file.data = files[i].data;
-    file.size = files[i].size;
+    file.data = given.data;
+    file.size = given.size;
   }
   return EOSFM_OK;
 }

@@ -142,7 +142,7 @@ void to_planes(const float* cells, size_t stride, int channels, int width, int f
 bool eosfm_context::gate_opens(int run) {
   const ChainWeights& chain = packed_->chain;
   Team team(&pool_, &stop_);
-  eosfm_level levels[kLevels];
+  const float* levels[kLevels];
   int32_t channels[kLevels];
   for (int l = 0; l < kLevels; ++l) {
     const Grid grid(cells(settings_.width, l), cells(settings_.height, l));
@@ -162,7 +162,7 @@ bool eosfm_context::gate_opens(int run) {
       to_planes(wide, static_cast<size_t>(set.padded), set.channels, grid.width, first,
                 grid.rows_of(band), level, 0);
     });
-    levels[l] = level;
+    levels[l] = level.data;
     channels[l] = set.channels;
   }
   return team.stopped() || settings_.gate.open(settings_.gate.user, levels, channels) != 0;

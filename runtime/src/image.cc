@@ -3,8 +3,9 @@
 #include <math.h>
 #include <string.h>
 
-namespace eosfm {
+#include "structs.h"
 
+namespace eosfm {
 namespace {
 
 // What the kernels read: pixels beside each other, in this machine's byte order.
@@ -21,20 +22,22 @@ bool is_for_kernels(const eosfm_band& band, Pixel* type) {
 
 }  // namespace
 
-eosfm_status ImageReader::set(const eosfm_image* image, const Chain& chain, ErrorText& error) {
-  if (image == nullptr || image->struct_size < sizeof(eosfm_image) || image->bands == nullptr) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "there is no image, or its struct_size is not set");
+eosfm_status ImageReader::set(const eosfm_image* given, const Chain& chain, ErrorText& error) {
+  eosfm_status status = check_struct(given, error);
+  if (status != EOSFM_OK) return status;
+  const eosfm_image image = read_struct(given);
+  if (image.bands == nullptr || image.band_count != static_cast<size_t>(chain.bands.size())) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the image has %zu bands, expected %d",
+                      image.bands != nullptr ? image.band_count : 0, chain.bands.size());
   }
-  if (image->band_count != static_cast<size_t>(chain.bands.size())) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the image has %zu bands, expected %d", image->band_count,
-                      chain.bands.size());
-  }
+  status = check_structs(image.bands, image.band_count, error);
+  if (status != EOSFM_OK) return status;
   for (int i = 0; i < chain.bands.size(); ++i) {
-    const eosfm_band& band = image->bands[i];
+    const eosfm_band band = read_struct_at(image.bands, i);
     const size_t bytes = dtype_bytes(band.dtype);
-    if (band.struct_size != sizeof(eosfm_band) || band.data == nullptr || bytes == 0) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has no data, a dtype that is not known, or "
-                        "its struct_size is not set", i, chain.bands[i].name);
+    if (band.data == nullptr || bytes == 0) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has no data, or a dtype that is not known", i,
+                        chain.bands[i].name);
     }
     if (reinterpret_cast<uintptr_t>(band.data) % bytes != 0 ||
         band.column_stride % static_cast<ptrdiff_t>(bytes) != 0 ||
@@ -56,14 +59,13 @@ eosfm_status ImageReader::set(const eosfm_image* image, const Chain& chain, Erro
                         band.column_origin, kMostSide);
     }
   }
-  image_ = *image;
+  image_ = image;
   chain_ = &chain;
   return EOSFM_OK;
 }
 
-ImageReader::Calibration ImageReader::calibration_of(int band, Values values) const {
-  const eosfm_band& given = image_.bands[band];
-  const Band& own = chain_->bands[band];
+ImageReader::Calibration ImageReader::calibration_of(const eosfm_band& given, const Band& own,
+                                                     Values values) {
   const double none = static_cast<double>(NAN);
   Calibration found = {own.scale, own.offset,
                        {own.has_nodata ? static_cast<double>(own.nodata) : none, true}};
@@ -84,8 +86,8 @@ ImageReader::Calibration ImageReader::calibration_of(int band, Values values) co
 
 void ImageReader::read_band(const Kernels& kernels, Values values, int index, int y, int width,
                             float* to, uint8_t* valid) const {
-  const eosfm_band& band = image_.bands[index];
-  const Calibration c = calibration_of(index, values);
+  const eosfm_band band = read_struct_at(image_.bands, index);
+  const Calibration c = calibration_of(band, chain_->bands[index], values);
   const char* from =
       static_cast<const char*>(band.data) + (y + band.row_origin) / band.step * band.row_stride;
   Pixel type;

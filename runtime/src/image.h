@@ -17,7 +17,7 @@ enum class Values { physical, stored };
 class ImageReader {
  public:
   // Checks an image against the chain's bands; neither is copied.
-  eosfm_status set(const eosfm_image* image, const Chain& chain, ErrorText& error);
+  eosfm_status set(const eosfm_image* given, const Chain& chain, ErrorText& error);
 
   // Writes rows to planes [bands][height][width], with pixels that are not valid filled in all bands, and
   // which are to valid, [height][width].
@@ -30,13 +30,13 @@ class ImageReader {
     float offset;
     Nodata nodata;
   };
-  Calibration calibration_of(int band, Values values) const;
+  static Calibration calibration_of(const eosfm_band& given, const Band& own, Values values);
 
   void read_band(const Kernels& kernels, Values values, int band, int y, int width, float* to,
                  uint8_t* valid) const;
   void apply_mask(int y, int width, uint8_t* valid) const;
 
-  eosfm_image image_ = EOSFM_IMAGE_INIT;
+  eosfm_image image_ = EOSFM_IMAGE_INIT;  // its bands are the caller's, of the caller's size
   const Chain* chain_ = nullptr;
 };
 

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "cells.h"
+#include "structs.h"
 
 namespace eosfm {
 namespace {
@@ -26,9 +27,9 @@ int default_overlap(const Settings& tile) {
 
 eosfm_status check_band(const eosfm_stream_band& band, int index, const char* name, int most_step,
                         ErrorText& error) {
-  if (band.struct_size != sizeof(eosfm_stream_band) || dtype_bytes(band.dtype) == 0) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a dtype that is not known, or its "
-                      "struct_size is not set", index, name);
+  if (dtype_bytes(band.dtype) == 0) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a dtype that is not known: %d", index, name,
+                      band.dtype);
   }
   if (band.step < 1 || band.step > most_step) {
     return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a step of %d pixels, expected 1 to %d",
@@ -54,11 +55,12 @@ eosfm_status check_band(const eosfm_stream_band& band, int index, const char* na
   return EOSFM_OK;
 }
 
-eosfm_status check(const eosfm_stream_options* options, const Settings& tile, const Chain& chain,
-                   int* overlap, ErrorText& error) {
-  if (options == nullptr || options->struct_size < sizeof(eosfm_stream_options)) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "there are no options, or their struct_size is not set");
-  }
+// Reads the caller's options and checks them; their bands stay the caller's.
+eosfm_status read(const eosfm_stream_options* given, const Settings& tile, const Chain& chain,
+                  eosfm_stream_options* options, int* overlap, ErrorText& error) {
+  eosfm_status status = check_struct(given, error);
+  if (status != EOSFM_OK) return status;
+  *options = read_struct(given);
   if (options->width < 1 || options->width > kMostWidth) {
     return error.fail(EOSFM_BAD_ARGUMENT, "the scene is %d pixels wide, expected 1 to %d",
                       options->width, kMostWidth);
@@ -85,17 +87,20 @@ eosfm_status check(const eosfm_stream_options* options, const Settings& tile, co
     return error.fail(EOSFM_BAD_ARGUMENT, "the scene has %zu bands, expected %d",
                       options->bands != nullptr ? options->band_count : 0, chain.bands.size());
   }
-  for (int b = 0; b < chain.bands.size(); ++b) {
-    const eosfm_status status = check_band(options->bands[b], b, chain.bands[b].name,
-                                           smaller(tile.width, tile.height), error);
-    if (status != EOSFM_OK) return status;
+  status = check_structs(options->bands, options->band_count, error);
+  for (int b = 0; status == EOSFM_OK && b < chain.bands.size(); ++b) {
+    status = check_band(read_struct_at(options->bands, b), b,
+                        chain.bands[b].name, smaller(tile.width, tile.height), error);
   }
-  if (options->mask == nullptr) return EOSFM_OK;
-  if (options->mask->dtype != EOSFM_U8) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the mask has the dtype %d, expected EOSFM_U8 (%d)",
-                      options->mask->dtype, EOSFM_U8);
+  if (status != EOSFM_OK || options->mask == nullptr) return status;
+  status = check_struct(options->mask, error);
+  if (status != EOSFM_OK) return status;
+  const eosfm_stream_band mask = read_struct(options->mask);
+  if (mask.dtype != EOSFM_U8) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the mask has the dtype %d, expected EOSFM_U8 (%d)", mask.dtype,
+                      EOSFM_U8);
   }
-  return check_band(*options->mask, EOSFM_STREAM_MASK, "mask", smaller(tile.width, tile.height), error);
+  return check_band(mask, EOSFM_STREAM_MASK, "mask", smaller(tile.width, tile.height), error);
 }
 
 }  // namespace
@@ -127,33 +132,34 @@ void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, 
 
 using namespace eosfm;
 
-eosfm_status eosfm_stream::plan(eosfm_context* context, const eosfm_stream_options* options,
+eosfm_status eosfm_stream::plan(eosfm_context* context, const eosfm_stream_options* given,
                                 size_t* bytes) {
   const Chain& chain = context->model()->chain;
   const Settings& tile = context->settings();
+  eosfm_stream_options options;
   int overlap = 0;
-  const eosfm_status status = check(options, tile, chain, &overlap, context->error);
+  const eosfm_status status = read(given, tile, chain, &options, &overlap, context->error);
   if (status != EOSFM_OK) return status;
   Layout layout;
   StreamMemory memory = {};
-  memory.lay_out(layout, *options, overlap, tile, chain);
+  memory.lay_out(layout, options, overlap, tile, chain);
   *bytes = layout.size();
   return EOSFM_OK;
 }
 
-eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_options* options) {
+eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_options* given) {
   context_ = context;
   const Chain& chain = context_->model()->chain;
   const Settings& tile = context_->settings();
-  const eosfm_status status = check(options, tile, chain, &overlap_, context_->error);
+  const eosfm_status status = read(given, tile, chain, &options_, &overlap_, context_->error);
   if (status != EOSFM_OK) return status;
   Layout sizes;
-  memory_.lay_out(sizes, *options, overlap_, tile, chain);
+  memory_.lay_out(sizes, options_, overlap_, tile, chain);
   const size_t bytes = sizes.size();
   if (!block_.allocate(bytes)) return context_->error.no_memory("the stream");
   memset(block_.data(), 0, bytes);  // so that no tile waits for the system to find pages
   Layout layout(block_.data());
-  memory_.lay_out(layout, *options, overlap_, tile, chain);
+  memory_.lay_out(layout, options_, overlap_, tile, chain);
   const size_t plane = static_cast<size_t>(tile.width) * tile.height;
   for (int b = 0; b < chain.bands.size(); ++b) {
     const Band& own = chain.bands[b];
@@ -166,7 +172,6 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
     band.offset = own.physical_offset;
     memory_.bands[b] = band;
   }
-  options_ = *options;
   options_.bands = nullptr;  // the caller's, as is the mask
   options_.mask = nullptr;
   return EOSFM_OK;
@@ -195,12 +200,15 @@ eosfm_status eosfm_stream::push_rows(int band, const void* rows, int count, int 
   return EOSFM_OK;
 }
 
-eosfm_status eosfm_stream::next(const eosfm_run_options* options, eosfm_block* block) {
-  if (block == nullptr || block->struct_size < sizeof(eosfm_block)) {
-    return context_->error.fail(EOSFM_BAD_ARGUMENT, "there is no block, or its struct_size is not set");
-  }
-  const eosfm_status checked = context_->check_options(options);  // of tiles that are skipped too
-  if (checked != EOSFM_OK) return checked;
+eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_block* given_block) {
+  eosfm_status status = check_struct(given_block, context_->error);
+  if (status != EOSFM_OK) return status;
+  eosfm_block block = read_struct(given_block);
+  status = check_structs(block.levels, kLevels, context_->error);
+  if (status != EOSFM_OK) return status;
+  eosfm_run_options options;
+  status = context_->read_run_options(given_options, &options);  // of tiles that are skipped too
+  if (status != EOSFM_OK) return status;
   const int64_t rows = memory_.swath.rows();
   const int64_t end = tile_row_ * (context_->settings().height - overlap_) +
                       context_->settings().height;
@@ -212,12 +220,13 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* options, eosfm_block* b
   count_valid(place);
   const bool skipped = !worth_it(place);
   if (!skipped) {
-    const eosfm_status status = run(place, options);
+    status = run(place, options);
     if (status != EOSFM_OK) return status;
-  } else if (options != nullptr && options->present != nullptr) {
-    memset(options->present, 0, options->present_count);
+  } else if (options.present != nullptr) {
+    memset(options.present, 0, options.present_count);
   }
-  give(place, skipped, block);
+  give(place, skipped, &block);
+  write_struct(block, given_block);
   if (!place.last_column) {
     ++tile_column_;
     return EOSFM_OK;
@@ -344,7 +353,7 @@ bool eosfm_stream::worth_it(const Place& place) const {
   return false;
 }
 
-eosfm_status eosfm_stream::run(const Place& place, const eosfm_run_options* options) {
+eosfm_status eosfm_stream::run(const Place& place, const eosfm_run_options& options) {
   eosfm_image image = EOSFM_IMAGE_INIT;
   image.bands = memory_.bands;
   image.band_count = static_cast<size_t>(context_->model()->chain.bands.size());
@@ -356,7 +365,7 @@ eosfm_status eosfm_stream::run(const Place& place, const eosfm_run_options* opti
   CellWeights weights;
   if (context_->gathers()) weights = weigh(place);
   const eosfm_status status =
-      context_->run(&image, levels, options, context_->gathers() ? &weights : nullptr);
+      context_->run(&image, levels, &options, context_->gathers() ? &weights : nullptr);
   if (status != EOSFM_NOT_FINITE) return status;
   const ErrorText reason = context_->error;
   return context_->error.fail(status, "the tile at column %d, row %lld: %.400s",
@@ -373,9 +382,12 @@ void eosfm_stream::give(const Place& place, bool skipped, eosfm_block* block) {
                        : tile.height;
   const int columns = place.last_column ? options_.width - place.column : tile.width;
   for (int l = 0; l < kLevels; ++l) {
-    const eosfm_block_level none = {nullptr, 0, 0, nullptr, 0, 0, 0, 0, 0};
-    block->levels[l] = none;
-    if (options_.levels[l] == 0) continue;
+    eosfm_block_level* given = struct_at(block->levels, l);
+    eosfm_block_level part_of_level = EOSFM_BLOCK_LEVEL_INIT;
+    if (options_.levels[l] == 0) {
+      write_struct(part_of_level, given);
+      continue;
+    }
     const int stride = stride_of(l);
     MosaicTile part;
     part.column = place.column / stride;
@@ -391,9 +403,16 @@ void eosfm_stream::give(const Place& place, bool skipped, eosfm_block* block) {
     Mosaic& level = memory_.levels[l];
     level.add(part, skipped, memory_.shares[l], options_.least_valid, team);
     const ptrdiff_t width = tile.width / stride;
-    block->levels[l] = {level.block(), static_cast<ptrdiff_t>(level.cells()), width,
-                        memory_.shares[l] + part.row_before * width + part.column_before, width,
-                        place.row / stride, part.column, part.done_height, part.done_width};
+    part_of_level.data = level.block();
+    part_of_level.channel_stride = static_cast<ptrdiff_t>(level.cells());
+    part_of_level.row_stride = width;
+    part_of_level.valid = memory_.shares[l] + part.row_before * width + part.column_before;
+    part_of_level.valid_stride = width;
+    part_of_level.row = place.row / stride;
+    part_of_level.column = part.column;
+    part_of_level.height = part.done_height;
+    part_of_level.width = part.done_width;
+    write_struct(part_of_level, given);
   }
   ++tiles_;
   tiles_skipped_ += skipped ? 1 : 0;

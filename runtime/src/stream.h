@@ -32,12 +32,12 @@ struct eosfm_stream {
   eosfm_stream& operator=(const eosfm_stream&) = delete;
 
   // Checks options and tells what a stream with them allocates.
-  static eosfm_status plan(eosfm_context* context, const eosfm_stream_options* options, size_t* bytes);
+  static eosfm_status plan(eosfm_context* context, const eosfm_stream_options* given, size_t* bytes);
 
-  eosfm_status begin(eosfm_context* context, const eosfm_stream_options* options);
+  eosfm_status begin(eosfm_context* context, const eosfm_stream_options* given);
   eosfm_status push_rows(int band, const void* rows, int count, int width, int* taken);
   void end() { ended_ = true; }
-  eosfm_status next(const eosfm_run_options* options, eosfm_block* block);
+  eosfm_status next(const eosfm_run_options* given_options, eosfm_block* given_block);
   eosfm_context* context() const { return context_; }
 
  private:
@@ -55,7 +55,7 @@ struct eosfm_stream {
   eosfm::CellWeights weigh(const Place& place);
   eosfm::MosaicShape shape(int level) const;
   bool worth_it(const Place& place) const;
-  eosfm_status run(const Place& place, const eosfm_run_options* options);
+  eosfm_status run(const Place& place, const eosfm_run_options& options);
   void give(const Place& place, bool skipped, eosfm_block* block);
 
   eosfm_context* context_ = nullptr;

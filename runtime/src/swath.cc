@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "pixels.h"
+#include "structs.h"
 
 namespace eosfm {
 namespace {
@@ -51,14 +52,17 @@ void Swath::lay_out(Layout& layout, const eosfm_stream_options& options, const C
   tile_width_ = tile_width;
   tile_height_ = tile_height;
   most_back_ = most_back;
+  const auto given = [&](int b) {
+    return b == mask_ ? read_struct(options.mask) : read_struct_at(options.bands, b);
+  };
   int coarsest = 1;
   for (int b = 0; b < count_; ++b) {
-    const int step = b == mask_ ? options.mask->step : options.bands[b].step;
+    const int step = given(b).step;
     coarsest = step > coarsest ? step : coarsest;
   }
   bands_ = layout.take<BandRows>(static_cast<size_t>(count_));
   for (int b = 0; b < count_; ++b) {
-    const eosfm_stream_band& how = b == mask_ ? *options.mask : options.bands[b];
+    const eosfm_stream_band how = given(b);
     const int width = ceiling(options.width + how.column_origin, how.step);
     // A row more than a tile tells that the tile's row is not the last. Bands whose rows cover more of
     // the scene go beyond that, and a row may begin before the tile does. Bands need not end together: the

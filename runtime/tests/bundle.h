@@ -35,7 +35,7 @@ struct BundleFiles {
   std::vector<eosfm_file> views() const {
     std::vector<eosfm_file> files;
     for (size_t i = 0; i < paths.size(); ++i) {
-      files.push_back({paths[i].c_str(), contents[i].data(), contents[i].size()});
+      files.push_back({sizeof(eosfm_file), paths[i].c_str(), contents[i].data(), contents[i].size()});
     }
     return files;
   }
@@ -150,7 +150,9 @@ struct TestStream {
 
   // Goes on until the end, or what fails.
   eosfm_status run(const TestImage& image, int rows_at_once, const eosfm_run_options* options = nullptr) {
+    eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
     eosfm_block block = EOSFM_BLOCK_INIT;
+    block.levels = levels;
     while (stream != nullptr && status == EOSFM_OK) {
       const eosfm_status next = eosfm_stream_next(stream, options, &block);
       if (next == EOSFM_END) break;

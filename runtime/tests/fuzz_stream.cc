@@ -158,7 +158,9 @@ class Session {
     eosfm_run_options options = EOSFM_RUN_OPTIONS_INIT;
     const bool stops = choices_.byte() >= 230;
     if (stops) options.progress = [](void*, int32_t, int32_t) { return 1; };
+    eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
     eosfm_block block = EOSFM_BLOCK_INIT;
+    block.levels = block_levels;
     if (eosfm_stream_next(stream_, &options, &block) != EOSFM_OK) return;
     float sum = 0.0F;
     for (int l = 0; l < EOSFM_LEVELS; ++l) {

@@ -111,7 +111,7 @@ void opening_says_what_is_wrong() {
   CHECK(said(eosfm_model_open(nullptr, &options, &model)));
   CHECK(said(eosfm_model_open(g_bundle.c_str(), &options, nullptr)));
   CHECK(said(eosfm_model_open_memory(nullptr, 0, &options, &model)));
-  const eosfm_file none = {"chain.gguf", nullptr, 0};
+  const eosfm_file none = {sizeof(eosfm_file), "chain.gguf", nullptr, 0};
   CHECK(said(eosfm_model_open_memory(&none, 1, &options, nullptr)));
   CHECK(model == reinterpret_cast<eosfm_model*>(16));
 
@@ -657,7 +657,9 @@ void streams() {
   options.struct_size = 3;
   CHECK(eosfm_stream_plan(opened.context, &options, &bytes) == EOSFM_BAD_ARGUMENT);
   CHECK(none == nullptr && bytes == 7 && std::strlen(eosfm_context_error(opened.context)) > 0);
+  eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
   eosfm_block block = EOSFM_BLOCK_INIT;
+  block.levels = block_levels;
   int32_t taken = 7;
   CHECK(eosfm_stream_push_rows(first.stream, 0, nullptr, 1, 0, &taken) == EOSFM_BAD_ARGUMENT);
   TestStream fresh(opened.context, opened.info, image.width);

@@ -203,7 +203,7 @@ void it_refuses_what_it_cannot_do() {
     CHECK(opened.says("backends"));
   }
   eosfm_engine engine = EOSFM_ENGINE_INIT;
-  engine.compute = [](void*, const float*, const eosfm_level*) { return 1; };
+  engine.compute = [](void*, const float*, float* const*) { return 1; };
   Opened both("native");
   both.options.engine = &engine;
   CHECK(both.create() == EOSFM_BAD_ARGUMENT);

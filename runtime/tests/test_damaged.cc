@@ -106,7 +106,7 @@ void shared_bytes_are_refused() {
     add(uint64_t{0});  // where
   }
   file.resize((file.size() + 31) / 32 * 32 + floats * sizeof(float));
-  const eosfm_file chain = {"chain.gguf", file.data(), file.size()};
+  const eosfm_file chain = {sizeof(eosfm_file), "chain.gguf", file.data(), file.size()};
   char error[256] = "";
   eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT;
   options.error = error;

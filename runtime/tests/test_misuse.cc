@@ -90,7 +90,9 @@ struct Nested {
     CHECK(eosfm_stream_begin(context, &options, &other) == EOSFM_BUSY);
     int32_t taken = 0;
     CHECK(eosfm_stream_push_rows(self.stream, 0, nullptr, 1, 0, &taken) == EOSFM_BUSY);
+    eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
     eosfm_block block = EOSFM_BLOCK_INIT;
+    block.levels = block_levels;
     CHECK(eosfm_stream_next(self.stream, nullptr, &block) == EOSFM_BUSY);
     CHECK(eosfm_stream_end(self.stream) == EOSFM_BUSY);
     return 0;
@@ -251,7 +253,9 @@ void options_of_skipped_tiles_are_checked() {
   CHECK(eosfm_stream_end(stream.stream) == EOSFM_OK);
   const size_t count = static_cast<size_t>(opened.info.specialists);
   std::vector<uint8_t> present(100, 7);
+  eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
   eosfm_block block = EOSFM_BLOCK_INIT;
+  block.levels = block_levels;
   eosfm_run_options options = EOSFM_RUN_OPTIONS_INIT;
   options.present = present.data();
   options.present_count = present.size();
@@ -273,7 +277,7 @@ struct Cancelled {
   std::atomic<bool> flag{false};
   std::atomic<int> failures{0};
 
-  static int compute(void* user, const float*, const eosfm_level*) {
+  static int compute(void* user, const float*, float* const*) {
     Cancelled& self = *static_cast<Cancelled*>(user);
     self.flag = false;
     for (int i = 0; i < 300; ++i) {

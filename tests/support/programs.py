@@ -40,7 +40,12 @@ def processor_has(path: str) -> bool:
 PATHS = tuple(path for path in ALL_PATHS if processor_has(path))
 
 
-def build(configuration: str, *options: str, targets: Sequence[str] = ("all",)) -> Path:
+def build(
+    configuration: str,
+    *options: str,
+    targets: Sequence[str] = ("all",),
+    source: Path = RUNTIME,
+) -> Path:
     """Build libeosfm and its tests in the folder that a configuration keeps from run to run.
 
     CMake and Ninja compile what changed since, so a run without changes compiles nothing. One
@@ -55,7 +60,7 @@ def build(configuration: str, *options: str, targets: Sequence[str] = ("all",)) 
     folder.mkdir(parents=True, exist_ok=True)
     with (BUILDS / f"{configuration}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        run(["cmake", "-S", str(RUNTIME), "-B", str(folder), *generator, *flags])
+        run(["cmake", "-S", str(source), "-B", str(folder), *generator, *flags])
         run(["cmake", "--build", str(folder), "--parallel", "2", "--target", *targets])
     return folder / "tests"
 

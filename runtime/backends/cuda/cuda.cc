@@ -8,7 +8,7 @@ using namespace eosfm;
 
 namespace {
 
-int compute(void* user, const float* image, const eosfm_level* levels) {
+int compute(void* user, const float* image, float* const* levels) {
   return static_cast<CudaEngine*>(user)->compute(image, levels) ? 0 : 1;
 }
 

@@ -94,8 +94,6 @@ eosfm_status CudaEngine::open(const eosfm_backend_request& request, ErrorText& e
   if (status == EOSFM_OK) status = make_arena(model, error);
   if (status == EOSFM_OK) status = set_functions(error);
   if (status == EOSFM_OK) status = record(error);
-  tile_ = model.chain.tile;
-  memcpy(channels_, model.chain.level_channels, sizeof channels_);
   for (int l = 0; l < kLevels; ++l) {
     const float least = all_float_ ? kFloatTolerance : kHalfTolerance;
     if (request.tolerance[l] < least) request.tolerance[l] = least;
@@ -251,19 +249,10 @@ bool CudaEngine::run(ErrorText& error) {
          driver_.succeeded(driver_.synchronize(stream_), "computing an image", error);
 }
 
-bool CudaEngine::compute(const float* image, const eosfm_level* levels) {
+bool CudaEngine::compute(const float* image, float* const* levels) {
   memcpy(host_, image, plan_.image_bytes());
   if (!run(error_)) return false;
-  for (int l = 0; l < kLevels; ++l) {
-    const size_t side = static_cast<size_t>(tile_) >> (l + 2);
-    const float* from = reinterpret_cast<const float*>(host_ + level_offsets_[l]);
-    for (int c = 0; c < channels_[l]; ++c) {
-      for (size_t y = 0; y < side; ++y, from += side) {
-        memcpy(levels[l].data + c * levels[l].channel_stride + static_cast<ptrdiff_t>(y) * levels[l].row_stride,
-               from, side * sizeof(float));
-      }
-    }
-  }
+  for (int l = 0; l < kLevels; ++l) memcpy(levels[l], host_ + level_offsets_[l], plan_.level_bytes(l));
   return true;
 }
 

@@ -17,7 +17,7 @@ class CudaEngine {
 
   eosfm_status open(const eosfm_backend_request& request, ErrorText& error);
   // Image and levels are as of eosfm_engine. Returns whether it was computed; if not, `error` says why.
-  bool compute(const float* image, const eosfm_level* levels);
+  bool compute(const float* image, float* const* levels);
   const char* error() const { return error_.text; }
 
  private:
@@ -43,8 +43,6 @@ class CudaEngine {
   CuGraphExec graph_ = nullptr;
   char* host_ = nullptr;  // the image and the levels, pinned
   size_t level_offsets_[kLevels] = {};
-  int channels_[kLevels] = {};
-  int tile_ = 0;
   ErrorText error_;
 };
 

@@ -140,13 +140,13 @@ int OrtEngine::place_of(const char* name, int graphs) const {
   return -1;
 }
 
-bool OrtEngine::compute(const float* image, const eosfm_level* levels) {
+bool OrtEngine::compute(const float* image, float* const* levels) {
   const OrtApi& api = *library_.api;
   // What cancelled the run before is over.
   bool done = succeeded(library_, api.RunOptionsUnsetTerminate(run_options_), "", error_) &&
               bind(const_cast<float*>(image), kImageShape, &values_[0]);
   for (int level = 0; done && level < EOSFM_LEVELS; ++level) {
-    done = bind(levels[level].data, level, &values_[level_places_[level]]);
+    done = bind(levels[level], level, &values_[level_places_[level]]);
   }
   for (int g = 0; done && g < graphs_.size(); ++g) done = run(graphs_[g]);
   for (OrtValue*& value : values_) {

@@ -16,8 +16,8 @@ class OrtEngine {
   ~OrtEngine();
 
   eosfm_status open(const eosfm_backend_request& request, ErrorText& error);
-  // `image` is (bands, tile, tile); planes and rows of levels follow each other.
-  bool compute(const float* image, const eosfm_level* levels);
+  // `image` is (bands, tile, tile); levels are dense planes too.
+  bool compute(const float* image, float* const* levels);
   void cancel();
   const char* error() const { return error_.text; }
 

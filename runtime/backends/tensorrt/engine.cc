@@ -130,7 +130,7 @@ void TensorRtEngine::require(const std::string& name, size_t bytes) const {
   }
 }
 
-void TensorRtEngine::compute(const float* image, const eosfm_level* levels) {
+void TensorRtEngine::compute(const float* image, float* const* levels) {
   const Tensor& input = tensors_.at(kImage);
   check(cudaMemcpyAsync(input.device.get(), image, input.bytes, cudaMemcpyHostToDevice,
                         stream_.get()));
@@ -141,7 +141,7 @@ void TensorRtEngine::compute(const float* image, const eosfm_level* levels) {
   }
   for (int level = 0; level < EOSFM_LEVELS; ++level) {
     const Tensor& output = tensors_.at(level_name(level));
-    check(cudaMemcpyAsync(levels[level].data, output.device.get(), output.bytes,
+    check(cudaMemcpyAsync(levels[level], output.device.get(), output.bytes,
                           cudaMemcpyDeviceToHost, stream_.get()));
   }
   check(cudaStreamSynchronize(stream_.get()));

@@ -30,8 +30,8 @@ class Log final : public nvinfer1::ILogger {
 class TensorRtEngine {
  public:
   explicit TensorRtEngine(const eosfm_backend_request& request);
-  // `image` is (bands, tile, tile); planes and rows of levels follow each other.
-  void compute(const float* image, const eosfm_level* levels);
+  // `image` is (bands, tile, tile); levels are dense planes too.
+  void compute(const float* image, float* const* levels);
   const std::string& error() const { return error_; }
   void keep(const std::string& error) { error_ = error; }
 

@@ -11,7 +11,7 @@ using namespace eosfm;
 
 namespace {
 
-int compute(void* user, const float* image, const eosfm_level* levels) {
+int compute(void* user, const float* image, float* const* levels) {
   auto* engine = static_cast<TensorRtEngine*>(user);
   try {
     engine->compute(image, levels);

@@ -76,6 +76,7 @@ static int write_block(const eosfm_block *block, GDALDatasetH *levels) {
 static int stream_scene(Scene *scene, eosfm_context *context, GDALDatasetH *levels) {
   eosfm_stream_band bands[kMostBands];
   eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
+  eosfm_block_level parts[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
   eosfm_block block = EOSFM_BLOCK_INIT;
   eosfm_stream *stream = NULL;
   int result = -1;
@@ -90,6 +91,7 @@ static int stream_scene(Scene *scene, eosfm_context *context, GDALDatasetH *leve
     bands[i].scale = scene->bands[i].scale;
     bands[i].offset = scene->bands[i].offset;
   }
+  block.levels = parts;
   options.width = scene->width;
   options.bands = bands;
   options.band_count = (size_t)scene->count;

@@ -107,7 +107,9 @@ int line_features::general_work(int noutput_items, gr_vector_int& ninput_items,
     push(static_cast<const char*>(input_items[0]), ninput_items[0]);
     return error_.empty() ? WORK_CALLED_PRODUCE : WORK_DONE;
   }
+  eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
   eosfm_block block = EOSFM_BLOCK_INIT;
+  block.levels = levels;
   switch (eosfm_stream_next(stream_.get(), nullptr, &block)) {
     case EOSFM_OK:
       collect(block);

@@ -1,0 +1,592 @@
+/* libeosfm: runs EoS-FM ensembles of satellite-image specialists, as bundles that `eosfm-edge export`
+ * writes. C99, and C++.
+ *
+ *   eosfm_model *model;                    what a bundle holds; read-only, shared by all threads
+ *   eosfm_context *context;                what running it needs; used by one thread at a time
+ *
+ *   eosfm_model_open("six.eosfm", NULL, &model);
+ *   eosfm_context_create(model, NULL, &context);
+ *   eosfm_run(context, &image, levels, NULL);
+ *   eosfm_context_destroy(context);
+ *   eosfm_model_close(model);
+ *
+ * The rules of every call:
+ * - It returns a status. When that is not EOSFM_OK, nothing that it was to write has been written
+ *   (but for eosfm_verify and a fusion in eosfm_run, which say so), and a sentence that says what was
+ *   found and what was expected is at eosfm_model_error() or eosfm_context_error().
+ * - Structs begin with `struct_size`, which the caller sets to sizeof the struct. The EOSFM_..._INIT
+ *   macros do that and set every default. See "Growth" below.
+ * - Nothing is written to the standard streams, nothing exits or throws, no signal is touched.
+ * - Destroying NULL does nothing.
+ *
+ * Threads: a model may be used from any thread at once. A context, with its streams, is used by one call at
+ * a time: others are refused with EOSFM_BUSY, from another thread or from a callback. Only eosfm_cancel may
+ * be called meanwhile, from anywhere but a signal handler. Any number of contexts may share a model. A
+ * model may be closed while contexts of it live: it goes with the last of them.
+ *
+ * Callbacks must return: they must not throw, nor leave by longjmp. One that does leaves its context busy for
+ * good, fit only to be destroyed, which waits for the threads that are still computing; some memory may be
+ * lost. They must not destroy what called them.
+ *
+ * Processes: the threads of a context run with signals blocked, but for faults of their own. The child of a
+ * fork may use its parent's models and make contexts of its own; those of its parent it can only destroy,
+ * unless they have one thread.
+ *
+ * Texts, names and sentences, are UTF-8 without control characters, whatever a bundle holds.
+ *
+ * Growth: a program runs with any later library of its major version, without being compiled again, and a
+ * program of a later header runs with this library where it asks for nothing that is new. Later versions
+ * append fields to structs, functions and values of enums; they never move, remove or reinterpret any. Of a
+ * struct that is given, the library reads the fields that both have; those that only the library has count
+ * as EOSFM_..._INIT sets them. Of a struct that it fills, it writes the fields that both have and leaves the
+ * others as they are. Elements of an array of structs all have the same struct_size, which is the step from
+ * one to the next. No struct lies inside another. A struct_size below that of the first version, or beyond
+ * 4096, or that is no multiple of 8, is EOSFM_BAD_ARGUMENT.
+ *
+ * Memory: a model keeps its files mapped (or uses the caller's memory) and the weights as the
+ * processor's kernels want them; the first context of a precision makes those. A context allocates all
+ * that it needs when it is created, as a stream does; eosfm_run and eosfm_stream_next allocate nothing.
+ * eosfm_verify does, for the known answer, and gives it back. What EOSFM_GRN_GATHER adds up has its
+ * place from the start.
+ *
+ * Files that are mapped must not be truncated or written to while the model is open: what reads a page
+ * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does: a model
+ * stays with the directory that it was opened from. Hosts that must survive all else set `private_copy`.
+ *
+ * Environment: EOSFM_ISA forces a lower instruction set: avx2, avx512, avx512-vnni, avx512-bf16, amx,
+ * neon or neon-dotprod. It is read when a model is opened. EOSFM_ONNXRUNTIME and EOSFM_TENSORRT_RTX say
+ * where backends find theirs, and are read when a context is created.
+ */
+#ifndef EOSFM_H
+#define EOSFM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(EOSFM_BUILD)
+#define EOSFM_API __attribute__((visibility("default")))
+#else
+#define EOSFM_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EOSFM_VERSION_MAJOR 0
+#define EOSFM_VERSION_MINOR 1
+#define EOSFM_VERSION_PATCH 0
+
+/* Levels of the feature pyramid: level i has a cell for every 4 << i pixels, in each direction. */
+#define EOSFM_LEVELS 4
+
+typedef struct eosfm_model eosfm_model;
+typedef struct eosfm_context eosfm_context;
+
+typedef enum eosfm_status {
+  EOSFM_OK = 0,
+  EOSFM_BAD_ARGUMENT = 1, /* the call is wrong; nothing is wrong with the bundle */
+  EOSFM_NOT_FOUND = 2,    /* a file is not there or cannot be read */
+  EOSFM_BAD_BUNDLE = 3,   /* a file is damaged, or not what the format's page says */
+  EOSFM_UNSUPPORTED = 4,  /* this processor or this version cannot do it */
+  EOSFM_NO_MEMORY = 5,    /* there is none, or not within the limit that was set */
+  EOSFM_CANCELLED = 6,    /* eosfm_cancel, or the progress callback, ended the run */
+  EOSFM_DEADLINE = 7,     /* the deadline passed before the run was done */
+  EOSFM_WRONG_ANSWER = 8, /* the known answer does not come out */
+  EOSFM_NOT_FINITE = 9,   /* the model gives values that are not finite */
+  EOSFM_AGAIN = 10,       /* of a stream: push more rows first */
+  EOSFM_END = 11,         /* of a stream: there are no more blocks */
+  EOSFM_ENGINE_FAILED = 12, /* the host's engine, or the backend, could not compute */
+  EOSFM_BUSY = 13         /* another call is using the context; its sentence stays as it is */
+} eosfm_status;
+
+/* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
+EOSFM_API const char *eosfm_version(void);
+
+/* A few words for a status; never NULL. */
+EOSFM_API const char *eosfm_status_text(int status);
+
+/* ---- Models ---------------------------------------------------------------------------------- */
+
+typedef enum eosfm_log_level { EOSFM_LOG_INFO = 0, EOSFM_LOG_WARNING = 1 } eosfm_log_level;
+
+/* Called from the thread that made the call; `text` lives until it returns. */
+typedef void (*eosfm_log_fn)(void *user, eosfm_log_level level, const char *text);
+
+typedef struct eosfm_open_options {
+  size_t struct_size;
+  eosfm_log_fn log; /* NULL: nothing is logged */
+  void *log_user;
+  char *error; /* where the sentence goes when opening fails, since there is no model then; or NULL.
+                  Not written when struct_size is not set. */
+  size_t error_size;
+  int32_t private_copy; /* not 0: files are read into memory instead of mapped, which takes as much more, but
+                           what is done to them later harms nobody. Not for eosfm_model_open_memory. */
+} eosfm_open_options;
+
+#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0, 0}
+
+/* A file of a bundle that is in memory: its path in the bundle ("chain.gguf"), and its bytes. */
+typedef struct eosfm_file {
+  size_t struct_size;
+  const char *path;
+  const void *data;
+  size_t size;
+} eosfm_file;
+
+#define EOSFM_FILE_INIT {sizeof(eosfm_file), NULL, NULL, 0}
+
+/* Opens the bundle in a directory: chain.gguf and the specialists that it names. Other files of the
+ * bundle are not looked at, nor are SHA-256 digests checked: `eosfm-edge verify` does that. */
+EOSFM_API eosfm_status eosfm_model_open(const char *directory, const eosfm_open_options *options,
+                                        eosfm_model **model);
+
+/* The same from memory, which must stay as it is until the model is closed. */
+EOSFM_API eosfm_status eosfm_model_open_memory(const eosfm_file *files, size_t count,
+                                               const eosfm_open_options *options,
+                                               eosfm_model **model);
+
+EOSFM_API void eosfm_model_close(eosfm_model *model);
+
+/* The sentence of this model's last failed call in any thread; "" if there was none. It may change
+ * while another thread's call fails. */
+EOSFM_API const char *eosfm_model_error(const eosfm_model *model);
+
+typedef struct eosfm_model_info {
+  size_t struct_size;
+  const char *name;
+  const char *isa;      /* the instruction set that is used */
+  int32_t bands;        /* of the input */
+  int32_t specialists;  /* in the bundle */
+  int32_t runs;         /* of specialists for one image; a specialist may run on several band sets */
+  int32_t tile;         /* pixels of the side that the bundle was made for, a multiple of 32 */
+  int32_t channels[EOSFM_LEVELS]; /* of each level */
+} eosfm_model_info;
+
+#define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}}
+
+/* Texts live as long as the model. */
+EOSFM_API eosfm_status eosfm_model_describe(eosfm_model *model, eosfm_model_info *info);
+
+typedef struct eosfm_band_info {
+  size_t struct_size;
+  const char *name;    /* "B04", "VV"; "" where it is not known */
+  float wavelength_nm; /* 0 where it is not known */
+  float scale;         /* physical value = stored value * scale + offset */
+  float offset;
+  float fill;          /* the stored value that stands for pixels without data */
+  int32_t has_nodata;
+  float nodata;        /* the stored value that means no data */
+} eosfm_band_info;
+
+#define EOSFM_BAND_INFO_INIT {sizeof(eosfm_band_info), NULL, 0, 0, 0, 0, 0, 0}
+
+EOSFM_API eosfm_status eosfm_model_band(eosfm_model *model, int32_t index, eosfm_band_info *info);
+
+typedef struct eosfm_specialist_info {
+  size_t struct_size;
+  const char *name;
+  const char *backbone; /* timm's name: "convnextv2_atto" */
+  const char *licence;
+  int32_t bands;        /* that it takes */
+  int32_t runs;         /* for one image */
+  float factor;         /* of the selection, by which its features are multiplied */
+} eosfm_specialist_info;
+
+#define EOSFM_SPECIALIST_INFO_INIT {sizeof(eosfm_specialist_info), NULL, NULL, NULL, 0, 0, 0}
+
+EOSFM_API eosfm_status eosfm_model_specialist(eosfm_model *model, int32_t index,
+                                              eosfm_specialist_info *info);
+
+/* ---- Contexts -------------------------------------------------------------------------------- */
+
+typedef enum eosfm_precision {
+  EOSFM_AS_STORED = 0, /* each layer as the bundle stores it: fp32, bf16 or int8 */
+  EOSFM_BF16 = 1       /* fp32 layers are computed in bf16, if the processor has that in hardware */
+} eosfm_precision;
+
+/* An engine of the host's own, which computes the levels in the library's place: the image is read, and
+ * scenes stream, as they do without. */
+typedef struct eosfm_engine {
+  size_t struct_size;
+  /* Called for each image from the thread that runs. `image` is [bands][height][width] of values as the
+   * bundle's sensor stores them, with pixels that are not valid filled. Each of the EOSFM_LEVELS `levels`
+   * is [channels][height / stride][width / stride], and all are to be written. Returns 0, or anything else
+   * for a failure. */
+  int (*compute)(void *user, const float *image, float *const *levels);
+  void *user;
+  /* Called by eosfm_cancel, from its thread, while a run is going on: ends compute soon. It must not call the
+   * library. NULL: it cannot. */
+  void (*cancel)(void *user);
+  /* The sentence of compute's last failure. NULL: there is none. */
+  const char *(*error)(void *user);
+} eosfm_engine;
+
+#define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL, NULL, NULL}
+
+/* A specialist that decides of each image whether the others are worth running. */
+typedef struct eosfm_gate {
+  size_t struct_size;
+  int32_t specialist; /* which; it runs first */
+  /* Called from the thread that runs with the EOSFM_LEVELS levels of the specialist's first run, as they go
+   * into the fusion: [channels][height / stride][width / stride], with so many channels each, which are
+   * gone after the call. Returns 0 if the others shall not run: their features count as zeros then. It is
+   * not asked when the specialist is not active. */
+  int (*open)(void *user, const float *const *levels, const int32_t *channels);
+  void *user;
+} eosfm_gate;
+
+#define EOSFM_GATE_INIT {sizeof(eosfm_gate), 0, NULL, NULL}
+
+typedef struct eosfm_context_options {
+  size_t struct_size;
+  int32_t threads; /* 1 to 256; 0: as many as there are processors for this process,
+                      or as its control groups grant, if that is less */
+  int32_t precision; /* an eosfm_precision */
+  int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
+  int32_t height;
+  size_t memory_limit; /* bytes; 0: none. Creating fails if the plan's context_bytes and weights_bytes
+                          are more together: the files and what eosfm_verify takes are not counted. */
+  const eosfm_engine *engine; /* copied; NULL: the library's own. With one, no weights are made, all
+                                 specialists are active and GRN is the tile's. */
+  const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a
+                             product. */
+  /* Who may compute: names with spaces between them, of which the first that works here is taken. NULL:
+   * "native", which is this library. See "Backends" below. Not with an engine. */
+  const char *backends;
+  const char *backend_library; /* the file of what backends stand on; NULL: it is searched for */
+} eosfm_context_options;
+
+#define EOSFM_CONTEXT_OPTIONS_INIT \
+  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL, NULL, NULL}
+
+/* Backends. Others can compute instead of this library, from the bundle's weights or its ONNX graphs:
+ *
+ *   native                   this library
+ *   cuda                     our kernels on an NVIDIA GPU of compute capability 8.0 or later, with its
+ *                            driver (525 or later) and nothing else: layers that are stored as int8 in
+ *                            int8, others in half precision with float32 sums. cuda-1 is the second
+ *                            GPU; cuda-fp32 and cuda-1-fp32 compute in float32, for checking
+ *   onnxruntime              ONNX Runtime 1.12 or later, on the CPU
+ *   onnxruntime-cuda         with CUDA
+ *   onnxruntime-tensorrt     with TensorRT, which builds its engines when the context is created
+ *   onnxruntime-tensorrt-rtx with TensorRT-RTX: of ONNX Runtime's own build, or NVIDIA's plugin
+ *   tensorrt                 TensorRT 8.6 or later, with the engines that `eosfm-edge build` left in the
+ *                            bundle for this GPU and this version
+ *
+ * as in "onnxruntime-tensorrt onnxruntime-cuda native". The name up to its first '-' is that of a shared
+ * object, libeosfm_NAME.so, which is loaded when it is first asked for: from the directory of this
+ * library, or else as the system finds it. It loads what it stands on in turn: ONNX Runtime is
+ * `backend_library`, or else the environment's EOSFM_ONNXRUNTIME, or else libonnxruntime.so.1 as the
+ * system finds it; NVIDIA's plugin is EOSFM_TENSORRT_RTX, or else
+ * libonnxruntime_providers_nv_tensorrt_rtx.so; the driver for cuda is `backend_library`, or else
+ * libcuda.so.1. What was loaded stays loaded.
+ *
+ * A backend is taken only if it gives the bundle's known answer. For one that is not, the model's log gets
+ * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
+ * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
+ * over the tile. They allocate memory of their own, which the plan does not know, and while running too;
+ * eosfm_cancel ends ONNX Runtime's runs soon; those of cuda and TensorRT go on to their end. A deadline is
+ * looked at before and after. */
+
+typedef struct eosfm_plan {
+  size_t struct_size;
+  size_t context_bytes; /* what the context itself allocates, stacks of its threads not counted */
+  size_t weights_bytes; /* the weights for this precision, which contexts of a model share */
+  size_t mapped_bytes;  /* the bundle's files */
+} eosfm_plan;
+
+#define EOSFM_PLAN_INIT {sizeof(eosfm_plan), 0, 0, 0}
+
+/* What a context with these options will need; with several backends, what the one that needs most will.
+ * NULL options are the defaults. */
+EOSFM_API eosfm_status eosfm_model_plan(eosfm_model *model, const eosfm_context_options *options,
+                                        eosfm_plan *plan);
+
+EOSFM_API eosfm_status eosfm_context_create(eosfm_model *model,
+                                            const eosfm_context_options *options,
+                                            eosfm_context **context);
+
+EOSFM_API void eosfm_context_destroy(eosfm_context *context);
+
+/* The sentence of this context's last failed call; "" if there was none. */
+EOSFM_API const char *eosfm_context_error(const eosfm_context *context);
+
+/* Who computes: one of the backends' names; "host" for the engine of the options. */
+EOSFM_API const char *eosfm_context_backend(const eosfm_context *context);
+
+/* Chooses which specialists run, for the runs that follow: `active` has one flag for each specialist.
+ * The features of the others count as zeros. At least one must be active. */
+EOSFM_API eosfm_status eosfm_set_active(eosfm_context *context, const uint8_t *active,
+                                        size_t count);
+
+/* Over what global response normalisation (GRN) takes the norms of a specialist's hidden channels. */
+typedef enum eosfm_grn {
+  EOSFM_GRN_TILE = 0,   /* over the image of each run, as the network was trained: the default */
+  EOSFM_GRN_GATHER = 1, /* over its valid pixels, and the sums of squares are added up over the images */
+  EOSFM_GRN_SCENE = 2   /* over the valid pixels of all images that were gathered */
+} eosfm_grn;
+
+/* Chooses GRN's mode for the runs that follow. With EOSFM_GRN_TILE, a cell's features depend on all of
+ * its tile. To make those of a scene's tiles agree, run every tile with EOSFM_GRN_GATHER, and then every
+ * tile with EOSFM_GRN_SCENE: a specialist's network looks no farther than its convolutions then. Layer
+ * normalisation of the chain, where the bundle has it, stays the tile's.
+ *
+ * A cell counts by the share of its pixels that are valid, and once: where tiles of a stream overlap, their
+ * cells are weighted as they are blended. Images of eosfm_run count whole.
+ *
+ * The sums are of each run of each specialist and each block, in double, and belong to the context. Each
+ * call with EOSFM_GRN_GATHER forgets them; EOSFM_GRN_TILE keeps them. A run that is cancelled, too late
+ * or refused adds nothing to them, nor does eosfm_verify, which takes each image's own norms in any mode;
+ * specialists that are not active add nothing to theirs. EOSFM_GRN_SCENE is refused, and the mode stays
+ * as it was, if nothing was gathered of a specialist that is active; as long as it is the mode,
+ * eosfm_set_active refuses such a specialist too. */
+EOSFM_API eosfm_status eosfm_context_set_grn(eosfm_context *context, eosfm_grn mode);
+
+/* ---- Running --------------------------------------------------------------------------------- */
+
+typedef enum eosfm_dtype {
+  EOSFM_U8 = 0,
+  EOSFM_U16 = 1,
+  EOSFM_I16 = 2,
+  EOSFM_F32 = 3,
+  EOSFM_I8 = 4,
+  EOSFM_I32 = 5,
+  EOSFM_U32 = 6,
+  EOSFM_F64 = 7,
+  EOSFM_BIG_ENDIAN = 256 /* added to one of these: the most significant byte comes first */
+} eosfm_dtype;
+
+/* One band of an image, where it lies. scale, offset and nodata are the bundle's (eosfm_model_band),
+ * unless `calibrated` is not 0: then they are those given here. Values of 32-bit integers and doubles are
+ * scaled in double and then rounded to float32; others are scaled in float32. */
+typedef struct eosfm_band {
+  size_t struct_size;
+  const void *data; /* the first pixel of the first row; aligned for its dtype */
+  int32_t dtype;    /* an eosfm_dtype */
+  ptrdiff_t column_stride; /* bytes from a pixel to the next of its row */
+  ptrdiff_t row_stride;    /* bytes from a row to the next; may be negative */
+  int32_t calibrated;
+  float scale; /* physical = stored * scale + offset; not 0 */
+  float offset;
+  int32_t has_nodata;
+  double nodata; /* compared with what is stored: as float32 in bands of EOSFM_F32, and otherwise exactly.
+                    The bundle's is a float32, to which what is stored is rounded first. */
+  int32_t step;  /* pixels of the image, in each direction, that one of this band covers: 1 to 1024. Each
+                    pixel of the image takes the value that covers it. */
+  int32_t row_origin;    /* pixels of the image by which the band's first row begins before the image's, */
+  int32_t column_origin; /* and its first column: 0 to step - 1 */
+} eosfm_band;
+
+#define EOSFM_BAND_INIT {sizeof(eosfm_band), NULL, EOSFM_F32, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0}
+
+/* The bands in the model's order. A pixel where any band has its nodata value or is not finite, or the mask
+ * is 0, is given every band's fill value: the bundle's, in the bundle's scale and offset also where the band
+ * is calibrated. */
+typedef struct eosfm_image {
+  size_t struct_size;
+  const eosfm_band *bands;
+  size_t band_count;
+  const uint8_t *mask; /* of the first pixel: 0 where the image is not valid; NULL: there is none */
+  ptrdiff_t mask_column_stride; /* bytes from a pixel's to the next of its row; 0: they are adjacent */
+  ptrdiff_t mask_row_stride;    /* bytes from a row to the next; 0: they are adjacent */
+} eosfm_image;
+
+#define EOSFM_IMAGE_INIT {sizeof(eosfm_image), NULL, 0, NULL, 0, 0}
+
+/* Where a level goes: `channels` planes of (height / stride) x (width / stride) floats, the cells of a
+ * row beside each other. Strides are in floats, and data is aligned to them. data NULL: the level is
+ * not wanted. */
+typedef struct eosfm_level {
+  size_t struct_size;
+  float *data;
+  ptrdiff_t channel_stride;
+  ptrdiff_t row_stride;
+} eosfm_level;
+
+#define EOSFM_LEVEL_INIT {sizeof(eosfm_level), NULL, 0, 0}
+
+/* Called now and then from the thread that runs: how many of the runs of specialists are done.
+ * Returns 0 to go on; anything else cancels. */
+typedef int (*eosfm_progress_fn)(void *user, int32_t done, int32_t total);
+
+typedef struct eosfm_run_options {
+  size_t struct_size;
+  int64_t deadline_ms; /* from the call on; 0: none. Looked at when eosfm_cancel is. */
+  eosfm_progress_fn progress;
+  void *progress_user;
+  /* A flag for each specialist, or NULL: which are in the levels, when the run succeeds. With it, a run
+   * whose deadline passes succeeds with the specialists that were done, in their order in the bundle as a
+   * rule; the features of the others count as zeros. It fails only if none was, or if the fusion is a
+   * product. */
+  uint8_t *present;
+  size_t present_count;
+} eosfm_run_options;
+
+#define EOSFM_RUN_OPTIONS_INIT {sizeof(eosfm_run_options), 0, NULL, NULL, NULL, 0}
+
+/* Computes the levels of an image. The caller's buffers are written at the end: a run that is
+ * cancelled, too late or refused leaves them as they were. EOSFM_NOT_FINITE if a specialist, an engine or
+ * the fusion gives infinities or NaN, which weights that were damaged do, and images whose values are of
+ * another unit: only where the fusion is the first to do so have levels been written. Once fusion has
+ * started, cancellation and the deadline are ignored and the run completes. */
+EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *image,
+                                 const eosfm_level levels[EOSFM_LEVELS],
+                                 const eosfm_run_options *options);
+
+/* Ends the run that is going on in another thread; that returns EOSFM_CANCELLED. It is looked at
+ * between tasks, some rows of one layer each: mostly milliseconds, more for wide networks on slow
+ * processors. Does nothing if there is no run, or if its levels are already being fused and written. */
+EOSFM_API void eosfm_cancel(eosfm_context *context);
+
+/* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` gets each level's largest
+ * difference over its largest value, also when it is too large: then EOSFM_WRONG_ANSWER is returned. Values
+ * that are not finite are infinitely far off. The context must be of the bundle's tile
+ * size, with every specialist active. Allocates an image and its levels until it returns. */
+EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
+
+/* ---- Streams --------------------------------------------------------------------------------- */
+
+/* A scene of any length, whose rows come as a decoder makes them:
+ *
+ *   eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
+ *   eosfm_block block = EOSFM_BLOCK_INIT;
+ *   block.levels = levels;
+ *   eosfm_stream_begin(context, &options, &stream);
+ *   for (;;) {
+ *     status = eosfm_stream_next(stream, NULL, &block);
+ *     if (status == EOSFM_OK) write(&block);
+ *     else if (status != EOSFM_AGAIN) break;
+ *     else if (decode(...)) eosfm_stream_push_rows(stream, band, rows, count, width, &taken);
+ *     else eosfm_stream_end(stream);
+ *   }
+ *   eosfm_stream_destroy(stream);
+ *
+ * The scene is cut into tiles of the context's size that overlap. Where they do, their features are
+ * blended, with weights that rise linearly from a tile's edge over the overlap, or from its halo over what
+ * is left of it. With a halo as wide as the network looks, in a bundle whose GRN is static, the levels are
+ * those of the whole scene in one image, to rounding: a block of stage s looks 12 << s pixels to each side
+ * (s from 0), and a level sees what its own and all earlier stages' blocks see. Each tile completes a
+ * block of cells of each level, and the blocks of all tiles are the levels of the scene, without gaps.
+ * The last tile of a row or column of tiles is moved back so that it ends with the scene, but for its
+ * start on a multiple of 32 pixels; what of a tile lies beyond the scene is mirrored.
+ *
+ * What comes out does not depend on how many rows are pushed at once, in which order the bands are pushed,
+ * nor on when the end is told.
+ *
+ * A stream belongs to its context, is used by the same thread, and is destroyed before it. It allocates
+ * all that it needs when it begins. Its errors are at eosfm_context_error. */
+typedef struct eosfm_stream eosfm_stream;
+
+/* How the rows of a band come. scale, offset and nodata are as those of eosfm_band. */
+typedef struct eosfm_stream_band {
+  size_t struct_size;
+  int32_t dtype; /* an eosfm_dtype */
+  int32_t step;  /* pixels of the scene, in each direction, that one of this band covers: 1 for the
+                    finest bands; 2 and 6 for Sentinel-2's of 20 and 60 m beside those of 10 m. Each
+                    pixel of the scene takes the value that covers it. */
+  ptrdiff_t column_stride; /* bytes from a pixel to the next of its row; 0: they are adjacent */
+  ptrdiff_t row_stride;    /* bytes from a row to the next of those pushed at once; 0: adjacent */
+  int32_t calibrated;
+  float scale;
+  float offset;
+  int32_t has_nodata;
+  double nodata;
+  int32_t row_origin;    /* pixels of the scene by which the band's first row begins before the scene's, */
+  int32_t column_origin; /* and its first column: 0 to step - 1 */
+} eosfm_stream_band;
+
+#define EOSFM_STREAM_BAND_INIT {sizeof(eosfm_stream_band), EOSFM_F32, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0}
+
+typedef struct eosfm_stream_options {
+  size_t struct_size;
+  int32_t width;   /* pixels of the scene's rows, 1 to 1048576 */
+  int32_t overlap; /* pixels that neighbouring tiles share, a multiple of 32 below their sides; -1: a
+                      quarter of the smaller side, rounded up to that */
+  int32_t halo;    /* pixels along a tile's edges towards its neighbours whose features are not used,
+                      since what surrounds them is not in the tile; 0 to half of the overlap, a multiple
+                      of 32. See below. */
+  const eosfm_stream_band *bands; /* the model's, in order */
+  size_t band_count;
+  float least_valid; /* share of a cell's pixels, 0 to 1: with fewer that are valid it is nodata */
+  float skip_below;  /* a tile with a smaller share of valid pixels is skipped, as are those in which
+                        no cell would have enough */
+  int32_t levels[EOSFM_LEVELS]; /* not 0: the level is wanted */
+  const eosfm_stream_band *mask; /* how the rows of a mask of the host's come, which are pushed as those of
+                                    the band EOSFM_STREAM_MASK: EOSFM_U8, 0 where the scene is not valid.
+                                    NULL: there is none. Calibration and nodata are not looked at. */
+} eosfm_stream_options;
+
+#define EOSFM_STREAM_OPTIONS_INIT \
+  {sizeof(eosfm_stream_options), 0, -1, 0, NULL, 0, 0.5F, 0, {1, 1, 1, 1}, NULL}
+
+/* The mask, beside the model's bands. */
+#define EOSFM_STREAM_MASK (-1)
+
+/* The bytes that a stream with these options allocates, beside its context. */
+EOSFM_API eosfm_status eosfm_stream_plan(eosfm_context *context,
+                                         const eosfm_stream_options *options, size_t *bytes);
+
+EOSFM_API eosfm_status eosfm_stream_begin(eosfm_context *context,
+                                          const eosfm_stream_options *options,
+                                          eosfm_stream **stream);
+
+/* Gives the next `count` rows of a band, or of EOSFM_STREAM_MASK, which are copied. `rows` NULL: they are
+ * missing, and become nodata. `width` is how many pixels a row has, of which none is left out: as many as
+ * it takes to cover the scene's from the band's origin on, (width + column_origin) / step, rounded up.
+ * EOSFM_BAD_ARGUMENT for rows of any other length: they would shear. It is not looked at if they are
+ * missing. `taken` gets how many had room: the bands' rows may come in any order, but none more than two
+ * tiles ahead of the others. Push the rest after EOSFM_AGAIN; if no band takes any then, one has ended and
+ * so has the scene. The scene ends where its shortest band, or mask, does. */
+EOSFM_API eosfm_status eosfm_stream_push_rows(eosfm_stream *stream, int32_t band, const void *rows,
+                                              int32_t count, int32_t width, int32_t *taken);
+
+/* Says that there are no more rows. */
+EOSFM_API eosfm_status eosfm_stream_end(eosfm_stream *stream);
+
+/* A level's part of a block. Cells that are nodata are NaN. */
+typedef struct eosfm_block_level {
+  size_t struct_size;
+  const float *data;        /* NULL if the level is not wanted: then all the rest is 0 */
+  ptrdiff_t channel_stride; /* in floats */
+  ptrdiff_t row_stride;
+  const float *valid;       /* [height][width]: the share of a cell's pixels that are valid */
+  ptrdiff_t valid_stride;   /* floats from row to row */
+  int64_t row;              /* where in the level of the scene the block begins, in cells */
+  int32_t column;
+  int32_t height; /* cells */
+  int32_t width;
+} eosfm_block_level;
+
+#define EOSFM_BLOCK_LEVEL_INIT {sizeof(eosfm_block_level), NULL, 0, 0, NULL, 0, 0, 0, 0, 0}
+
+/* Of an array of all levels. */
+#define EOSFM_BLOCK_LEVELS_INIT \
+  {EOSFM_BLOCK_LEVEL_INIT, EOSFM_BLOCK_LEVEL_INIT, EOSFM_BLOCK_LEVEL_INIT, EOSFM_BLOCK_LEVEL_INIT}
+
+typedef struct eosfm_block {
+  size_t struct_size;
+  int64_t tile_row;    /* which tile completed it */
+  int32_t tile_column;
+  int32_t skipped;     /* not 0: that tile was skipped */
+  int64_t tiles;       /* of the stream so far */
+  int64_t tiles_skipped;
+  eosfm_block_level *levels; /* the caller's array of EOSFM_LEVELS, which is filled in */
+} eosfm_block;
+
+#define EOSFM_BLOCK_INIT {sizeof(eosfm_block), 0, 0, 0, 0, 0, NULL}
+
+/* Computes the next tile, from left to right and from top to bottom, and gives the block that it
+ * completes; it stays until the next call for this stream. EOSFM_AGAIN if there are too few rows for
+ * that, EOSFM_END after the last block. The deadline of the options is that of the tile. After a
+ * failure, cancellation too, the tile is the next one still. */
+EOSFM_API eosfm_status eosfm_stream_next(eosfm_stream *stream, const eosfm_run_options *options,
+                                         eosfm_block *block);
+
+EOSFM_API void eosfm_stream_destroy(eosfm_stream *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
