@@ -42,8 +42,8 @@ from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import physical_units
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
-from eosfm_edge.export.onnx import INPUT_NAME, write_onnx
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.onnx import INPUT_NAME, write_onnx
 from eosfm_edge.formats.bands import PRESETS
 from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.native.binding import Model
@@ -257,7 +257,7 @@ def machine_name(facts: dict[str, object], case: Case) -> str:
 def _timed(title: str, contenders: Sequence[Contender], rounds: int) -> list[Timing]:
     with Progress(transient=True) as bar:
         task = bar.add_task(title, total=rounds)
-        return alternate(contenders, rounds, lambda done, _: bar.update(task, completed=done))
+        return alternate(contenders, rounds, lambda _, done, __: bar.update(task, completed=done))
 
 
 def _sources(*names: str) -> list[Path]:

@@ -39,7 +39,7 @@ from eosfm_edge.engines.build import build_engines
 from eosfm_edge.engines.cuda import checked, cuda_runtime, find_gpu
 from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bundle import MODEL_NAME, Layout, read_manifest
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.runtime.backends import OnnxRuntime

@@ -48,7 +48,7 @@ from eosfm_edge.bundle.known_answer import KnownAnswer
 from eosfm_edge.calibration.encoder import Recipe, calibrate_encoder
 from eosfm_edge.calibration.mixed import Budget
 from eosfm_edge.ensemble.chain import Chain
-from eosfm_edge.export.onnx import write_onnx
+from eosfm_edge.exporting.onnx import write_onnx
 from eosfm_edge.formats.bundle import SPECIALISTS_FOLDER
 from eosfm_edge.formats.calibration import METHODS
 from eosfm_edge.formats.precision import LayerPrecision

@@ -37,7 +37,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 from torch import Tensor, nn
 
-from eosfm_edge.export.onnx import INPUT_NAME, OPSET, level_names
+from eosfm_edge.exporting.onnx import INPUT_NAME, OPSET, level_names
 
 FloatArray = NDArray[np.float32]
 

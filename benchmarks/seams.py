@@ -35,7 +35,7 @@ from eosfm_edge.calibration.encoder import Recipe
 from eosfm_edge.calibration.mixed import Budget
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE, Context, Model
 from eosfm_edge.native.stream import Stream, StreamBand
 from eosfm_edge.runtime.bench import machine_facts

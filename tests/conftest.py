@@ -48,7 +48,7 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle(ensemble: Path, scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ensemble as a bundle with tiles of 96 pixels."""
-    from eosfm_edge.export.exporter import ExportOptions, export_bundle
+    from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 
     def make(folder: Path) -> None:
         with pytest.warns(UserWarning, match=SKIPPED):

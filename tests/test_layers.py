@@ -17,7 +17,7 @@ import eosfm_edge
 PACKAGE = Path(eosfm_edge.__file__).parent
 # From the ground up. Packages of one layer do not know each other.
 LAYERS = (
-    ("machine", "text"),
+    ("machine", "progress", "text"),
     ("errors",),
     ("files",),
     ("resume",),
@@ -27,7 +27,7 @@ LAYERS = (
     ("device",),
     ("ensemble",),
     ("network",),
-    ("calibration", "export", "pruning", "runtime"),
+    ("calibration", "exporting", "pruning", "runtime"),
     ("cli",),
 )
 LAYER = {package: height for height, layer in enumerate(LAYERS) for package in layer}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,11 +37,11 @@ from eosfm_edge.network.calibration import (
 )
 from eosfm_edge.network.cells import tiles_needed, warn_if_few
 from eosfm_edge.network.tiles import Tiles, inputs_of, load_tiles
+from eosfm_edge.progress import Progress, silent
 from eosfm_edge.resume import resumable
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.reading import Radiometry
 
-Progress = Callable[[str, int, int], None]
 _FINISHED = frozenset({".json", ".distillation"})
 _LEAST_TILES = 64
 
@@ -73,7 +73,7 @@ def calibrate_ensemble(
     data: Sequence[SceneName],
     output: Path,
     options: CalibrateOptions | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Calibration:
     """Calibrate every specialist of an ensemble, one after the other.
 

@@ -44,7 +44,7 @@ def bench(
     with Progress(console=error_console(), transient=True) as bar:
         task = bar.add_task("rounds", total=rounds)
         timings = bench_bundle(
-            bundle, backends, threads, rounds, lambda done, _: bar.update(task, completed=done)
+            bundle, backends, threads, rounds, lambda _, done, __: bar.update(task, completed=done)
         )
     last = timings[-1]
     table = Table(

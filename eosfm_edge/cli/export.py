@@ -76,7 +76,7 @@ def export(ensemble: Path, output: Path, **options: Any) -> None:
     value in fp32, or if other precisions leave too little of it, or not what was calibrated. For
     desktop-rtx, TensorRT engines are built here too, with a GPU or without.
     """
-    from eosfm_edge.export.exporter import ExportOptions, export_bundle
+    from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
     from eosfm_edge.formats.engines import read_index
     from eosfm_edge.network.latency import time_precisions
     from eosfm_edge.targets.registry import describe_choice, find_target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +24,8 @@ from eosfm_edge.files import atomic_file
 from eosfm_edge.formats.bundle import ENGINES_FOLDER, Manifest
 from eosfm_edge.formats.engines import EngineEntry, EngineKey, read_index
 from eosfm_edge.formats.target import Profile, TensorRt
+from eosfm_edge.progress import Progress, silent
 from eosfm_edge.targets.feasibility import require_capability
-
-# Called with the graph and what is done to it, how much of that, and of how much.
-Progress = Callable[[str, int, int], None]
 
 _TIMED_RUNS = 20
 
@@ -36,7 +34,7 @@ def build_engines(
     bundle: Path,
     manifest: Manifest,
     capabilities: Sequence[str] = (),
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> list[EngineEntry]:
     """Build an engine of each of a bundle's graphs that has none yet.
 

@@ -8,7 +8,7 @@ that the graph has are allowed by flags.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,7 @@ from eosfm_edge.engines.precisions import asked_precisions
 from eosfm_edge.engines.signals import held_signals
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.precision import DevicePrecision, Precision
-
-# Called with what TensorRT does, and how much of it is done, of how much.
-Progress = Callable[[str, int, int], None]
+from eosfm_edge.progress import Progress
 
 # The flags that TensorRT 8 wants for what is in the graph.
 _FLAGS: dict[Precision, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ that a run that is interrupted goes on where it was.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -22,13 +22,12 @@ from eosfm_edge.formats.ensemble import PruningRecord, Shape, SpecialistSpec
 from eosfm_edge.formats.plan import CREATED_WITH, Plan, SpecialistPlan, plan_text
 from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.tiles import Tiles, inputs_of
+from eosfm_edge.progress import Progress, silent
 from eosfm_edge.pruning.encoder import carry_out, kept_widths, pruned_shape
 from eosfm_edge.pruning.features import feature_moments
 from eosfm_edge.pruning.narrow import narrowed_state, refit_shared, require_narrowable
 from eosfm_edge.pruning.repair import Kept
 from eosfm_edge.pruning.specialists import without_specialists
-
-Progress = Callable[[str, int, int], None]
 
 
 def apply_plan(
@@ -37,7 +36,7 @@ def apply_plan(
     tiles: Tiles,
     *,
     work: Path | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Ensemble:
     """Return the ensemble that a plan makes.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from eosfm_edge.formats.ensemble import Shape
 from eosfm_edge.formats.plan import CREATED_WITH, GroupPlan, Plan, SpecialistPlan
 from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.tiles import Tiles, inputs_of
+from eosfm_edge.progress import Progress
 from eosfm_edge.pruning.encoder import Study, pruned_shape, study
 from eosfm_edge.pruning.features import FeatureMoments, feature_moments
 from eosfm_edge.pruning.narrow import require_narrowable
@@ -23,7 +24,6 @@ from eosfm_edge.pruning.ranking import rank_by_probe, rank_by_reconstruction, ra
 from eosfm_edge.pruning.useless import find_dead, find_duplicates
 
 RankBy = Literal["reconstruction", "selection", "probe"]
-Progress = Callable[[str, int, int], None]
 Chip = tuple[Tensor, int]
 
 

@@ -27,12 +27,13 @@ from eosfm_edge.network.cells import tiles_needed, warn_if_few
 from eosfm_edge.network.fidelity import Closeness, compare, least_cosine
 from eosfm_edge.network.latency import Footprint
 from eosfm_edge.network.tiles import Tiles, load_tiles
+from eosfm_edge.progress import Progress, silent
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.budget import Budget, Tried, search
 from eosfm_edge.pruning.encoder import kept_widths
 from eosfm_edge.pruning.measured import MeasuredTable
 from eosfm_edge.pruning.narrow import narrowed_state
-from eosfm_edge.pruning.planner import Planner, Progress, WholeSpecialists
+from eosfm_edge.pruning.planner import Planner, WholeSpecialists
 from eosfm_edge.pruning.promise import promised_db, require_promise
 from eosfm_edge.pruning.specialists import without_specialists
 from eosfm_edge.resume import resumable
@@ -119,7 +120,7 @@ def prune_ensemble(
     output: Path | None,
     options: PruneOptions,
     measure: Stopwatch,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> PruneReport:
     """Prune an ensemble.
 

@@ -13,7 +13,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -22,11 +22,10 @@ from typing import Any
 import eosfm_edge
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bundle import read_manifest
+from eosfm_edge.progress import Progress, silent
 
 WARM_UP = 5  # runs before the first round
 RUNS = 10  # of a contender in a round
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -89,14 +88,14 @@ class Timing:
 
 
 def alternate(
-    contenders: Sequence[Contender], rounds: int, progress: Progress = lambda done, total: None
+    contenders: Sequence[Contender], rounds: int, progress: Progress = silent
 ) -> list[Timing]:
     """Time contenders in turn.
 
     Args:
         contenders: who.
         rounds: how often each has its turn, at least 2.
-        progress: called with rounds done and all rounds.
+        progress: told of rounds done and all rounds.
 
     Raises:
         UserError: a contender cannot run; its complaint is in the message.
@@ -107,10 +106,10 @@ def alternate(
             process.run(WARM_UP)
         samples: list[list[float]] = [[] for _ in processes]
         for done in range(rounds):
-            progress(done, rounds)
+            progress("rounds", done, rounds)
             for process, mine in zip(processes, samples, strict=True):
                 mine.append(statistics.median(process.run(RUNS)))
-        progress(rounds, rounds)
+        progress("rounds", rounds, rounds)
         return [
             Timing(process.name, process.load_ms, tuple(mine), process.finish())
             for process, mine in zip(processes, samples, strict=True)
@@ -180,7 +179,7 @@ def bench_bundle(
     backends: Sequence[str],
     threads: int,
     rounds: int,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> list[Timing]:
     """Time a bundle's backends on its known answer's image.
 
@@ -189,7 +188,7 @@ def bench_bundle(
         backends: which.
         threads: of each; 0 for all cores.
         rounds: at least 2.
-        progress: called with rounds done and all rounds.
+        progress: told of rounds done and all rounds.
     """
     read_manifest(bundle)  # complains better than a worker
     worker = (sys.executable, "-m", "eosfm_edge.runtime.bench_worker", str(bundle))

@@ -18,6 +18,7 @@ from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.bundle import MANIFEST_NAME, Level, read_manifest
 from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE, Context, Model
 from eosfm_edge.packets.words import PacketOptions
+from eosfm_edge.progress import Progress, silent
 from eosfm_edge.runtime.backends import Backend, Native, require_intact
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
 from eosfm_edge.runtime.ladder import open_first
@@ -33,7 +34,6 @@ COARSEST = 32  # stride of the last level: tiles start on its grid, so that all 
 QUICKLOOK_NAME = "quicklook.png"
 PACKETS_NAME = "features.eosp"
 
-Progress = Callable[[str, int, int], None]
 
 Grn = Literal["tile", "scene"]
 
@@ -99,7 +99,7 @@ def run_scene(
     output: Path,
     options: RunOptions | None = None,
     *,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> RunReport:
     """Run a bundle over a scene and write its levels as cloud-optimised GeoTIFFs.

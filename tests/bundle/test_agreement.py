@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.runtime.verify import verify_bundle
 

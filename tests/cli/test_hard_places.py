@@ -19,8 +19,8 @@ from support.programs import ROOT
 import eosfm_edge
 from eosfm_edge.cli.main import _EXTRAS, cli
 from eosfm_edge.errors import ExitCode, UserError
-from eosfm_edge.export import onnx as onnx_export
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting import onnx as onnx_export
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.files import atomic_directory, atomic_file
 
 

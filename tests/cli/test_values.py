@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ensembles and bundles of each kind of input: KIND and KIND.eosfm."""
     from support.specimens import ensemble_of, write_ensemble
 
-    from eosfm_edge.export.exporter import ExportOptions, export_bundle
+    from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 
     def make(folder: Path) -> None:
         for kind, bands in INPUTS.items():

@@ -22,8 +22,8 @@ from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.export.deployment import Deployment, deployment
-from eosfm_edge.export.graphs import write_graphs
+from eosfm_edge.exporting.deployment import Deployment, deployment
+from eosfm_edge.exporting.graphs import write_graphs
 from eosfm_edge.formats.bands import S2_L1C
 from eosfm_edge.formats.bundle import Layout
 from eosfm_edge.formats.ensemble import INPUT_ADAPTER

@@ -11,7 +11,7 @@ from support.scenes import scene_pixels, write_scene
 from eosfm_edge.device.cross import require_tools
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bands import S2_L1C
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.formats.ensemble import INPUT_ADAPTER, InputBand

@@ -14,7 +14,7 @@ from support.specimens import MOTE
 from support.weights import encoder_state
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.runtime.run import run_scene
 

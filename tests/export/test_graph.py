@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.export.onnx import write_onnx
+from eosfm_edge.exporting.onnx import write_onnx
 from eosfm_edge.formats.bundle import MODEL_NAME, read_manifest
 from eosfm_edge.runtime.backends import open_backend
 

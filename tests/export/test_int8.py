@@ -13,7 +13,7 @@ import pytest
 from support.command import run
 from support.precise import TILE, calibrated, exported
 
-from eosfm_edge.export import integer_biases
+from eosfm_edge.exporting import integer_biases
 from eosfm_edge.formats.bundle import MODEL_NAME, read_manifest
 from eosfm_edge.formats.calibration import CALIBRATION_NAME
 from eosfm_edge.formats.precision import Precision

@@ -13,7 +13,7 @@ from support.specimens import ensemble_of, write_ensemble
 
 from eosfm_edge.bundle.known_answer import read_known_answer, sqnr_db
 from eosfm_edge.engines.build import parse_graphs
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bundle import Layout, Manifest, read_manifest
 from eosfm_edge.formats.engines import read_index
 from eosfm_edge.formats.precision import Precision

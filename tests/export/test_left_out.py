@@ -20,8 +20,8 @@ from eosfm_edge.ensemble.fusion import build_fusion
 from eosfm_edge.ensemble.model import Ensemble, build_from_state, physical_units
 from eosfm_edge.ensemble.store import save_ensemble
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
-from eosfm_edge.export.onnx import write_onnx
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.onnx import write_onnx
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.bundle import BUNDLE_SUFFIX, MODEL_NAME
 from eosfm_edge.formats.ensemble import (

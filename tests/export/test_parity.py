@@ -13,9 +13,9 @@ from support.weights import write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.errors import CheckFailedError
-from eosfm_edge.export import exporter, parity
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
-from eosfm_edge.export.parity import Expected, FloatArray
+from eosfm_edge.exporting import exporter, parity
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.parity import Expected, FloatArray
 from eosfm_edge.formats.bundle import Parity, read_manifest
 from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.formats.precision import Precision

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bundle import Manifest, read_manifest
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.native.binding import Context

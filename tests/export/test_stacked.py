@@ -26,8 +26,8 @@ from eosfm_edge.engines.precisions import compare_precisions, parse_listing
 from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.onnx import write_onnx
-from eosfm_edge.export.stacked import StackedChain
+from eosfm_edge.exporting.onnx import write_onnx
+from eosfm_edge.exporting.stacked import StackedChain
 from eosfm_edge.formats.ensemble import FusionMode, SelectionSpec
 from eosfm_edge.formats.precision import LayerPrecision
 from eosfm_edge.network.calibration import with_encoders

@@ -19,7 +19,7 @@ from support.specimens import ensemble_of, write_ensemble
 from eosfm_edge.bundle.agreement import disagreements
 from eosfm_edge.ensemble.model import physical_units
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.native.binding import Model

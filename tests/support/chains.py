@@ -14,7 +14,7 @@ from eosfm_edge.bundle.known_answer import KnownAnswer
 from eosfm_edge.calibration.ranges import set_scales
 from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.model import Ensemble, physical_units
-from eosfm_edge.export.graphs import write_graphs
+from eosfm_edge.exporting.graphs import write_graphs
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.bundle import Layout
 from eosfm_edge.formats.ensemble import (

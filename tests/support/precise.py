@@ -9,7 +9,7 @@ from typing import Any
 from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
 from eosfm_edge.calibration.encoder import Recipe
 from eosfm_edge.calibration.mixed import Budget
-from eosfm_edge.export.exporter import ExportOptions, export_bundle
+from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bundle import Layout
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.targets.registry import find_target

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.constants import fold_constants
-from eosfm_edge.export.integer_biases import make_biases_integer
+from eosfm_edge.exporting.constants import fold_constants
+from eosfm_edge.exporting.integer_biases import make_biases_integer
 
 OPSET = 17  # the first with LayerNormalization; TensorRT 8.6 parses it
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.chain import Chain
-from eosfm_edge.export.onnx import INPUT_NAME, level_names, write_graph, write_onnx
+from eosfm_edge.exporting.onnx import INPUT_NAME, level_names, write_graph, write_onnx
 from eosfm_edge.formats.bundle import FUSION_NAME, MODEL_NAME, SPECIALISTS_FOLDER, Layout
 from eosfm_edge.formats.ensemble import LEVELS
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from eosfm_edge.bundle.graphs import onnxruntime_session, run_graphs
 from eosfm_edge.bundle.known_answer import relative_difference, sqnr_db
 from eosfm_edge.errors import CheckFailedError
-from eosfm_edge.export.onnx import level_names
-from eosfm_edge.export.widened import widened
+from eosfm_edge.exporting.onnx import level_names
+from eosfm_edge.exporting.widened import widened
 from eosfm_edge.formats.bundle import BackendName, LevelDifference, Parity
 from eosfm_edge.formats.ensemble import LEVEL_STRIDES
 from eosfm_edge.formats.precision import Precision

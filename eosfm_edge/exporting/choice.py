@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.deployment import Deployment, Scales, deployment
+from eosfm_edge.exporting.deployment import Deployment, Scales, deployment
 from eosfm_edge.formats.bundle import Candidate
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.formats.target import Profile

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from eosfm_edge.export.constants import set_nodes
+from eosfm_edge.exporting.constants import set_nodes
 
 
 def make_biases_integer(model: onnx.ModelProto) -> int:

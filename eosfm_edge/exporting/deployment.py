@@ -11,7 +11,7 @@ from torch import nn
 from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.errors import UserError
-from eosfm_edge.export.stacked import StackedChain
+from eosfm_edge.exporting.stacked import StackedChain
 from eosfm_edge.formats.bundle import CalibrationRecord, Layout
 from eosfm_edge.formats.calibration import Calibration
 from eosfm_edge.formats.precision import Precision

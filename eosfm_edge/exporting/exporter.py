@@ -20,18 +20,18 @@ from eosfm_edge.bundle.digests import file_entries
 from eosfm_edge.bundle.known_answer import KnownAnswer
 from eosfm_edge.device.cross import require_tools
 from eosfm_edge.device.package import write_device_package
-from eosfm_edge.engines.build import Progress, build_engines
+from eosfm_edge.engines.build import build_engines
 from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.export.choice import Timer, choose_precision
-from eosfm_edge.export.deployment import Scales, deployment, load_scales
-from eosfm_edge.export.graphs import write_graphs
-from eosfm_edge.export.memory import least_need
-from eosfm_edge.export.onnx import level_names
-from eosfm_edge.export.parity import TOLERANCE, Expected, check_native, check_onnx
+from eosfm_edge.exporting.choice import Timer, choose_precision
+from eosfm_edge.exporting.deployment import Scales, deployment, load_scales
+from eosfm_edge.exporting.graphs import write_graphs
+from eosfm_edge.exporting.memory import least_need
+from eosfm_edge.exporting.onnx import level_names
+from eosfm_edge.exporting.parity import TOLERANCE, Expected, check_native, check_onnx
 from eosfm_edge.files import atomic_directory
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.base import NAME_PATTERN
@@ -58,6 +58,7 @@ from eosfm_edge.formats.precision import DevicePrecision, Precision
 from eosfm_edge.formats.target import Profile
 from eosfm_edge.network.deployed import NATIVE
 from eosfm_edge.network.native_files import Graphs, write_chain, write_specialists
+from eosfm_edge.progress import Progress, silent
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.radiometry import require_plausible_scene
 from eosfm_edge.scene.reading import Radiometry
@@ -122,7 +123,7 @@ def export_bundle(
     scene: SceneName,
     bundle: Path,
     options: ExportOptions | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Manifest:
     """Export an ensemble as a bundle.
 
