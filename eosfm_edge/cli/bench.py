@@ -10,7 +10,8 @@ import click
 from rich.progress import Progress
 from rich.table import Table
 
-from eosfm_edge.cli.options import BACKENDS, CPU_BACKENDS, PATH, console, error_console
+from eosfm_edge.cli.options import PATH, console, error_console
+from eosfm_edge.formats.backends import BACKENDS, CPU_BACKENDS
 
 
 @click.command()

@@ -25,9 +25,9 @@ def build(bundle: Path, capabilities: tuple[str, ...], dry_run: bool) -> None:
     and this GPU, and not built again while the graph is the same. Exits with 1 if TensorRT does not
     compute in the precision that was exported.
     """
+    from eosfm_edge.bundle.intact import require_intact
     from eosfm_edge.engines.build import build_engines, parse_graphs
     from eosfm_edge.formats.bundle import ENGINES_FOLDER, read_manifest
-    from eosfm_edge.runtime.backends import require_intact
 
     manifest = read_manifest(bundle)
     require_intact(bundle, manifest, "tensorrt")

@@ -52,9 +52,6 @@ class _Scene(click.ParamType):  # type: ignore[type-arg]
 
 
 SCENE = _Scene()
-# As in runtime.backends, which is not imported for a page of help.
-CPU_BACKENDS = ("native", "onnxruntime")
-BACKENDS = (*CPU_BACKENDS, "cuda", "onnxruntime-cuda", "tensorrt")
 
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that is there.")

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from eosfm_edge.cli.options import (
-    BACKENDS,
     PATH,
     SCENE,
     console,
@@ -19,6 +18,7 @@ from eosfm_edge.cli.options import (
     megabytes,
     overwrite,
 )
+from eosfm_edge.formats.backends import BACKENDS
 from eosfm_edge.packets.words import parse_levels, parse_size
 
 

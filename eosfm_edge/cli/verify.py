@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from eosfm_edge.cli.options import BACKENDS, PATH, console
+from eosfm_edge.cli.options import PATH, console
+from eosfm_edge.formats.backends import BACKENDS
 
 
 @click.command()

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.adaptation import Indices
+from eosfm_edge.formats.backends import WEIGHTS_BACKENDS
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.base import Name, RelativePath, Sha256, Strict, read_json_model
 from eosfm_edge.formats.ensemble import SPEC_NAME, InputBand, Provenance, PruningRecord, Shape
@@ -215,7 +216,7 @@ class Manifest(Strict):
         Raises:
             UserError: there was none.
         """
-        checked = "native" if backend in ("native", "cuda") else "onnxruntime"
+        checked = "native" if backend in WEIGHTS_BACKENDS else "onnxruntime"
         for parity in self.parity:
             if parity.backend == checked:
                 return parity

@@ -8,8 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from eosfm_edge.bundle.agreement import disagreements
-from eosfm_edge.bundle.digests import damaged_files
 from eosfm_edge.bundle.graphs import (
     CPU_PROVIDER,
     INPUT_NAME,
@@ -19,21 +17,14 @@ from eosfm_edge.bundle.graphs import (
     open_ends,
     run_graphs,
 )
-from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.formats.bundle import CHAIN_NAME, DEVICE_FOLDER, ENGINES_FOLDER, Manifest
-from eosfm_edge.formats.engines import INDEX_NAME, read_index
+from eosfm_edge.errors import UserError
+from eosfm_edge.formats.backends import BACKENDS
+from eosfm_edge.formats.bundle import CHAIN_NAME, Manifest
 from eosfm_edge.machine import memory
 from eosfm_edge.runtime.tensorrt import TensorRT
 
-CPU_BACKENDS = ("native", "onnxruntime")
-BACKENDS = (*CPU_BACKENDS, "cuda", "onnxruntime-cuda", "tensorrt")
-# These read the specialists' files; the others read the graphs.
-WEIGHTS_BACKENDS = ("native", "cuda")
-
 # How far half precision may take a level from the known answer, as libeosfm's cuda backend has it.
 HALF_TOLERANCE = 1e-2
-
-MOST_COMPLAINTS = 20  # about a bundle; a forger could make thousands
 
 
 class Backend(Protocol):
@@ -171,41 +162,6 @@ def _fits(found: tuple[int | str | None, ...] | None, expected: tuple[int, ...] 
 
 def _described(name: str, shape: tuple[int | str | None, ...] | None) -> str:
     return f"no {name}" if shape is None else f"{name} of {' x '.join(map(str, shape))}"
-
-
-def require_intact(bundle: Path, manifest: Manifest, backend: str) -> tuple[str, ...]:
-    """Check every file's digest, and that no other file contradicts the manifest.
-
-    No backend should be given a bundle that fails this.
-
-    Args:
-        bundle: the bundle's directory.
-        manifest: what it is checked against.
-        backend: who is to compute; what only others read may be missing.
-
-    Returns:
-        The files that are missing, which the backend does not read.
-
-    Raises:
-        CheckFailedError: a file is missing, altered or surplus, or the manifest was edited.
-        UserError: the list of engines is damaged.
-    """
-    graphs = {name for name in manifest.files if name.endswith(".onnx")}
-    device = {name for name in manifest.files if name.startswith(f"{DEVICE_FOLDER}/")}
-    needed = set(manifest.files) - device
-    needed -= graphs if backend in WEIGHTS_BACKENDS else graphs.difference(manifest.graphs)
-    index = read_index(bundle)
-    engines = {entry.file for entry in index.engines} | {f"{ENGINES_FOLDER}/{INDEX_NAME}"}
-    complaints = damaged_files(bundle, manifest, needed, engines)
-    complaints = complaints or disagreements(bundle, manifest)
-    if complaints:
-        more = len(complaints) - MOST_COMPLAINTS
-        shown = complaints[:MOST_COMPLAINTS] + ([f"and {more} more"] if more > 0 else [])
-        raise CheckFailedError(
-            f"{bundle} is not as it was exported:\n    " + "\n    ".join(shown),
-            remedy="transfer or export it again",
-        )
-    return tuple(name for name in manifest.files if not (bundle / name).exists())
 
 
 def open_backend(name: str, bundle: Path, manifest: Manifest, threads: int = 0) -> Backend:

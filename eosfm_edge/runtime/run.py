@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from eosfm_edge.bundle.intact import require_intact
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside, sha256_file
 from eosfm_edge.formats.bands import Band
@@ -19,7 +20,7 @@ from eosfm_edge.formats.bundle import MANIFEST_NAME, Level, read_manifest
 from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE, Context, Model
 from eosfm_edge.packets.words import PacketOptions
 from eosfm_edge.progress import Progress, silent
-from eosfm_edge.runtime.backends import Backend, Native, require_intact
+from eosfm_edge.runtime.backends import Backend, Native
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
 from eosfm_edge.runtime.ladder import open_first
 from eosfm_edge.runtime.quicklook import write_quicklook

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from eosfm_edge.bundle.intact import require_intact
 from eosfm_edge.formats.bundle import LevelDifference, read_manifest
-from eosfm_edge.runtime.backends import open_backend, require_intact, tolerance_of
+from eosfm_edge.runtime.backends import open_backend, tolerance_of
 from eosfm_edge.runtime.known_answer import require_known_answer
 
 

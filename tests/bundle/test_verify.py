@@ -19,8 +19,8 @@ from support.command import run
 from eosfm_edge.bundle.digests import file_entries
 from eosfm_edge.bundle.known_answer import read_known_answer
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
+from eosfm_edge.formats.backends import CPU_BACKENDS
 from eosfm_edge.formats.bundle import CHAIN_NAME, MODEL_NAME, read_manifest
-from eosfm_edge.runtime.backends import CPU_BACKENDS
 from eosfm_edge.runtime.verify import verify_bundle
 
 LEVEL_NAMES = ["level1", "level2", "level3", "level4"]

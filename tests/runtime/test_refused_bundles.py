@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
+from eosfm_edge.formats.backends import CPU_BACKENDS
 from eosfm_edge.formats.bundle import MODEL_NAME, read_manifest
-from eosfm_edge.runtime.backends import CPU_BACKENDS, open_backend
+from eosfm_edge.runtime.backends import open_backend
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.runtime.verify import verify_bundle
 

@@ -15,10 +15,11 @@ from support.scenes import scene_pixels, write_scene
 from support.weights import S2_INPUT
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.backends import CPU_BACKENDS
 from eosfm_edge.formats.bands import S2_L1C, parse_bands
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE, Model
-from eosfm_edge.runtime.backends import CPU_BACKENDS, open_backend
+from eosfm_edge.runtime.backends import open_backend
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
 from eosfm_edge.scene.reading import Radiometry
