@@ -108,7 +108,7 @@ class Model:
 
     def _checked(self, status: int) -> None:
         if status != OK:
-            text: bytes = self._library.eosfm_model_error(self._handle)
+            text: bytes = self._library.eosfm_model_get_error(self._handle)
             raise EosfmError(status, text.decode(errors="replace") or "it is closed")
 
     def describe(self) -> ModelInfo:
@@ -120,19 +120,21 @@ class Model:
     def band(self, index: int) -> BandInfo:
         """Return what the bundle says of a band of the input."""
         info = BandInfo()
-        self._checked(self._library.eosfm_model_band(self._handle, index, byref(info)))
+        self._checked(self._library.eosfm_model_describe_band(self._handle, index, byref(info)))
         return info
 
     def specialist(self, index: int) -> SpecialistInfo:
         """Return what the bundle says of a specialist."""
         info = SpecialistInfo()
-        self._checked(self._library.eosfm_model_specialist(self._handle, index, byref(info)))
+        self._checked(
+            self._library.eosfm_model_describe_specialist(self._handle, index, byref(info))
+        )
         return info
 
     def plan(self, **options: int) -> Plan:
         """Return the memory that a context with these options needs (as for :meth:`context`)."""
         plan = Plan()
-        status = self._library.eosfm_model_plan(
+        status = self._library.eosfm_model_plan_context(
             self._handle, byref(ContextOptions(**options)), byref(plan)
         )
         self._checked(status)
@@ -215,13 +217,13 @@ class Context:
         if self._raised:
             raise self._raised.pop()
         if status != OK:
-            text: bytes = self._library.eosfm_context_error(self.handle)
+            text: bytes = self._library.eosfm_context_get_error(self.handle)
             raise EosfmError(status, text.decode(errors="replace") or "it is closed")
 
     def set_active(self, active: Sequence[bool]) -> None:
         """Choose which specialists run; one flag for each."""
         flags = bytes(bool(flag) for flag in active)
-        self.checked(self._library.eosfm_set_active(self.handle, flags, len(flags)))
+        self.checked(self._library.eosfm_context_set_active(self.handle, flags, len(flags)))
 
     def set_grn(self, mode: int) -> None:
         """Choose over what GRN takes its norms: GRN_TILE, GRN_GATHER or GRN_SCENE."""
@@ -262,13 +264,15 @@ class Context:
             *(_level(array, shape) for array, shape in zip(levels, self.shapes, strict=True))
         )
         with run_options(deadline_ms, progress, present) as options:
-            status = self._library.eosfm_run(self.handle, byref(image), targets, byref(options))
+            status = self._library.eosfm_context_run(
+                self.handle, byref(image), targets, byref(options)
+            )
         self.checked(status)
         return [level for level in levels if level is not None]
 
     def cancel(self) -> None:
         """End the run that is going on in another thread."""
-        self._library.eosfm_cancel(self.handle)
+        self._library.eosfm_context_cancel(self.handle)
 
     def verify(self) -> tuple[bool, list[float]]:
         """Run the known answer.
@@ -278,7 +282,7 @@ class Context:
             over its largest value.
         """
         worst = (c_double * LEVELS)()
-        status = self._library.eosfm_verify(self.handle, worst)
+        status = self._library.eosfm_context_verify(self.handle, worst)
         if status != WRONG_ANSWER:
             self.checked(status)
         return status == OK, list(worst)

@@ -295,42 +295,42 @@ class Block(Struct):
 
 
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "eosfm_version": (c_char_p, ()),
-    "eosfm_status_text": (c_char_p, (c_int32,)),
+    "eosfm_library_get_version": (c_char_p, ()),
+    "eosfm_status_get_text": (c_char_p, (c_int32,)),
     "eosfm_model_open": (c_int32, (c_char_p, POINTER(OpenOptions), POINTER(c_void_p))),
     "eosfm_model_close": (None, (c_void_p,)),
-    "eosfm_model_error": (c_char_p, (c_void_p,)),
+    "eosfm_model_get_error": (c_char_p, (c_void_p,)),
     "eosfm_model_describe": (c_int32, (c_void_p, POINTER(ModelInfo))),
-    "eosfm_model_band": (c_int32, (c_void_p, c_int32, POINTER(BandInfo))),
-    "eosfm_model_specialist": (c_int32, (c_void_p, c_int32, POINTER(SpecialistInfo))),
-    "eosfm_model_plan": (c_int32, (c_void_p, POINTER(ContextOptions), POINTER(Plan))),
+    "eosfm_model_describe_band": (c_int32, (c_void_p, c_int32, POINTER(BandInfo))),
+    "eosfm_model_describe_specialist": (c_int32, (c_void_p, c_int32, POINTER(SpecialistInfo))),
+    "eosfm_model_plan_context": (c_int32, (c_void_p, POINTER(ContextOptions), POINTER(Plan))),
     "eosfm_context_create": (c_int32, (c_void_p, POINTER(ContextOptions), POINTER(c_void_p))),
     "eosfm_context_destroy": (None, (c_void_p,)),
-    "eosfm_context_error": (c_char_p, (c_void_p,)),
-    "eosfm_context_backend": (c_char_p, (c_void_p,)),
-    "eosfm_set_active": (c_int32, (c_void_p, c_char_p, c_size_t)),
+    "eosfm_context_get_error": (c_char_p, (c_void_p,)),
+    "eosfm_context_get_backend": (c_char_p, (c_void_p,)),
+    "eosfm_context_set_active": (c_int32, (c_void_p, c_char_p, c_size_t)),
     "eosfm_context_set_grn": (c_int32, (c_void_p, c_int32)),
-    "eosfm_run": (
+    "eosfm_context_run": (
         c_int32,
         (c_void_p, POINTER(Image), POINTER(Level), POINTER(RunOptions)),
     ),
-    "eosfm_cancel": (None, (c_void_p,)),
-    "eosfm_verify": (c_int32, (c_void_p, POINTER(c_double))),
-    "eosfm_stream_plan": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_size_t))),
-    "eosfm_stream_begin": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_void_p))),
+    "eosfm_context_cancel": (None, (c_void_p,)),
+    "eosfm_context_verify": (c_int32, (c_void_p, POINTER(c_double))),
+    "eosfm_context_plan_stream": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_size_t))),
+    "eosfm_stream_create": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_void_p))),
     "eosfm_stream_push_rows": (
         c_int32,
         (c_void_p, c_int32, c_void_p, c_int32, c_int32, POINTER(c_int32)),
     ),
     "eosfm_stream_end": (c_int32, (c_void_p,)),
-    "eosfm_stream_next": (c_int32, (c_void_p, POINTER(RunOptions), POINTER(Block))),
+    "eosfm_stream_pull_block": (c_int32, (c_void_p, POINTER(RunOptions), POINTER(Block))),
     "eosfm_stream_destroy": (None, (c_void_p,)),
 }
 
 
 def version() -> str:
     """Return the version of the library that is loaded."""
-    text: bytes = library().eosfm_version()
+    text: bytes = library().eosfm_library_get_version()
     return text.decode()
 
 

@@ -136,10 +136,10 @@ class Stream:
         self._library = header.library()
         size, self._handle = c_size_t(), c_void_p()
         context.checked(
-            self._library.eosfm_stream_plan(context.handle, byref(options), byref(size))
+            self._library.eosfm_context_plan_stream(context.handle, byref(options), byref(size))
         )
         context.checked(
-            self._library.eosfm_stream_begin(context.handle, byref(options), byref(self._handle))
+            self._library.eosfm_stream_create(context.handle, byref(options), byref(self._handle))
         )
         self.bytes = size.value
         # The context must outlive its streams: the finalizer holds it.
@@ -191,7 +191,9 @@ class Stream:
         while True:
             block = header.Block()
             with run_options(deadline_ms, progress, present) as options:
-                status = self._library.eosfm_stream_next(self._handle, byref(options), byref(block))
+                status = self._library.eosfm_stream_pull_block(
+                    self._handle, byref(options), byref(block)
+                )
             if status == header.END:
                 return
             if status == header.AGAIN:

@@ -33,12 +33,12 @@ int main(int argc, char **argv) {
   char *data = read_file(argv[1], &size);
   if (data == NULL) return fail("the file cannot be read");
   if (argc == 3 && (out = fopen(argv[2], "wb")) == NULL) return fail("the floats cannot be written");
-  while (eosfm_packets_next(data, size, &offset, &lost, &packet) == EOSFM_OK) {
+  while (eosfm_packet_find(data, size, &offset, &lost, &packet) == EOSFM_OK) {
     const size_t count = (size_t)packet.channels * (size_t)packet.height * (size_t)packet.width;
     float *features = malloc(count * sizeof *features);
     void *work = malloc(packet.work_size);
     if (features == NULL || work == NULL) return fail("there is no memory");
-    if (eosfm_packets_decode(&packet, features, work) != EOSFM_OK) return fail("a packet is not whole");
+    if (eosfm_packet_decode(&packet, features, work) != EOSFM_OK) return fail("a packet is not whole");
     printf("level %d: channels %d to %d of %d, %d x %d cells at row %lu, column %lu\n",
            (int)packet.level, (int)packet.first_channel,
            (int)(packet.first_channel + packet.channels - 1), (int)packet.level_channels,

@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
   if (eosfm_model_open(argv[1], &open, &model) != EOSFM_OK) return fail(argv[1], error);
   eosfm_model_describe(model, &info);
   if (eosfm_context_create(model, NULL, &context) != EOSFM_OK) {
-    return fail("context", eosfm_model_error(model));
+    return fail("context", eosfm_model_get_error(model));
   }
   eosfm_model_close(model); /* what info points to stays as long as the context */
 
@@ -50,8 +50,8 @@ int main(int argc, char **argv) {
     levels[l].data = malloc(side * side * (size_t)info.channels[l] * sizeof(float));
     if (!levels[l].data) return fail("levels", "there is no memory");
   }
-  if (eosfm_run(context, &image, levels, NULL) != EOSFM_OK) {
-    return fail("run", eosfm_context_error(context));
+  if (eosfm_context_run(context, &image, levels, NULL) != EOSFM_OK) {
+    return fail("run", eosfm_context_get_error(context));
   }
   for (int l = 0; l < EOSFM_LEVELS; l++) {
     printf("level %d: %d channels of %zu x %zu cells, the first is %g\n", l + 1,

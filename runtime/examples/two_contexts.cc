@@ -28,7 +28,7 @@ void work(eosfm_model* model, Result* result) {
   result->status = eosfm_context_create(model, &options, &made);
   const Context context(made);
   for (int i = 0; i < 10 && result->status == EOSFM_OK; ++i) {
-    result->status = eosfm_verify(context.get(), result->worst);
+    result->status = eosfm_context_verify(context.get(), result->worst);
   }
 }
 
@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
   second.join();
   bool same = true;
   for (const Result& result : results) {
-    std::printf("%s:", eosfm_status_text(result.status));
+    std::printf("%s:", eosfm_status_get_text(result.status));
     for (int l = 0; l < EOSFM_LEVELS; ++l) {
       std::printf(" %.17g", result.worst[l]);
       same = same && result.worst[l] == results[0].worst[l];

@@ -36,14 +36,14 @@ int main(int argc, char **argv) {
     eosfm_model_close(model); /* the log has said why */
     return EXIT_FAILURE;
   }
-  eosfm_status status = eosfm_verify(context, relative);
+  eosfm_status status = eosfm_context_verify(context, relative);
   if (status == EOSFM_OK) {
-    printf("libeosfm %s (%s, %s) computes the known answer:", eosfm_version(),
-           eosfm_context_backend(context), info.isa);
+    printf("libeosfm %s (%s, %s) computes the known answer:", eosfm_library_get_version(),
+           eosfm_context_get_backend(context), info.isa);
     for (int l = 0; l < EOSFM_LEVELS; l++) printf(" %.1e", relative[l]);
     printf(" of each level's largest value\n");
   } else {
-    fprintf(stderr, "verify: %s\n", eosfm_context_error(context));
+    fprintf(stderr, "verify: %s\n", eosfm_context_get_error(context));
   }
   eosfm_context_destroy(context);
   eosfm_model_close(model);

@@ -27,7 +27,7 @@ int main(int argc, char **argv) {
   packet.height = atoi(argv[4]);
   packet.width = atoi(argv[5]);
   packet.encoding = strcmp(argv[6], "fp16") == 0 ? EOSFM_PACKET_FP16 : EOSFM_PACKET_INT8;
-  if (eosfm_packets_plan(&packet, &size) != EOSFM_OK) return fail("there is no such level");
+  if (eosfm_packet_plan(&packet, &size) != EOSFM_OK) return fail("there is no such level");
   level.row_stride = packet.width;
   level.channel_stride = (ptrdiff_t)packet.width * packet.height;
   const size_t count = (size_t)packet.channels * (size_t)level.channel_stride;
@@ -42,7 +42,7 @@ int main(int argc, char **argv) {
   FILE *out = fopen(argv[8], "wb");
   if (out == NULL) return fail("the packets cannot be written");
   const eosfm_status status =
-      eosfm_packets_encode(&packet, &level, (size_t)atol(argv[7]), append, out, work, size);
+      eosfm_packet_encode(&packet, &level, (size_t)atol(argv[7]), append, out, work, size);
   free(level.data);
   free(work);
   if (fclose(out) != 0 || status == EOSFM_CANCELLED) return fail("the packets cannot be written");

@@ -99,7 +99,7 @@ static int is_intact(const uint8_t *at, size_t whole, const eosfm_packet *found)
          ZSTD_getFrameContentSize(found->payload, found->payload_size) == found->work_size;
 }
 
-eosfm_status eosfm_packets_next(const void *data, size_t size, size_t *offset, size_t *lost,
+eosfm_status eosfm_packet_find(const void *data, size_t size, size_t *offset, size_t *lost,
                                 eosfm_packet *packet) {
   const uint8_t *bytes = data;
   if ((data == NULL && size > 0) || offset == NULL || lost == NULL || packet == NULL ||
@@ -146,7 +146,7 @@ static float from_half(uint32_t half) {
   return value;
 }
 
-eosfm_status eosfm_packets_decode(const eosfm_packet *packet, float *features, void *work) {
+eosfm_status eosfm_packet_decode(const eosfm_packet *packet, float *features, void *work) {
   if (packet == NULL || !is_size(packet->struct_size, kFirstPacketSize) || packet->payload == NULL ||
       features == NULL || work == NULL) {
     return EOSFM_BAD_ARGUMENT;
@@ -204,7 +204,7 @@ static uint32_t to_half(float value) {
 typedef struct Writing {
   const eosfm_level *features;
   size_t most;
-  eosfm_packets_send_fn send;
+  eosfm_packet_send_fn send;
   void *user;
   ZSTD_CCtx *zstd;
   uint8_t *content;
@@ -354,7 +354,7 @@ static int has_data(const Writing *writing, const Part *part) {
 
 static size_t packet_room(size_t content) { return kHeader + ZSTD_compressBound(content); }
 
-eosfm_status eosfm_packets_plan(const eosfm_packet *packet, size_t *work_size) {
+eosfm_status eosfm_packet_plan(const eosfm_packet *packet, size_t *work_size) {
   if (packet == NULL || !is_size(packet->struct_size, kFirstPacketSize) || work_size == NULL) {
     return EOSFM_BAD_ARGUMENT;
   }
@@ -366,13 +366,13 @@ eosfm_status eosfm_packets_plan(const eosfm_packet *packet, size_t *work_size) {
   return EOSFM_OK;
 }
 
-eosfm_status eosfm_packets_encode(const eosfm_packet *packet, const eosfm_level *features, size_t most,
-                                  eosfm_packets_send_fn send, void *user, void *work, size_t work_size) {
+eosfm_status eosfm_packet_encode(const eosfm_packet *packet, const eosfm_level *features, size_t most,
+                                  eosfm_packet_send_fn send, void *user, void *work, size_t work_size) {
   size_t needed = 0;
-  eosfm_status status = eosfm_packets_plan(packet, &needed);
+  eosfm_status status = eosfm_packet_plan(packet, &needed);
   if (status != EOSFM_OK) return status;
   if (features == NULL || !is_size(features->struct_size, kFirstLevelSize) || features->data == NULL ||
-      most < EOSFM_PACKETS_LEAST || send == NULL || work == NULL || work_size < needed) {
+      most < EOSFM_PACKET_LEAST || send == NULL || work == NULL || work_size < needed) {
     return EOSFM_BAD_ARGUMENT;
   }
   const eosfm_level level = read_level(features);

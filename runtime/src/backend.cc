@@ -12,7 +12,7 @@ namespace {
 // Finds the file that this library is in. The loader's name for it will not do: it may be relative to where
 // the process once was, and for a program it is whatever argv[0] says.
 bool find_own_file(char* path, size_t size) {
-  const auto address = reinterpret_cast<uintptr_t>(&eosfm_version);
+  const auto address = reinterpret_cast<uintptr_t>(&eosfm_library_get_version);
   FILE* maps = fopen("/proc/self/maps", "re");
   bool found = false;
   char line[PATH_MAX + 128];

@@ -151,7 +151,7 @@ struct eosfm_context {
   eosfm::ImageReader reader_;
   eosfm::Stop stop_;
   std::atomic<bool> busy_{false};
-  // What eosfm_cancel sets, here and in the engine, is of one run: it is set and reset under the lock.
+  // What eosfm_context_cancel sets, here and in the engine, is of one run: it is set and reset under the lock.
   pthread_mutex_t cancel_mutex_ = PTHREAD_MUTEX_INITIALIZER;
   bool running_ = false;
   eosfm::Pool pool_;

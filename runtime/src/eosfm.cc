@@ -111,12 +111,12 @@ eosfm_status alone(eosfm_stream* stream, const F& call) {
 #define EOSFM_TEXT_OF(x) #x
 #define EOSFM_TEXT(x) EOSFM_TEXT_OF(x)
 
-const char* eosfm_version(void) {
+const char* eosfm_library_get_version(void) {
   return EOSFM_TEXT(EOSFM_VERSION_MAJOR) "." EOSFM_TEXT(EOSFM_VERSION_MINOR) "." EOSFM_TEXT(
       EOSFM_VERSION_PATCH);
 }
 
-const char* eosfm_status_text(int status) {
+const char* eosfm_status_get_text(int status) {
   switch (status) {
     case EOSFM_OK: return "ok";
     case EOSFM_BAD_ARGUMENT: return "bad argument";
@@ -152,7 +152,7 @@ void eosfm_model_close(eosfm_model* model) {
   if (model != nullptr) drop(model);
 }
 
-const char* eosfm_model_error(const eosfm_model* model) {
+const char* eosfm_model_get_error(const eosfm_model* model) {
   return model != nullptr ? model->error.text : "";
 }
 
@@ -170,7 +170,7 @@ eosfm_status eosfm_model_describe(eosfm_model* model, eosfm_model_info* info) {
   });
 }
 
-eosfm_status eosfm_model_band(eosfm_model* model, int32_t index, eosfm_band_info* info) {
+eosfm_status eosfm_model_describe_band(eosfm_model* model, int32_t index, eosfm_band_info* info) {
   return give(model, info, [&](eosfm_band_info& own, ErrorText& text) {
     const Chain& chain = model->chain;
     const eosfm_status status = check_index("band", index, chain.bands.size(), text);
@@ -187,7 +187,7 @@ eosfm_status eosfm_model_band(eosfm_model* model, int32_t index, eosfm_band_info
   });
 }
 
-eosfm_status eosfm_model_specialist(eosfm_model* model, int32_t index,
+eosfm_status eosfm_model_describe_specialist(eosfm_model* model, int32_t index,
                                     eosfm_specialist_info* info) {
   return give(model, info, [&](eosfm_specialist_info& own, ErrorText& text) {
     const Chain& chain = model->chain;
@@ -203,7 +203,7 @@ eosfm_status eosfm_model_specialist(eosfm_model* model, int32_t index,
   });
 }
 
-eosfm_status eosfm_model_plan(eosfm_model* model, const eosfm_context_options* options,
+eosfm_status eosfm_model_plan_context(eosfm_model* model, const eosfm_context_options* options,
                               eosfm_plan* plan) {
   return give(model, plan, [&](eosfm_plan& own, ErrorText& text) {
     Settings settings;
@@ -248,15 +248,15 @@ void eosfm_context_destroy(eosfm_context* context) {
   drop(model);
 }
 
-const char* eosfm_context_error(const eosfm_context* context) {
+const char* eosfm_context_get_error(const eosfm_context* context) {
   return context != nullptr ? context->error.text : "";
 }
 
-const char* eosfm_context_backend(const eosfm_context* context) {
+const char* eosfm_context_get_backend(const eosfm_context* context) {
   return context != nullptr ? context->backend() : "";
 }
 
-eosfm_status eosfm_set_active(eosfm_context* context, const uint8_t* active, size_t count) {
+eosfm_status eosfm_context_set_active(eosfm_context* context, const uint8_t* active, size_t count) {
   return alone(context, [&] { return context->set_active(active, count); });
 }
 
@@ -264,20 +264,20 @@ eosfm_status eosfm_context_set_grn(eosfm_context* context, eosfm_grn mode) {
   return alone(context, [&] { return context->set_grn(mode); });
 }
 
-eosfm_status eosfm_run(eosfm_context* context, const eosfm_image* image,
+eosfm_status eosfm_context_run(eosfm_context* context, const eosfm_image* image,
                        const eosfm_level levels[EOSFM_LEVELS], const eosfm_run_options* options) {
   return alone(context, [&] { return context->run(image, levels, options); });
 }
 
-void eosfm_cancel(eosfm_context* context) {
+void eosfm_context_cancel(eosfm_context* context) {
   if (context != nullptr) context->cancel();
 }
 
-eosfm_status eosfm_verify(eosfm_context* context, double worst[EOSFM_LEVELS]) {
+eosfm_status eosfm_context_verify(eosfm_context* context, double worst[EOSFM_LEVELS]) {
   return alone(context, [&] { return context->verify(worst); });
 }
 
-eosfm_status eosfm_stream_plan(eosfm_context* context, const eosfm_stream_options* options,
+eosfm_status eosfm_context_plan_stream(eosfm_context* context, const eosfm_stream_options* options,
                                size_t* bytes) {
   return alone(context, [&] {
     if (bytes != nullptr) return eosfm_stream::plan(context, options, bytes);
@@ -285,7 +285,7 @@ eosfm_status eosfm_stream_plan(eosfm_context* context, const eosfm_stream_option
   });
 }
 
-eosfm_status eosfm_stream_begin(eosfm_context* context, const eosfm_stream_options* options,
+eosfm_status eosfm_stream_create(eosfm_context* context, const eosfm_stream_options* options,
                                 eosfm_stream** result) {
   return alone(context, [&] {
     if (result == nullptr) {
@@ -315,7 +315,7 @@ eosfm_status eosfm_stream_end(eosfm_stream* stream) {
   });
 }
 
-eosfm_status eosfm_stream_next(eosfm_stream* stream, const eosfm_run_options* options,
+eosfm_status eosfm_stream_pull_block(eosfm_stream* stream, const eosfm_run_options* options,
                                eosfm_block* block) {
   return alone(stream, [&] { return stream->next(options, block); });
 }

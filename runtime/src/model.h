@@ -52,7 +52,7 @@ struct eosfm_model {
   // Returns whether that was the last reference.
   bool release() { return references_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
 
-  // Keeps a sentence for eosfm_model_error.
+  // Keeps a sentence for eosfm_model_get_error.
   eosfm_status keep(eosfm_status status, const eosfm::ErrorText& text);
 
  private:

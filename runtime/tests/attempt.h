@@ -20,7 +20,7 @@ inline eosfm_status attempt(const std::vector<eosfm_file>& files) {
   options.height = 32;
   options.memory_limit = 64 << 20;
   eosfm_plan plan = EOSFM_PLAN_INIT;
-  status = eosfm_model_plan(model, &options, &plan);
+  status = eosfm_model_plan_context(model, &options, &plan);
   eosfm_context* context = nullptr;
   const bool small = status == EOSFM_OK && plan.weights_bytes < (64U << 20);
   if (small) status = eosfm_context_create(model, &options, &context);
@@ -28,9 +28,9 @@ inline eosfm_status attempt(const std::vector<eosfm_file>& files) {
     const TestImage image(info.bands, 32, 32);
     TestLevels out(info, 32, 32);
     const eosfm_image view = image.view();
-    status = eosfm_run(context, &view, out.levels, nullptr);
+    status = eosfm_context_run(context, &view, out.levels, nullptr);
     double worst[EOSFM_LEVELS];
-    if (info.tile == 32) eosfm_verify(context, worst);
+    if (info.tile == 32) eosfm_context_verify(context, worst);
   }
   eosfm_context_destroy(context);
   eosfm_model_close(model);

@@ -140,8 +140,8 @@ struct TestStream {
     options.width = width;
     options.bands = bands_.data();
     options.band_count = bands_.size();
-    status = eosfm_stream_plan(context, &options, &bytes);
-    if (status == EOSFM_OK) status = eosfm_stream_begin(context, &options, &stream);
+    status = eosfm_context_plan_stream(context, &options, &bytes);
+    if (status == EOSFM_OK) status = eosfm_stream_create(context, &options, &stream);
     std::memcpy(channels_, info.channels, sizeof channels_);
   }
   TestStream(const TestStream&) = delete;
@@ -154,7 +154,7 @@ struct TestStream {
     eosfm_block block = EOSFM_BLOCK_INIT;
     block.levels = levels;
     while (stream != nullptr && status == EOSFM_OK) {
-      const eosfm_status next = eosfm_stream_next(stream, options, &block);
+      const eosfm_status next = eosfm_stream_pull_block(stream, options, &block);
       if (next == EOSFM_END) break;
       if (next == EOSFM_OK) {
         add(block);

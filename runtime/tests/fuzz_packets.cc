@@ -19,7 +19,7 @@ void read_all(const std::vector<uint8_t>& data) {
   size_t owned = 0;
   size_t before = 0;
   eosfm_packet packet = EOSFM_PACKET_INIT;
-  while (eosfm_packets_next(data.data(), data.size(), &offset, &lost, &packet) == EOSFM_OK) {
+  while (eosfm_packet_find(data.data(), data.size(), &offset, &lost, &packet) == EOSFM_OK) {
     require(offset > before && offset <= data.size());
     owned += packet.payload_size + 52;
     require(owned + lost == offset);
@@ -28,7 +28,7 @@ void read_all(const std::vector<uint8_t>& data) {
     if (values > (1U << 22)) continue;  // to go on is worth more than to fill gigabytes
     std::vector<float> features(values);
     std::vector<char> work(packet.work_size);
-    eosfm_packets_decode(&packet, features.data(), work.data());
+    eosfm_packet_decode(&packet, features.data(), work.data());
   }
   require(owned + lost == data.size() && packet.spent <= 32 * data.size());
 }

@@ -119,10 +119,10 @@ class Session {
     mask_.step = choices_.number({1, 2});
     if (choices_.byte() < 80) options.mask = &mask_;
     size_t bytes = 0;
-    const eosfm_status planned = eosfm_stream_plan(context_, &options, &bytes);
+    const eosfm_status planned = eosfm_context_plan_stream(context_, &options, &bytes);
     if (planned != EOSFM_OK || bytes > (64U << 20)) return;
     scene_width_ = options.width;
-    require(eosfm_stream_begin(context_, &options, &stream_) == EOSFM_OK);
+    require(eosfm_stream_create(context_, &options, &stream_) == EOSFM_OK);
   }
 
   void end_stream() {
@@ -161,7 +161,7 @@ class Session {
     eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
     eosfm_block block = EOSFM_BLOCK_INIT;
     block.levels = block_levels;
-    if (eosfm_stream_next(stream_, &options, &block) != EOSFM_OK) return;
+    if (eosfm_stream_pull_block(stream_, &options, &block) != EOSFM_OK) return;
     float sum = 0.0F;
     for (int l = 0; l < EOSFM_LEVELS; ++l) {
       const eosfm_block_level& level = block.levels[l];
@@ -181,8 +181,8 @@ class Session {
     eosfm_context_set_grn(context_, static_cast<eosfm_grn>(choices_.below(4)));
     std::vector<uint8_t> active(static_cast<size_t>(info_.specialists));
     for (uint8_t& one : active) one = choices_.byte() < 200;
-    eosfm_set_active(context_, active.data(), choices_.byte() < 240 ? active.size() : 0);
-    if (choices_.byte() >= 240) eosfm_cancel(context_);
+    eosfm_context_set_active(context_, active.data(), choices_.byte() < 240 ? active.size() : 0);
+    if (choices_.byte() >= 240) eosfm_context_cancel(context_);
   }
 
   void run() {
@@ -194,7 +194,7 @@ class Session {
     eosfm_run_options options = EOSFM_RUN_OPTIONS_INIT;
     options.present = present.data();
     options.present_count = present.size();
-    const eosfm_status status = eosfm_run(context_, &view, out.levels, &options);
+    const eosfm_status status = eosfm_context_run(context_, &view, out.levels, &options);
     require(out.wrong(status == EOSFM_OK) == 0);
   }
 

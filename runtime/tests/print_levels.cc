@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
     levels[l] = {sizeof(eosfm_level), buffers[l].data(), side * side, side};
   }
   const eosfm_image view = image.view();
-  const eosfm_status status = eosfm_run(context, &view, levels, nullptr);
+  const eosfm_status status = eosfm_context_run(context, &view, levels, nullptr);
   for (const std::vector<float>& buffer : buffers) {
     std::fwrite(buffer.data(), sizeof(float), buffer.size(), stdout);
   }

@@ -109,20 +109,20 @@ eosfm_status use(eosfm_model* model, const eosfm_model_info& info, eosfm_precisi
   eosfm_status status;
   eosfm_context* context = make_context(model, &status, precision);
   if (context == nullptr) {
-    CHECK(std::strlen(eosfm_model_error(model)) > 0);
+    CHECK(std::strlen(eosfm_model_get_error(model)) > 0);
     return status;
   }
   std::vector<uint8_t> active(info.specialists, 0);
   active[0] = 1;
-  CHECK(eosfm_set_active(context, active.data(), active.size()) == EOSFM_OK);
+  CHECK(eosfm_context_set_active(context, active.data(), active.size()) == EOSFM_OK);
   active.assign(active.size(), 1);
-  CHECK(eosfm_set_active(context, active.data(), active.size()) == EOSFM_OK);
+  CHECK(eosfm_context_set_active(context, active.data(), active.size()) == EOSFM_OK);
   double worst[EOSFM_LEVELS];
-  status = eosfm_verify(context, worst);
+  status = eosfm_context_verify(context, worst);
   // In bf16, the fp32 bundle's known answer comes out less well than its tolerance.
   if (status == EOSFM_WRONG_ANSWER && precision == EOSFM_BF16) status = EOSFM_OK;
   if (status == EOSFM_OK) status = TestStream(context, info, 100).status;
-  if (status != EOSFM_OK) CHECK(std::strlen(eosfm_context_error(context)) > 0);
+  if (status != EOSFM_OK) CHECK(std::strlen(eosfm_context_get_error(context)) > 0);
   eosfm_context_destroy(context);
   return status;
 }
@@ -137,8 +137,8 @@ eosfm_status everything(const char* path, const std::vector<eosfm_file>* files) 
   eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
   CHECK(eosfm_model_describe(model, &info) == EOSFM_OK);
   eosfm_plan plan = EOSFM_PLAN_INIT;
-  status = eosfm_model_plan(model, nullptr, &plan);
-  if (status != EOSFM_OK) CHECK(std::strlen(eosfm_model_error(model)) > 0);
+  status = eosfm_model_plan_context(model, nullptr, &plan);
+  if (status != EOSFM_OK) CHECK(std::strlen(eosfm_model_get_error(model)) > 0);
   if (status == EOSFM_OK) status = use(model, info, EOSFM_AS_STORED);
   if (status == EOSFM_OK) status = use(model, info, EOSFM_BF16);
   eosfm_model_close(model);
@@ -177,12 +177,12 @@ void running_allocates_nothing(const char* path) {
   std::vector<uint8_t> active(info.specialists, 1);
   reset(0);  // the first allocation would fail
   for (int i = 0; i < 10; ++i) {
-    CHECK(eosfm_run(context, &view, out.levels, nullptr) == EOSFM_OK);
-    CHECK(eosfm_set_active(context, active.data(), active.size()) == EOSFM_OK);
+    CHECK(eosfm_context_run(context, &view, out.levels, nullptr) == EOSFM_OK);
+    CHECK(eosfm_context_set_active(context, active.data(), active.size()) == EOSFM_OK);
   }
   for (eosfm_grn mode : {EOSFM_GRN_GATHER, EOSFM_GRN_SCENE, EOSFM_GRN_TILE}) {
     CHECK(eosfm_context_set_grn(context, mode) == EOSFM_OK);
-    CHECK(eosfm_run(context, &view, out.levels, nullptr) == EOSFM_OK);
+    CHECK(eosfm_context_run(context, &view, out.levels, nullptr) == EOSFM_OK);
   }
   CHECK(g_calls == 0);
   reset();
@@ -207,7 +207,7 @@ void a_context_takes_what_the_plan_says(const char* path) {
   eosfm_context_options options = EOSFM_CONTEXT_OPTIONS_INIT;
   options.threads = kThreads;
   eosfm_plan plan = EOSFM_PLAN_INIT;
-  CHECK(eosfm_model_plan(model, &options, &plan) == EOSFM_OK);
+  CHECK(eosfm_model_plan_context(model, &options, &plan) == EOSFM_OK);
   eosfm_status status;
   reset();
   eosfm_context* first = make_context(model, &status);
@@ -242,7 +242,7 @@ void many_times_leave_nothing(const char* path, int times) {
     const TestImage image(info.bands, info.tile, info.tile);
     TestLevels out(info, info.tile, info.tile);
     const eosfm_image view = image.view();
-    CHECK(eosfm_run(context, &view, out.levels, nullptr) == EOSFM_OK);
+    CHECK(eosfm_context_run(context, &view, out.levels, nullptr) == EOSFM_OK);
     eosfm_context_destroy(context);
     eosfm_model_close(model);
     if (g_live != live) break;

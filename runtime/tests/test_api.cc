@@ -51,7 +51,7 @@ struct Opened {
   TestLevels run(const TestImage& image) {
     TestLevels out = levels();
     const eosfm_image view = image.view();
-    CHECK(eosfm_run(context, &view, out.levels, nullptr) == EOSFM_OK);
+    CHECK(eosfm_context_run(context, &view, out.levels, nullptr) == EOSFM_OK);
     CHECK(out.wrong(true) == 0);
     return out;
   }
@@ -60,9 +60,9 @@ struct Opened {
 void null_is_harmless() {
   eosfm_model_close(nullptr);
   eosfm_context_destroy(nullptr);
-  eosfm_cancel(nullptr);
-  CHECK(std::strcmp(eosfm_model_error(nullptr), "") == 0);
-  CHECK(std::strcmp(eosfm_context_error(nullptr), "") == 0);
+  eosfm_context_cancel(nullptr);
+  CHECK(std::strcmp(eosfm_model_get_error(nullptr), "") == 0);
+  CHECK(std::strcmp(eosfm_context_get_error(nullptr), "") == 0);
   eosfm_model* model = nullptr;
   eosfm_context* context = nullptr;
   CHECK(eosfm_model_open(nullptr, nullptr, &model) == EOSFM_BAD_ARGUMENT);
@@ -70,20 +70,20 @@ void null_is_harmless() {
   CHECK(eosfm_model_open_memory(nullptr, 0, nullptr, &model) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_model_describe(nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_context_create(nullptr, nullptr, &context) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_run(nullptr, nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_verify(nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_set_active(nullptr, nullptr, 0) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_run(nullptr, nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_verify(nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_set_active(nullptr, nullptr, 0) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_context_set_grn(nullptr, EOSFM_GRN_TILE) == EOSFM_BAD_ARGUMENT);
   eosfm_stream* stream = nullptr;
   eosfm_stream_destroy(nullptr);
-  CHECK(eosfm_stream_plan(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_stream_begin(nullptr, nullptr, &stream) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_plan_stream(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_create(nullptr, nullptr, &stream) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_push_rows(nullptr, 0, nullptr, 1, 1, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_end(nullptr) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_stream_next(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_pull_block(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(model == nullptr && context == nullptr && stream == nullptr);
   for (int status = -1; status < 15; ++status) {
-    CHECK(std::strlen(eosfm_status_text(status)) > 0);
+    CHECK(std::strlen(eosfm_status_get_text(status)) > 0);
   }
 }
 
@@ -134,25 +134,25 @@ void descriptions() {
   Opened o;
   CHECK(o.info.bands > 0 && o.info.specialists > 0 && o.info.runs >= o.info.specialists);
   eosfm_band_info band = EOSFM_BAND_INFO_INIT;
-  CHECK(eosfm_model_band(o.model, 0, &band) == EOSFM_OK);
+  CHECK(eosfm_model_describe_band(o.model, 0, &band) == EOSFM_OK);
   CHECK(band.name != nullptr && band.scale != 0.0F);
-  CHECK(eosfm_model_band(o.model, -1, &band) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_model_band(o.model, o.info.bands, &band) == EOSFM_BAD_ARGUMENT);
-  CHECK(std::strstr(eosfm_model_error(o.model), "there is no band") != nullptr);
+  CHECK(eosfm_model_describe_band(o.model, -1, &band) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_model_describe_band(o.model, o.info.bands, &band) == EOSFM_BAD_ARGUMENT);
+  CHECK(std::strstr(eosfm_model_get_error(o.model), "there is no band") != nullptr);
   int runs = 0;
   for (int s = 0; s < o.info.specialists; ++s) {
     eosfm_specialist_info specialist = EOSFM_SPECIALIST_INFO_INIT;
-    CHECK(eosfm_model_specialist(o.model, s, &specialist) == EOSFM_OK);
+    CHECK(eosfm_model_describe_specialist(o.model, s, &specialist) == EOSFM_OK);
     CHECK(std::strlen(specialist.name) > 0 && std::strlen(specialist.backbone) > 0);
     runs += specialist.runs;
   }
   CHECK(runs == o.info.runs);
   eosfm_specialist_info specialist = EOSFM_SPECIALIST_INFO_INIT;
-  CHECK(eosfm_model_specialist(o.model, o.info.specialists, &specialist) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_model_describe_specialist(o.model, o.info.specialists, &specialist) == EOSFM_BAD_ARGUMENT);
   specialist.struct_size = 0;
-  CHECK(eosfm_model_specialist(o.model, 0, &specialist) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_model_describe_specialist(o.model, 0, &specialist) == EOSFM_BAD_ARGUMENT);
   eosfm_plan plan = EOSFM_PLAN_INIT;
-  CHECK(eosfm_model_plan(o.model, nullptr, &plan) == EOSFM_OK);
+  CHECK(eosfm_model_plan_context(o.model, nullptr, &plan) == EOSFM_OK);
   CHECK(plan.context_bytes > 0 && plan.weights_bytes > 0 && plan.mapped_bytes > 0);
 }
 
@@ -164,7 +164,7 @@ void options_out_of_range_are_refused() {
     eosfm_context* context = reinterpret_cast<eosfm_context*>(16);
     CHECK(eosfm_context_create(o.model, &options, &context) == expected);
     CHECK(context == reinterpret_cast<eosfm_context*>(16));
-    CHECK(std::strlen(eosfm_model_error(o.model)) > 0);
+    CHECK(std::strlen(eosfm_model_get_error(o.model)) > 0);
   };
   refused([](auto& v) { v.struct_size = 8; }, EOSFM_BAD_ARGUMENT);
   refused([](auto& v) { v.threads = -1; }, EOSFM_BAD_ARGUMENT);
@@ -175,7 +175,7 @@ void options_out_of_range_are_refused() {
   refused([](auto& v) { v.precision = 7; }, EOSFM_BAD_ARGUMENT);
   refused([](auto& v) { v.memory_limit = 1000; }, EOSFM_NO_MEMORY);
   CHECK(eosfm_context_create(o.model, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
-  CHECK(std::strstr(eosfm_model_error(o.model), "no place") != nullptr);
+  CHECK(std::strstr(eosfm_model_get_error(o.model), "no place") != nullptr);
 }
 
 void memory_opens_as_a_path_does() {
@@ -187,7 +187,7 @@ void memory_opens_as_a_path_does() {
   CHECK(eosfm_context_create(model, nullptr, &context) == EOSFM_OK);
   eosfm_model_close(model);  // the context keeps it
   double worst[EOSFM_LEVELS];
-  CHECK(eosfm_verify(context, worst) == EOSFM_OK);
+  CHECK(eosfm_context_verify(context, worst) == EOSFM_OK);
   eosfm_context_destroy(context);
   CHECK(eosfm_model_open_memory(views.data(), 1, nullptr, &model) == EOSFM_NOT_FOUND);
 }
@@ -254,7 +254,7 @@ void calibration_and_nodata() {
   TestImage doubled = o.image();
   for (float& pixel : doubled.pixels) pixel *= 2.0F;
   for (int b = 0; b < o.info.bands; ++b) {
-    CHECK(eosfm_model_band(o.model, b, &info) == EOSFM_OK);
+    CHECK(eosfm_model_describe_band(o.model, b, &info) == EOSFM_OK);
     doubled.bands[b].calibrated = 1;
     doubled.bands[b].scale = info.scale / 2.0F;
     doubled.bands[b].offset = info.offset;
@@ -262,13 +262,13 @@ void calibration_and_nodata() {
   CHECK(o.run(doubled) == expected);
 
   // Whatever makes a pixel invalid in one band: all bands are filled there.
-  CHECK(eosfm_model_band(o.model, 0, &info) == EOSFM_OK);
+  CHECK(eosfm_model_describe_band(o.model, 0, &info) == EOSFM_OK);
   TestImage filled = o.image();
   const size_t plane = static_cast<size_t>(o.width) * o.height;
   const size_t hole = 5 * static_cast<size_t>(o.width) + 7;
   for (int b = 0; b < o.info.bands; ++b) {
     eosfm_band_info band = EOSFM_BAND_INFO_INIT;
-    CHECK(eosfm_model_band(o.model, b, &band) == EOSFM_OK);
+    CHECK(eosfm_model_describe_band(o.model, b, &band) == EOSFM_OK);
     filled.pixels[plane * b + hole] = band.fill;
   }
   const TestLevels with_hole = o.run(filled);
@@ -278,7 +278,7 @@ void calibration_and_nodata() {
     TestImage broken = o.image();
     broken.pixels[plane * (o.info.bands - 1) + hole] = bad;
     eosfm_band& last = broken.bands[o.info.bands - 1];
-    CHECK(eosfm_model_band(o.model, o.info.bands - 1, &info) == EOSFM_OK);
+    CHECK(eosfm_model_describe_band(o.model, o.info.bands - 1, &info) == EOSFM_OK);
     last.calibrated = 1;
     last.scale = info.scale;
     last.offset = info.offset;
@@ -292,7 +292,7 @@ void calibration_and_nodata() {
   CHECK(o.run(doubled) == with_hole);
   // Without a calibration of the caller's, the bundle's nodata counts.
   for (int b = 0; b < o.info.bands; ++b) {
-    CHECK(eosfm_model_band(o.model, b, &info) == EOSFM_OK);
+    CHECK(eosfm_model_describe_band(o.model, b, &info) == EOSFM_OK);
     if (info.has_nodata == 0) continue;
     TestImage broken = o.image();
     broken.pixels[plane * b + hole] = info.nodata;
@@ -313,9 +313,9 @@ void bad_images_and_levels_are_refused() {
     eosfm_run_options options = EOSFM_RUN_OPTIONS_INIT;
     eosfm_image view = image.view();
     change(image, out, options, view);
-    CHECK(eosfm_run(o.context, &view, out.levels, &options) == EOSFM_BAD_ARGUMENT);
+    CHECK(eosfm_context_run(o.context, &view, out.levels, &options) == EOSFM_BAD_ARGUMENT);
     CHECK(out.wrong(false) == 0);
-    CHECK(std::strlen(eosfm_context_error(o.context)) > 0);
+    CHECK(std::strlen(eosfm_context_get_error(o.context)) > 0);
   };
   refused([](auto&, auto&, auto&, auto& view) { view.band_count -= 1; });
   refused([](auto&, auto&, auto&, auto& view) { view.struct_size = 0; });
@@ -346,7 +346,7 @@ void bad_images_and_levels_are_refused() {
   refused([](auto&, auto&, auto& options, auto&) { options.struct_size = 0; });
   const TestImage image = o.image();
   const eosfm_image view = image.view();
-  CHECK(eosfm_run(o.context, &view, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_run(o.context, &view, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
 }
 
 void levels_can_be_left_out() {
@@ -357,7 +357,7 @@ void levels_can_be_left_out() {
   some.levels[0].data = nullptr;
   some.levels[3].data = nullptr;
   const eosfm_image view = image.view();
-  CHECK(eosfm_run(o.context, &view, some.levels, nullptr) == EOSFM_OK);
+  CHECK(eosfm_context_run(o.context, &view, some.levels, nullptr) == EOSFM_OK);
   CHECK(some.buffers[1] == all.buffers[1] && some.buffers[2] == all.buffers[2]);
   for (float value : some.buffers[0]) CHECK(value == TestLevels::kUntouched);
 }
@@ -367,18 +367,18 @@ void active_specialists() {
   const TestImage image = o.image();
   const TestLevels all = o.run(image);
   std::vector<uint8_t> flags(o.info.specialists, 0);
-  CHECK(eosfm_set_active(o.context, flags.data(), flags.size()) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_set_active(o.context, flags.data(), flags.size() + 1) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_set_active(o.context, flags.data(), flags.size()) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_set_active(o.context, flags.data(), flags.size() + 1) == EOSFM_BAD_ARGUMENT);
   CHECK(o.run(image) == all);
   if (flags.size() < 2) return;
   flags[0] = 1;
-  CHECK(eosfm_set_active(o.context, flags.data(), flags.size()) == EOSFM_OK);
+  CHECK(eosfm_context_set_active(o.context, flags.data(), flags.size()) == EOSFM_OK);
   const TestLevels one = o.run(image);
   CHECK(!(one == all));
   double worst[EOSFM_LEVELS];
-  CHECK(eosfm_verify(o.context, worst) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_verify(o.context, worst) == EOSFM_BAD_ARGUMENT);
   flags.assign(flags.size(), 1);
-  CHECK(eosfm_set_active(o.context, flags.data(), flags.size()) == EOSFM_OK);
+  CHECK(eosfm_context_set_active(o.context, flags.data(), flags.size()) == EOSFM_OK);
   CHECK(o.run(image) == all);
 }
 
@@ -417,7 +417,7 @@ void grn_over_many_images() {
 
   // What is refused leaves the mode as it was.
   CHECK(set(o, EOSFM_GRN_SCENE) == EOSFM_BAD_ARGUMENT);
-  CHECK(std::strstr(eosfm_context_error(o.context), "EOSFM_GRN_GATHER") != nullptr);
+  CHECK(std::strstr(eosfm_context_get_error(o.context), "EOSFM_GRN_GATHER") != nullptr);
   CHECK(set(o, static_cast<eosfm_grn>(3)) == EOSFM_BAD_ARGUMENT);
   CHECK(o.run(one) == first);
 
@@ -446,7 +446,7 @@ void grn_over_many_images() {
 
   // The known answer is one image's.
   double worst[EOSFM_LEVELS];
-  CHECK(eosfm_verify(o.context, worst) == EOSFM_OK);
+  CHECK(eosfm_context_verify(o.context, worst) == EOSFM_OK);
   CHECK(o.run(one) == both);
 
   // Runs that end early, and the known answer, add nothing.
@@ -456,8 +456,8 @@ void grn_over_many_images() {
   options.progress = [](void*, int32_t done, int32_t total) { return done == total ? 1 : 0; };
   const eosfm_image view = two.view();
   TestLevels untouched = o.levels();
-  CHECK(eosfm_run(o.context, &view, untouched.levels, &options) == EOSFM_CANCELLED);
-  CHECK(eosfm_verify(o.context, worst) == EOSFM_OK);
+  CHECK(eosfm_context_run(o.context, &view, untouched.levels, &options) == EOSFM_CANCELLED);
+  CHECK(eosfm_context_verify(o.context, worst) == EOSFM_OK);
   CHECK(o.run(two) == second);
   CHECK(set(o, EOSFM_GRN_SCENE) == EOSFM_OK);
   CHECK(o.run(one) == both);
@@ -472,7 +472,7 @@ void grn_of_active_specialists() {
   std::vector<uint8_t> first(o.info.specialists, 0);
   first[0] = 1;
   const auto activate = [&](const std::vector<uint8_t>& flags) {
-    return eosfm_set_active(o.context, flags.data(), flags.size());
+    return eosfm_context_set_active(o.context, flags.data(), flags.size());
   };
   CHECK(activate(first) == EOSFM_OK);
   const TestLevels expected = o.run(image);
@@ -481,7 +481,7 @@ void grn_of_active_specialists() {
   CHECK(eosfm_context_set_grn(o.context, EOSFM_GRN_SCENE) == EOSFM_OK);
   const TestLevels scene = o.run(image);
   CHECK(activate(all) == EOSFM_BAD_ARGUMENT);
-  CHECK(std::strstr(eosfm_context_error(o.context), "gathered") != nullptr);
+  CHECK(std::strstr(eosfm_context_get_error(o.context), "gathered") != nullptr);
   CHECK(o.run(image) == scene);
   CHECK(eosfm_context_set_grn(o.context, EOSFM_GRN_TILE) == EOSFM_OK);
   CHECK(activate(all) == EOSFM_OK);
@@ -518,13 +518,13 @@ void progress_and_ways_to_stop() {
     options.progress = Progress::call;
     options.progress_user = &progress;
     TestLevels out = o.levels();
-    CHECK(eosfm_run(o.context, &view, out.levels, &options) == EOSFM_OK);
+    CHECK(eosfm_context_run(o.context, &view, out.levels, &options) == EOSFM_OK);
     CHECK(threads > 1 || (progress.calls == o.info.runs && progress.total == o.info.runs));
     CHECK(out == expected);
     progress = Progress();
     progress.stop_at = 1;
     out = o.levels();
-    const eosfm_status status = eosfm_run(o.context, &view, out.levels, &options);
+    const eosfm_status status = eosfm_context_run(o.context, &view, out.levels, &options);
     CHECK(status == EOSFM_CANCELLED || (threads > 1 && progress.calls == 0));
     CHECK(out.wrong(status == EOSFM_OK) == 0);
     CHECK(o.run(image) == expected);
@@ -538,11 +538,11 @@ void deadlines() {
   eosfm_run_options options = EOSFM_RUN_OPTIONS_INIT;
   options.deadline_ms = 1;
   TestLevels out = o.levels();
-  CHECK(eosfm_run(o.context, &view, out.levels, &options) == EOSFM_DEADLINE);
+  CHECK(eosfm_context_run(o.context, &view, out.levels, &options) == EOSFM_DEADLINE);
   CHECK(out.wrong(false) == 0);
-  CHECK(std::strstr(eosfm_context_error(o.context), "1 ms") != nullptr);
+  CHECK(std::strstr(eosfm_context_get_error(o.context), "1 ms") != nullptr);
   options.deadline_ms = std::numeric_limits<int64_t>::max();
-  CHECK(eosfm_run(o.context, &view, out.levels, &options) == EOSFM_OK);
+  CHECK(eosfm_context_run(o.context, &view, out.levels, &options) == EOSFM_OK);
 }
 
 void another_thread_cancels() {
@@ -553,7 +553,7 @@ void another_thread_cancels() {
   std::atomic<bool> over{false};
   std::thread other([&] {
     while (!over.load()) {
-      eosfm_cancel(o.context);
+      eosfm_context_cancel(o.context);
       std::this_thread::sleep_for(std::chrono::microseconds(100));
     }
   });
@@ -561,7 +561,7 @@ void another_thread_cancels() {
   eosfm_status status = EOSFM_OK;
   for (int attempt = 0; attempt < 100 && status == EOSFM_OK; ++attempt) {
     TestLevels out = o.levels();
-    status = eosfm_run(o.context, &view, out.levels, nullptr);
+    status = eosfm_context_run(o.context, &view, out.levels, nullptr);
     CHECK(out.wrong(status == EOSFM_OK) == 0);
   }
   CHECK(status == EOSFM_CANCELLED);
@@ -586,7 +586,7 @@ void one_model_in_many_threads() {
       const eosfm_image view = image.view();
       for (int i = 0; i < 3; ++i) {
         TestLevels out = o.levels();
-        const bool ok = eosfm_run(context, &view, out.levels, nullptr) == EOSFM_OK;
+        const bool ok = eosfm_context_run(context, &view, out.levels, nullptr) == EOSFM_OK;
         if (ok && (t == 3 || out == expected)) ++same;
       }
       eosfm_context_destroy(context);
@@ -618,7 +618,7 @@ void logging() {
   eosfm_model* model = nullptr;
   CHECK(eosfm_model_open(g_bundle.c_str(), &options, &model) == EOSFM_OK);
   CHECK(lines.size() == 1 && lines[0].rfind("0 opened", 0) == 0);
-  CHECK(eosfm_model_band(model, -1, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_model_describe_band(model, -1, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(lines.size() == 2 && lines[1][0] == '1');
   eosfm_model_close(model);
 }
@@ -635,7 +635,7 @@ void streams() {
   std::atomic<bool> done{false};
   std::thread other([&] {
     while (!done) {
-      eosfm_cancel(opened.context);
+      eosfm_context_cancel(opened.context);
       std::this_thread::sleep_for(std::chrono::milliseconds(3));
     }
   });
@@ -652,11 +652,11 @@ void streams() {
   eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
   eosfm_stream* none = nullptr;
   size_t bytes = 7;
-  CHECK(eosfm_stream_begin(opened.context, nullptr, &none) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_stream_begin(opened.context, &options, &none) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_create(opened.context, nullptr, &none) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_create(opened.context, &options, &none) == EOSFM_BAD_ARGUMENT);
   options.struct_size = 3;
-  CHECK(eosfm_stream_plan(opened.context, &options, &bytes) == EOSFM_BAD_ARGUMENT);
-  CHECK(none == nullptr && bytes == 7 && std::strlen(eosfm_context_error(opened.context)) > 0);
+  CHECK(eosfm_context_plan_stream(opened.context, &options, &bytes) == EOSFM_BAD_ARGUMENT);
+  CHECK(none == nullptr && bytes == 7 && std::strlen(eosfm_context_get_error(opened.context)) > 0);
   eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
   eosfm_block block = EOSFM_BLOCK_INIT;
   block.levels = block_levels;
@@ -669,11 +669,11 @@ void streams() {
   CHECK(eosfm_stream_push_rows(fresh.stream, 0, nullptr, -1, 0, &taken) == EOSFM_BAD_ARGUMENT);
   CHECK(taken == 7);
   block.struct_size = 8;
-  CHECK(eosfm_stream_next(fresh.stream, nullptr, &block) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_pull_block(fresh.stream, nullptr, &block) == EOSFM_BAD_ARGUMENT);
   block.struct_size = sizeof block;
-  CHECK(eosfm_stream_next(fresh.stream, nullptr, &block) == EOSFM_AGAIN);
+  CHECK(eosfm_stream_pull_block(fresh.stream, nullptr, &block) == EOSFM_AGAIN);
   CHECK(eosfm_stream_end(fresh.stream) == EOSFM_OK);
-  CHECK(eosfm_stream_next(fresh.stream, nullptr, &block) == EOSFM_END);
+  CHECK(eosfm_stream_pull_block(fresh.stream, nullptr, &block) == EOSFM_END);
 }
 
 void streams_in_many_threads() {

@@ -53,9 +53,9 @@ struct Opened {
   }
 
   eosfm_status create() { return eosfm_context_create(model, &options, &context); }
-  bool uses(const char* name) const { return std::strcmp(eosfm_context_backend(context), name) == 0; }
+  bool uses(const char* name) const { return std::strcmp(eosfm_context_get_backend(context), name) == 0; }
   bool says(const char* words) const {
-    return std::strstr(eosfm_model_error(model), words) != nullptr;
+    return std::strstr(eosfm_model_get_error(model), words) != nullptr;
   }
   bool warned(size_t index, const char* words) const {
     return index < warnings.size() && warnings[index].find(words) != std::string::npos;
@@ -64,7 +64,7 @@ struct Opened {
   eosfm_status run(TestLevels& out) {
     const TestImage pixels = image();
     const eosfm_image view = pixels.view();
-    return eosfm_run(context, &view, out.levels, nullptr);
+    return eosfm_context_run(context, &view, out.levels, nullptr);
   }
   TestLevels run() {
     TestLevels out(info, info.tile, info.tile);
@@ -145,7 +145,7 @@ void the_last_says_why() {
   CHECK(nowhere.create() == EOSFM_NOT_FOUND);
   CHECK(nowhere.says("/nowhere/libonnxruntime.so") && nowhere.says("EOSFM_ONNXRUNTIME"));
   Dl_info self;
-  CHECK(dladdr(reinterpret_cast<void*>(&eosfm_version), &self) != 0);
+  CHECK(dladdr(reinterpret_cast<void*>(&eosfm_library_get_version), &self) != 0);
   Opened other("onnxruntime", nullptr, self.dli_fname);
   CHECK(other.create() == EOSFM_UNSUPPORTED);
   CHECK(other.says("is not ONNX Runtime"));
@@ -190,10 +190,10 @@ void it_refuses_what_it_cannot_do() {
     Opened opened("onnxruntime");
     CHECK(opened.create() == EOSFM_OK);
     std::vector<uint8_t> active(static_cast<size_t>(opened.info.specialists), 1);
-    CHECK(eosfm_set_active(opened.context, active.data(), active.size()) == EOSFM_OK);
+    CHECK(eosfm_context_set_active(opened.context, active.data(), active.size()) == EOSFM_OK);
     active[0] = 0;
-    CHECK(eosfm_set_active(opened.context, active.data(), active.size()) == EOSFM_UNSUPPORTED);
-    CHECK(std::strstr(eosfm_context_error(opened.context), "onnxruntime") != nullptr);
+    CHECK(eosfm_context_set_active(opened.context, active.data(), active.size()) == EOSFM_UNSUPPORTED);
+    CHECK(std::strstr(eosfm_context_get_error(opened.context), "onnxruntime") != nullptr);
     CHECK(eosfm_context_set_grn(opened.context, EOSFM_GRN_GATHER) == EOSFM_UNSUPPORTED);
   }
   for (const char* names : {"", " ", "Native", "native,onnxruntime", "-native", "native\n",
@@ -218,7 +218,7 @@ void the_plan_is_that_of_the_largest() {
   for (int i = 0; i < 3; ++i) {
     const Opened opened(ladders[i]);
     eosfm_plan plan = EOSFM_PLAN_INIT;
-    CHECK(eosfm_model_plan(opened.model, &opened.options, &plan) == EOSFM_OK);
+    CHECK(eosfm_model_plan_context(opened.model, &opened.options, &plan) == EOSFM_OK);
     CHECK((plan.weights_bytes > 0) == (i != 1));
     bytes[i] = plan.context_bytes;
   }
@@ -267,12 +267,12 @@ void it_opens_from_memory(const TestLevels& expected) {
 void it_can_be_cancelled(const TestLevels& expected) {
   Opened opened("onnxruntime");
   CHECK(opened.create() == EOSFM_OK);
-  eosfm_cancel(opened.context);
+  eosfm_context_cancel(opened.context);
   CHECK(near(expected, opened.run()));
   std::atomic<bool> stop{false};
   std::thread canceller([&] {
     while (!stop) {
-      eosfm_cancel(opened.context);
+      eosfm_context_cancel(opened.context);
       std::this_thread::yield();
     }
   });

@@ -49,7 +49,7 @@ struct Opened {
     const TestImage image(info.bands, info.tile, info.tile);
     TestLevels out(info, info.tile, info.tile);
     const eosfm_image view = image.view();
-    const eosfm_status status = eosfm_run(context, &view, out.levels, how);
+    const eosfm_status status = eosfm_context_run(context, &view, out.levels, how);
     CHECK(out.wrong(status == EOSFM_OK) == 0);
     return status;
   }
@@ -60,8 +60,8 @@ void malformed_backends_are_refused() {
   for (const char* names : {"", " ", "CUDA", "native,onnxruntime", "-native", "native\n"}) {
     opened.options.backends = names;
     eosfm_plan plan = EOSFM_PLAN_INIT;
-    CHECK(eosfm_model_plan(opened.model, &opened.options, &plan) == EOSFM_BAD_ARGUMENT);
-    CHECK(std::strstr(eosfm_model_error(opened.model), "backends") != nullptr);
+    CHECK(eosfm_model_plan_context(opened.model, &opened.options, &plan) == EOSFM_BAD_ARGUMENT);
+    CHECK(std::strstr(eosfm_model_get_error(opened.model), "backends") != nullptr);
     CHECK(plan.context_bytes == 0 && plan.weights_bytes == 0 && plan.mapped_bytes == 0);
     CHECK(eosfm_context_create(opened.model, &opened.options, &opened.context) == EOSFM_BAD_ARGUMENT);
   }
@@ -79,21 +79,21 @@ struct Nested {
     ++self.calls;
     CHECK(self.opened->run() == EOSFM_BUSY);
     double worst[EOSFM_LEVELS];
-    CHECK(eosfm_verify(context, worst) == EOSFM_BUSY);
+    CHECK(eosfm_context_verify(context, worst) == EOSFM_BUSY);
     const std::vector<uint8_t> flags(self.opened->info.specialists, 1);
-    CHECK(eosfm_set_active(context, flags.data(), flags.size()) == EOSFM_BUSY);
+    CHECK(eosfm_context_set_active(context, flags.data(), flags.size()) == EOSFM_BUSY);
     CHECK(eosfm_context_set_grn(context, EOSFM_GRN_TILE) == EOSFM_BUSY);
     eosfm_stream* other = nullptr;
     const eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
     size_t bytes = 0;
-    CHECK(eosfm_stream_plan(context, &options, &bytes) == EOSFM_BUSY);
-    CHECK(eosfm_stream_begin(context, &options, &other) == EOSFM_BUSY);
+    CHECK(eosfm_context_plan_stream(context, &options, &bytes) == EOSFM_BUSY);
+    CHECK(eosfm_stream_create(context, &options, &other) == EOSFM_BUSY);
     int32_t taken = 0;
     CHECK(eosfm_stream_push_rows(self.stream, 0, nullptr, 1, 0, &taken) == EOSFM_BUSY);
     eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
     eosfm_block block = EOSFM_BLOCK_INIT;
     block.levels = block_levels;
-    CHECK(eosfm_stream_next(self.stream, nullptr, &block) == EOSFM_BUSY);
+    CHECK(eosfm_stream_pull_block(self.stream, nullptr, &block) == EOSFM_BUSY);
     CHECK(eosfm_stream_end(self.stream) == EOSFM_BUSY);
     return 0;
   }
@@ -150,7 +150,7 @@ void leaving_a_callback_costs_the_context_alone() {
       volatile bool has_left = false;
       try {
         if (setjmp(out) == 0) {
-          eosfm_run(opened.context, &view, levels.levels, &options);
+          eosfm_context_run(opened.context, &view, levels.levels, &options);
         } else {
           has_left = true;
         }
@@ -176,7 +176,7 @@ void the_child_of_a_fork_can_destroy() {
       alarm(20);
       const eosfm_status status = opened.run();
       const bool refused = status == EOSFM_BAD_ARGUMENT &&
-                           std::strstr(eosfm_context_error(opened.context), "forked") != nullptr;
+                           std::strstr(eosfm_context_get_error(opened.context), "forked") != nullptr;
       eosfm_context_destroy(opened.context);
       Opened own(threads);
       own.create();
@@ -206,7 +206,7 @@ void files_that_change_harm_no_private_copy() {
   eosfm_context* context = nullptr;
   CHECK(eosfm_context_create(model, nullptr, &context) == EOSFM_OK);
   double worst[EOSFM_LEVELS];
-  CHECK(eosfm_verify(context, worst) == EOSFM_OK);
+  CHECK(eosfm_context_verify(context, worst) == EOSFM_OK);
   eosfm_context_destroy(context);
   eosfm_model_close(model);
   fs::remove_all(copy);
@@ -259,16 +259,16 @@ void options_of_skipped_tiles_are_checked() {
   eosfm_run_options options = EOSFM_RUN_OPTIONS_INIT;
   options.present = present.data();
   options.present_count = present.size();
-  CHECK(eosfm_stream_next(stream.stream, &options, &block) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_pull_block(stream.stream, &options, &block) == EOSFM_BAD_ARGUMENT);
   options.present_count = count;
   options.deadline_ms = -1;
-  CHECK(eosfm_stream_next(stream.stream, &options, &block) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_pull_block(stream.stream, &options, &block) == EOSFM_BAD_ARGUMENT);
   options.deadline_ms = 0;
   options.struct_size = 8;
-  CHECK(eosfm_stream_next(stream.stream, &options, &block) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_pull_block(stream.stream, &options, &block) == EOSFM_BAD_ARGUMENT);
   CHECK(present == std::vector<uint8_t>(100, 7));
   options.struct_size = sizeof options;
-  CHECK(eosfm_stream_next(stream.stream, &options, &block) == EOSFM_OK && block.skipped != 0);
+  CHECK(eosfm_stream_pull_block(stream.stream, &options, &block) == EOSFM_OK && block.skipped != 0);
   for (size_t i = 0; i < present.size(); ++i) CHECK(present[i] == (i < count ? 0 : 7));
 }
 
@@ -306,7 +306,7 @@ void a_cancellation_is_of_one_run() {
   for (int i = 0; i < 2; ++i) {
     others.emplace_back([&] {
       while (!over) {
-        eosfm_cancel(opened.context);
+        eosfm_context_cancel(opened.context);
         std::this_thread::yield();
       }
     });

@@ -19,10 +19,10 @@ int decode_all(const Bytes& data, size_t* lost) {
   int count = 0;
   *lost = 0;
   eosfm_packet packet = EOSFM_PACKET_INIT;
-  while (eosfm_packets_next(data.data(), data.size(), &offset, lost, &packet) == EOSFM_OK) {
+  while (eosfm_packet_find(data.data(), data.size(), &offset, lost, &packet) == EOSFM_OK) {
     std::vector<float> features(static_cast<size_t>(packet.channels) * packet.height * packet.width);
     Bytes work(packet.work_size);
-    const eosfm_status status = eosfm_packets_decode(&packet, features.data(), work.data());
+    const eosfm_status status = eosfm_packet_decode(&packet, features.data(), work.data());
     CHECK(status == EOSFM_OK || status == EOSFM_BAD_BUNDLE);
     ++count;
   }
@@ -57,17 +57,17 @@ void wrong_calls_are_refused() {
   float feature = 7.0F;
   unsigned char work[8];
   eosfm_packet packet = EOSFM_PACKET_INIT;
-  CHECK(eosfm_packets_next(nullptr, 0, &offset, &lost, &packet) == EOSFM_END);
-  CHECK(eosfm_packets_next(nullptr, 4, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_packets_next(work, 8, nullptr, &lost, &packet) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_packets_next(work, 8, &offset, nullptr, &packet) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_packets_next(work, 8, &offset, &lost, nullptr) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_packets_decode(&packet, &feature, work) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_find(nullptr, 0, &offset, &lost, &packet) == EOSFM_END);
+  CHECK(eosfm_packet_find(nullptr, 4, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_find(work, 8, nullptr, &lost, &packet) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_find(work, 8, &offset, nullptr, &packet) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_find(work, 8, &offset, &lost, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_decode(&packet, &feature, work) == EOSFM_BAD_ARGUMENT);
   packet.struct_size = 4;
-  CHECK(eosfm_packets_next(work, 8, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_find(work, 8, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
   offset = 9;
   packet.struct_size = sizeof packet;
-  CHECK(eosfm_packets_next(work, 8, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_find(work, 8, &offset, &lost, &packet) == EOSFM_BAD_ARGUMENT);
 }
 
 void wrong_writing_is_refused() {
@@ -79,7 +79,7 @@ void wrong_writing_is_refused() {
   const auto planned = [&](const auto& change) {
     eosfm_packet other = packet;
     change(other);
-    return eosfm_packets_plan(&other, &needed);
+    return eosfm_packet_plan(&other, &needed);
   };
   const auto refused = [&](const auto& change) { return planned(change) == EOSFM_BAD_ARGUMENT; };
   CHECK(refused([](eosfm_packet& p) { p.level = 0; }) && refused([](eosfm_packet& p) { p.level = 5; }));
@@ -94,9 +94,9 @@ void wrong_writing_is_refused() {
     p.height = p.width = 1024;
     p.channels = p.level_channels = 256;
   }));
-  CHECK(eosfm_packets_plan(nullptr, &needed) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_packets_plan(&packet, nullptr) == EOSFM_BAD_ARGUMENT && needed == 7);
-  CHECK(eosfm_packets_plan(&packet, &needed) == EOSFM_OK && needed > 2 * 9 * 2);
+  CHECK(eosfm_packet_plan(nullptr, &needed) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_plan(&packet, nullptr) == EOSFM_BAD_ARGUMENT && needed == 7);
+  CHECK(eosfm_packet_plan(&packet, &needed) == EOSFM_OK && needed > 2 * 9 * 2);
 
   std::vector<float> values(18, 1.0F);
   eosfm_level level = EOSFM_LEVEL_INIT;
@@ -107,12 +107,12 @@ void wrong_writing_is_refused() {
   int sent = 0;
   const auto count = [](void* user, const void*, size_t) { return ++*static_cast<int*>(user) > 1 ? 1 : 0; };
   const auto encode = [&](const eosfm_level* features, size_t most, size_t size) {
-    return eosfm_packets_encode(&packet, features, most, count, &sent, work.data(), size);
+    return eosfm_packet_encode(&packet, features, most, count, &sent, work.data(), size);
   };
   CHECK(encode(nullptr, 256, needed) == EOSFM_BAD_ARGUMENT && encode(&level, 255, needed) == EOSFM_BAD_ARGUMENT);
   CHECK(encode(&level, 256, needed - 1) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_packets_encode(&packet, &level, 256, nullptr, nullptr, work.data(), needed) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_packets_encode(&packet, &level, 256, count, &sent, nullptr, needed) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_encode(&packet, &level, 256, nullptr, nullptr, work.data(), needed) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_encode(&packet, &level, 256, count, &sent, nullptr, needed) == EOSFM_BAD_ARGUMENT);
   level.struct_size = 4;
   CHECK(encode(&level, 256, needed) == EOSFM_BAD_ARGUMENT);
   level.struct_size = sizeof level;

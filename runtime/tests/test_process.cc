@@ -44,7 +44,7 @@ bool use(const Library& library, const char* bundle, int threads) {
                      model, &options, &context) == EOSFM_OK;
   library.find<decltype(eosfm_model_close)>("eosfm_model_close")(model);
   good = good &&
-         library.find<decltype(eosfm_verify)>("eosfm_verify")(context, worst) == EOSFM_OK;
+         library.find<decltype(eosfm_context_verify)>("eosfm_context_verify")(context, worst) == EOSFM_OK;
   library.find<decltype(eosfm_context_destroy)>("eosfm_context_destroy")(context);
   return good;
 }
@@ -93,7 +93,7 @@ void a_child_opens_its_own(const char* path, const char* bundle) {
         EOSFM_OK);
   const auto create = library.find<decltype(eosfm_context_create)>("eosfm_context_create");
   CHECK(create(model, &options, &context) == EOSFM_OK);
-  const auto verify = library.find<decltype(eosfm_verify)>("eosfm_verify");
+  const auto verify = library.find<decltype(eosfm_context_verify)>("eosfm_context_verify");
   double worst[EOSFM_LEVELS];
   CHECK(verify(context, worst) == EOSFM_OK);
   const pid_t child = fork();

@@ -112,7 +112,7 @@ def test_every_valid_pixel_counts_once(
 
 
 def test_a_tile_half_without_data_gives_its_valid_pixels(context: Context) -> None:
-    """Of eosfm_run too, and of deeper levels: its own norms are of what is valid."""
+    """Of eosfm_context_run too, and of deeper levels: its own norms are of what is valid."""
     image = scene(np.random.default_rng(0), TILE, TILE)
     half = image.copy()
     half[:, :, TILE // 2 :] = np.nan

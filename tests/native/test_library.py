@@ -44,7 +44,89 @@ def test_only_the_header_s_functions_are_exported(library: Path) -> None:
     header = (RUNTIME / "include" / "eosfm.h").read_text()
     declared = re.findall(r"EOSFM_API [^;(]*?(eosfm_\w+)\(", header)
     assert sorted(declared) == exported
-    assert len(exported) <= 25
+
+
+PROTOTYPE = re.compile(
+    r"(?:/\*((?:(?!\*/).)*)\*/\n)?EOSFM_API ([^;()]*?)(eosfm_\w+)\(([^;]*)\);", re.DOTALL
+)
+VERBS = {
+    "create", "destroy", "open", "close", "describe", "plan", "get", "set", "run", "verify",
+    "cancel", "push", "pull", "end", "find", "encode", "decode",
+}  # fmt: skip
+
+
+def prototypes() -> list[tuple[str, str, str, str]]:
+    """Return comment, result, name and parameters of each function of the headers."""
+    headers = sorted((RUNTIME / "include").glob("*.h"))
+    found = [found for header in headers for found in PROTOTYPE.findall(header.read_text())]
+    assert len(found) > 25
+    return found
+
+
+def test_functions_are_named_noun_and_verb() -> None:
+    for _, _, name, parameters in prototypes():
+        _, noun, verb, *_ = name.split("_")
+        assert noun in ("library", "status", "model", "context", "stream", "packet"), name
+        assert verb in VERBS, name
+        takes = re.match(r"(?:const )?eosfm_(\w+) \*", parameters)
+        makes = re.search(rf"eosfm_{noun} \*\*?{noun}$", parameters)
+        takes_it = takes is not None and takes[1] == noun
+        assert noun in ("library", "status", "packet") or makes or takes_it, name
+
+
+def statuses(comment: str) -> set[str]:
+    """Return the statuses that a function's comment lists."""
+    _, _, listed = comment.replace("\n *", "").partition("Status: ")
+    return set(re.findall(r"EOSFM_\w+", listed))
+
+
+def test_every_function_lists_its_statuses() -> None:
+    header = (RUNTIME / "include" / "eosfm.h").read_text()
+    known = set(
+        re.findall(r"(EOSFM_\w+) = \d", header.split("typedef enum eosfm_status")[1].split("}")[0])
+    )
+    for comment, result, name, _ in prototypes():
+        if result.split() == ["eosfm_status"]:
+            assert {"EOSFM_OK"} < statuses(comment) <= known, name
+
+
+# Passes a call on and ends the program if the status is none of those that the header lists.
+CHECKED = """
+eosfm_status __real_{name}({parameters});
+eosfm_status __wrap_{name}({parameters}) {{
+  static const eosfm_status listed[] = {{{listed}}};
+  const eosfm_status status = __real_{name}({arguments});
+  for (size_t i = 0; i < sizeof listed / sizeof *listed; i++) {{
+    if (listed[i] == status) return status;
+  }}
+  fprintf(stderr, "{name} returns %d, which its comment does not list\\n", (int)status);
+  abort();
+}}
+"""
+
+
+@pytest.mark.parametrize("program", ["test_api", "test_misuse"])
+def test_functions_return_no_other_status(
+    programs: Path, specks: dict[str, Path], tmp_path: Path, program: str
+) -> None:
+    text, wrapped = "#include <eosfm.h>\n#include <stdio.h>\n#include <stdlib.h>\n", []
+    for comment, result, name, parameters in prototypes():
+        if result.split() != ["eosfm_status"] or name.startswith("eosfm_packet"):
+            continue
+        arguments = ", ".join(
+            re.findall(r"(\w+)(?:\[\w*\])?$", parameter)[0] for parameter in parameters.split(",")
+        )
+        listed = ", ".join(sorted(statuses(comment)))
+        text += CHECKED.format(name=name, parameters=parameters, arguments=arguments, listed=listed)
+        wrapped.append(f"-Wl,--wrap={name}")
+    (tmp_path / "checked.c").write_text(text)
+    include = f"-I{RUNTIME / 'include'}"
+    run(["cc", "-std=c99", "-c", tmp_path / "checked.c", "-o", tmp_path / "checked.o", include])
+    run(
+        ["c++", "-std=c++17", RUNTIME / "tests" / f"{program}.cc", tmp_path / "checked.o", include,
+         programs.parent / "libeosfm.a", "-pthread", "-ldl", *wrapped, "-o", tmp_path / program]
+    )  # fmt: skip
+    run([tmp_path / program, specks["fp32"]])
 
 
 def test_it_needs_nothing_but_the_system(library: Path) -> None:

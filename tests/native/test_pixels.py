@@ -38,7 +38,7 @@ class Seen:
         return [np.zeros(shape, np.float32) for shape in self.context.shapes]
 
     def sentence(self) -> str:
-        text: bytes = header.library().eosfm_context_error(self.context.handle)
+        text: bytes = header.library().eosfm_context_get_error(self.context.handle)
         return text.decode()
 
 
@@ -169,7 +169,7 @@ def band_of(data: st.DataObject, index: int, dtype: np.dtype[Any]) -> HostBand:
 
 def run(seen: Seen, image: header.Image) -> None:
     levels = (header.Level * LEVELS)(*(header.Level() for _ in range(LEVELS)))
-    status = header.library().eosfm_run(seen.context.handle, byref(image), levels, None)
+    status = header.library().eosfm_context_run(seen.context.handle, byref(image), levels, None)
     assert status == OK, seen.sentence()
 
 
@@ -183,7 +183,9 @@ def stream_of(
     if mask is not None:
         options.mask = pointer(mask)
     handle = c_void_p()
-    status = header.library().eosfm_stream_begin(seen.context.handle, byref(options), byref(handle))
+    status = header.library().eosfm_stream_create(
+        seen.context.handle, byref(options), byref(handle)
+    )
     assert status == OK, seen.sentence()
     return handle
 
@@ -215,7 +217,7 @@ def test_streams_are_read_as_numpy_reads_them(
     block = header.Block()
     header.library().eosfm_stream_end(handle)
     before = len(seen.images)
-    status = header.library().eosfm_stream_next(handle, None, byref(block))
+    status = header.library().eosfm_stream_pull_block(handle, None, byref(block))
     header.library().eosfm_stream_destroy(handle)
     assert status == OK, seen.sentence()
     if not block.skipped:
@@ -289,7 +291,7 @@ def test_bands_that_cannot_be_are_refused(seen: Seen, wrong: dict[str, int], sen
     )
     image = header.Image(bands=bands, band_count=2)
     levels = (header.Level * LEVELS)(*(header.Level() for _ in range(LEVELS)))
-    status = header.library().eosfm_run(seen.context.handle, byref(image), levels, None)
+    status = header.library().eosfm_context_run(seen.context.handle, byref(image), levels, None)
     assert status == BAD_ARGUMENT
     assert sentence in seen.sentence()
 
@@ -303,7 +305,7 @@ def test_a_mask_that_cannot_be_is_refused(seen: Seen) -> None:
     ):
         options.mask = ctypes.pointer(mask)
         handle = c_void_p()
-        status = header.library().eosfm_stream_begin(
+        status = header.library().eosfm_stream_create(
             seen.context.handle, byref(options), byref(handle)
         )
         assert status == BAD_ARGUMENT

@@ -21,7 +21,7 @@ static int feed(Scene *scene, eosfm_stream *stream, eosfm_context *context) {
     if (count < 0) return -1;
     if (count > 0 &&
         eosfm_stream_push_rows(stream, i, scene->rows, count, band->width, &taken) != EOSFM_OK) {
-      return complain("a band", eosfm_context_error(context));
+      return complain("a band", eosfm_context_get_error(context));
     }
     band->at += taken; /* those that had no room are read again: GDAL still has them */
     more |= band->at < band->height;
@@ -95,11 +95,11 @@ static int stream_scene(Scene *scene, eosfm_context *context, GDALDatasetH *leve
   options.width = scene->width;
   options.bands = bands;
   options.band_count = (size_t)scene->count;
-  if (eosfm_stream_begin(context, &options, &stream) != EOSFM_OK) {
-    return complain("the scene", eosfm_context_error(context));
+  if (eosfm_stream_create(context, &options, &stream) != EOSFM_OK) {
+    return complain("the scene", eosfm_context_get_error(context));
   }
   for (;;) {
-    const eosfm_status status = eosfm_stream_next(stream, NULL, &block);
+    const eosfm_status status = eosfm_stream_pull_block(stream, NULL, &block);
     if (status == EOSFM_OK) {
       if (write_block(&block, levels) != 0) break;
     } else if (status == EOSFM_AGAIN) {
@@ -107,7 +107,7 @@ static int stream_scene(Scene *scene, eosfm_context *context, GDALDatasetH *leve
       if (more < 0) break;
       if (more == 0) eosfm_stream_end(stream);
     } else {
-      result = status == EOSFM_END ? 0 : complain("the scene", eosfm_context_error(context));
+      result = status == EOSFM_END ? 0 : complain("the scene", eosfm_context_get_error(context));
       break;
     }
   }

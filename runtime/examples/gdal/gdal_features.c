@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
   if (eosfm_model_open(argv[1], &open, &model) != EOSFM_OK) {
     fprintf(stderr, "%s: %s\n", argv[1], error);
   } else if (eosfm_context_create(model, NULL, &context) != EOSFM_OK) {
-    fprintf(stderr, "%s: %s\n", argv[1], eosfm_model_error(model));
+    fprintf(stderr, "%s: %s\n", argv[1], eosfm_model_get_error(model));
   } else if (write_features(model, context, argv[2], argv[3]) == 0) {
     result = EXIT_SUCCESS;
   }

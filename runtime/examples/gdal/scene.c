@@ -100,7 +100,7 @@ static int find_in_folder(char **files, const char *input, const char *name, Sce
 static int is_measured_here(eosfm_model *model, int count, float value) {
   for (int i = 0; i < count; i++) {
     eosfm_band_info other = EOSFM_BAND_INFO_INIT;
-    eosfm_model_band(model, i, &other);
+    eosfm_model_describe_band(model, i, &other);
     if (other.has_nodata && other.nodata == value) return 1;
   }
   return 0;
@@ -240,7 +240,7 @@ int open_scene(Scene *scene, eosfm_model *model, const char *input) {
   for (; scene->count < info.bands && !failed; scene->count++) {
     eosfm_band_info wanted = EOSFM_BAND_INFO_INIT;
     SceneBand *band = &scene->bands[scene->count];
-    eosfm_model_band(model, scene->count, &wanted);
+    eosfm_model_describe_band(model, scene->count, &wanted);
     failed = scene->file != NULL ? find_in_file(scene, input, wanted.name, band)
                                  : find_in_folder(files, input, wanted.name, band);
     if (!failed) failed = read_place(scene, wanted.name, band);

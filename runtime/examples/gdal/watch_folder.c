@@ -107,11 +107,11 @@ int main(int argc, char **argv) {
   if (eosfm_model_open(argv[1], &open, &model) != EOSFM_OK) {
     fprintf(stderr, "%s: %s\n", argv[1], error);
   } else if (eosfm_context_create(model, NULL, &context) != EOSFM_OK) {
-    fprintf(stderr, "%s: %s\n", argv[1], eosfm_model_error(model));
+    fprintf(stderr, "%s: %s\n", argv[1], eosfm_model_get_error(model));
   } else {
     double worst[EOSFM_LEVELS];
-    if (eosfm_verify(context, worst) != EOSFM_OK) {
-      fprintf(stderr, "%s: %s\n", argv[1], eosfm_context_error(context));
+    if (eosfm_context_verify(context, worst) != EOSFM_OK) {
+      fprintf(stderr, "%s: %s\n", argv[1], eosfm_context_get_error(context));
     } else if (watch(model, context, argv[2], argv[3], &before) == 0) {
       result = EXIT_SUCCESS;
     }

@@ -60,7 +60,7 @@ line_features::line_features(Model model, const eosfm_model_info& info, int widt
   }
   eosfm_context* context = nullptr;
   if (eosfm_context_create(model_.get(), nullptr, &context) != EOSFM_OK) {
-    throw std::runtime_error(eosfm_model_error(model_.get()));
+    throw std::runtime_error(eosfm_model_get_error(model_.get()));
   }
   context_.reset(context);
   set_tag_propagation_policy(TPP_DONT);  // lines and rows do not correspond
@@ -86,8 +86,8 @@ void line_features::begin() {
   for (const Rows& rows : rows_) options.levels[rows.level] = 1;
   eosfm_stream* stream = nullptr;
   stream_.reset();
-  if (eosfm_stream_begin(context_.get(), &options, &stream) != EOSFM_OK) {
-    throw std::runtime_error(eosfm_context_error(context_.get()));
+  if (eosfm_stream_create(context_.get(), &options, &stream) != EOSFM_OK) {
+    throw std::runtime_error(eosfm_context_get_error(context_.get()));
   }
   stream_.reset(stream);
   wants_lines_ = ended_ = more_scenes_ = false;
@@ -110,7 +110,7 @@ int line_features::general_work(int noutput_items, gr_vector_int& ninput_items,
   eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
   eosfm_block block = EOSFM_BLOCK_INIT;
   block.levels = levels;
-  switch (eosfm_stream_next(stream_.get(), nullptr, &block)) {
+  switch (eosfm_stream_pull_block(stream_.get(), nullptr, &block)) {
     case EOSFM_OK:
       collect(block);
       return WORK_CALLED_PRODUCE;
@@ -210,7 +210,7 @@ bool line_features::input_is_all(int count) const {
 }
 
 int line_features::fail() {
-  error_ = eosfm_context_error(context_.get());
+  error_ = eosfm_context_get_error(context_.get());
   d_logger->error("{}", error_);
   return WORK_DONE;
 }

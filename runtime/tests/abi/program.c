@@ -14,7 +14,7 @@ static eosfm_context *g_context;
 
 static void require(int holds, const char *what) {
   if (holds) return;
-  fprintf(stderr, "program: %s: %s\n", what, g_context != NULL ? eosfm_context_error(g_context) : "");
+  fprintf(stderr, "program: %s: %s\n", what, g_context != NULL ? eosfm_context_get_error(g_context) : "");
   exit(EXIT_FAILURE);
 }
 
@@ -73,23 +73,23 @@ static int progress(void *user, int32_t done, int32_t total) {
 }
 
 static void describe(eosfm_model *model, eosfm_model_info *info) {
-  require(eosfm_model_describe(model, info) == EOSFM_OK, eosfm_model_error(model));
+  require(eosfm_model_describe(model, info) == EOSFM_OK, eosfm_model_get_error(model));
   printf("%s: %d bands, %d specialists, %d runs, tile %d, %d channels\n", info->name, (int)info->bands,
          (int)info->specialists, (int)info->runs, (int)info->tile, (int)info->channels[EOSFM_LEVELS - 1]);
   for (int32_t b = 0; b < info->bands; b++) {
     eosfm_band_info band = EOSFM_BAND_INFO_INIT;
-    require(eosfm_model_band(model, b, &band) == EOSFM_OK, eosfm_model_error(model));
+    require(eosfm_model_describe_band(model, b, &band) == EOSFM_OK, eosfm_model_get_error(model));
     printf("band %s: %g %g %g %g %d %g\n", band.name, (double)band.wavelength_nm, (double)band.scale,
            (double)band.offset, (double)band.fill, (int)band.has_nodata, (double)band.nodata);
   }
   for (int32_t s = 0; s < info->specialists; s++) {
     eosfm_specialist_info one = EOSFM_SPECIALIST_INFO_INIT;
-    require(eosfm_model_specialist(model, s, &one) == EOSFM_OK, eosfm_model_error(model));
+    require(eosfm_model_describe_specialist(model, s, &one) == EOSFM_OK, eosfm_model_get_error(model));
     printf("specialist %s: %s %s %d %d %g\n", one.name, one.backbone, one.licence, (int)one.bands,
            (int)one.runs, (double)one.factor);
   }
   eosfm_plan plan = EOSFM_PLAN_INIT;
-  require(eosfm_model_plan(model, NULL, &plan) == EOSFM_OK, eosfm_model_error(model));
+  require(eosfm_model_plan_context(model, NULL, &plan) == EOSFM_OK, eosfm_model_get_error(model));
   printf("plan: %d\n", plan.context_bytes > 0 && plan.weights_bytes > 0 && plan.mapped_bytes > 0);
 }
 
@@ -128,7 +128,7 @@ static void run(const eosfm_model_info *info, const char *what) {
   options.progress_user = &done;
   options.present = present;
   options.present_count = (size_t)info->specialists;
-  require(eosfm_run(g_context, &image, levels, &options) == EOSFM_OK, "eosfm_run");
+  require(eosfm_context_run(g_context, &image, levels, &options) == EOSFM_OK, "eosfm_context_run");
   printf("%s: progress %d, present %d:", what, (int)done, present[info->specialists - 1]);
   for (int l = 0; l < EOSFM_LEVELS; l++) {
     printf(" %.9g", sum(levels[l].data, g_level_sizes[l]));
@@ -163,13 +163,13 @@ static void stream(const eosfm_model_info *info) {
   uint8_t *valid = allocate((size_t)width);
   memset(valid, 1, (size_t)width / 2);
   eosfm_stream *opened = NULL;
-  require(eosfm_stream_begin(g_context, &options, &opened) == EOSFM_OK, "eosfm_stream_begin");
+  require(eosfm_stream_create(g_context, &options, &opened) == EOSFM_OK, "eosfm_stream_create");
   eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
   eosfm_block block = EOSFM_BLOCK_INIT;
   block.levels = levels;
   eosfm_status status;
   int32_t pushed = 0;
-  while ((status = eosfm_stream_next(opened, NULL, &block)) != EOSFM_END) {
+  while ((status = eosfm_stream_pull_block(opened, NULL, &block)) != EOSFM_END) {
     if (status == EOSFM_AGAIN && pushed < height) {
       for (size_t b = 0; b < bands; b++) {
         int32_t taken = 0;
@@ -183,7 +183,7 @@ static void stream(const eosfm_model_info *info) {
     } else if (status == EOSFM_AGAIN) {
       eosfm_stream_end(opened);
     } else {
-      require(status == EOSFM_OK, "eosfm_stream_next");
+      require(status == EOSFM_OK, "eosfm_stream_pull_block");
       printf("block %" PRId64 " %d, skipped %d of %" PRId64 " of %" PRId64 ":", block.tile_row,
              (int)block.tile_column, (int)block.skipped, block.tiles_skipped, block.tiles);
       for (int l = 0; l < EOSFM_LEVELS; l++) {
@@ -238,8 +238,8 @@ int main(int argc, char **argv) {
   eosfm_context_options options = EOSFM_CONTEXT_OPTIONS_INIT;
   options.threads = 1;
   options.gate = &gate;
-  require(eosfm_context_create(model, &options, &g_context) == EOSFM_OK, eosfm_model_error(model));
-  run(&info, eosfm_context_backend(g_context));
+  require(eosfm_context_create(model, &options, &g_context) == EOSFM_OK, eosfm_model_get_error(model));
+  run(&info, eosfm_context_get_backend(g_context));
   stream(&info);
   eosfm_context_destroy(g_context);
   printf("the gate saw %.9g\n", seen);
@@ -249,8 +249,8 @@ int main(int argc, char **argv) {
   engine.user = &computed;
   options.gate = NULL;
   options.engine = &engine;
-  require(eosfm_context_create(model, &options, &g_context) == EOSFM_OK, eosfm_model_error(model));
-  run(&info, eosfm_context_backend(g_context));
+  require(eosfm_context_create(model, &options, &g_context) == EOSFM_OK, eosfm_model_get_error(model));
+  run(&info, eosfm_context_get_backend(g_context));
   eosfm_context_destroy(g_context);
   printf("the engine computed %d images\n", computed);
   eosfm_model_close(model);

@@ -50,11 +50,11 @@ struct Opened {
     eosfm_context_destroy(context);
     eosfm_model_close(model);
   }
-  bool uses(const char* name) const { return std::strcmp(eosfm_context_backend(context), name) == 0; }
+  bool uses(const char* name) const { return std::strcmp(eosfm_context_get_backend(context), name) == 0; }
   eosfm_status run(TestLevels& out) {
     const TestImage pixels(info.bands, info.tile, info.tile);
     const eosfm_image view = pixels.view();
-    return eosfm_run(context, &view, out.levels, nullptr);
+    return eosfm_context_run(context, &view, out.levels, nullptr);
   }
   TestLevels run() {
     TestLevels out(info, info.tile, info.tile);
@@ -94,7 +94,7 @@ TestLevels levels_of(const char* backend) {
   CHECK(opened.create(backend, g_driver) == EOSFM_OK);
   CHECK(opened.context != nullptr && opened.uses(backend));
   if (opened.context == nullptr) {
-    std::fprintf(stderr, "%s\n", eosfm_model_error(opened.model));
+    std::fprintf(stderr, "%s\n", eosfm_model_get_error(opened.model));
     std::exit(report());
   }
   return opened.run();
@@ -153,7 +153,7 @@ void what_is_missing_is_said_and_the_ladder_goes_on() {
     Opened alone;
     CHECK(alone.create(one.backend, driver) == one.status);
     CHECK(alone.context == nullptr);
-    const char* text = eosfm_model_error(alone.model);
+    const char* text = eosfm_model_get_error(alone.model);
     CHECK(std::strstr(text, one.words) != nullptr);
     if (std::strstr(text, one.words) == nullptr) std::fprintf(stderr, "%s: %s\n", one.words, text);
     Opened ladder;
@@ -201,7 +201,7 @@ void every_call_may_fail(int step) {
           const eosfm_status status = opened.run(out);
           CHECK(status == EOSFM_ENGINE_FAILED);
           CHECK(out.wrong(false) == 0);
-          CHECK(std::strstr(eosfm_context_error(opened.context), "unspecified launch failure") != nullptr);
+          CHECK(std::strstr(eosfm_context_get_error(opened.context), "unspecified launch failure") != nullptr);
           ++failed;
           // Lost once, it may come back.
           if (count == 1) CHECK(opened.run(out) == EOSFM_OK);

@@ -73,7 +73,7 @@ class Execution final : public IExecutionContext {
       levels[l] = {sizeof(eosfm_level), addresses_[l + 1], cells * cells, cells};
     }
     const eosfm_image image = {sizeof(eosfm_image), bands.data(), bands.size(), nullptr, 0, 0};
-    return eosfm_run(bundle_->context, &image, levels, nullptr) == EOSFM_OK;
+    return eosfm_context_run(bundle_->context, &image, levels, nullptr) == EOSFM_OK;
   }
 
  private:

@@ -6,23 +6,27 @@
  *
  *   eosfm_model_open("six.eosfm", NULL, &model);
  *   eosfm_context_create(model, NULL, &context);
- *   eosfm_run(context, &image, levels, NULL);
+ *   eosfm_context_run(context, &image, levels, NULL);
  *   eosfm_context_destroy(context);
  *   eosfm_model_close(model);
  *
+ * Functions are called eosfm_<noun>_<verb>: the noun is what they make or take as their first
+ * argument, or the library, or a status.
+ *
  * The rules of every call:
- * - It returns a status. When that is not EOSFM_OK, nothing that it was to write has been written
- *   (but for eosfm_verify and a fusion in eosfm_run, which say so), and a sentence that says what was
- *   found and what was expected is at eosfm_model_error() or eosfm_context_error().
+ * - It returns a status, one of those that its comment lists. When that is not EOSFM_OK, nothing that it was
+ *   to write has been written (but for eosfm_context_verify and a fusion in eosfm_context_run, which say so),
+ *   and a sentence that says what was found and what was expected is at eosfm_model_get_error() or
+ *   eosfm_context_get_error().
  * - Structs begin with `struct_size`, which the caller sets to sizeof the struct. The EOSFM_..._INIT
  *   macros do that and set every default. See "Growth" below.
  * - Nothing is written to the standard streams, nothing exits or throws, no signal is touched.
  * - Destroying NULL does nothing.
  *
  * Threads: a model may be used from any thread at once. A context, with its streams, is used by one call at
- * a time: others are refused with EOSFM_BUSY, from another thread or from a callback. Only eosfm_cancel may
- * be called meanwhile, from anywhere but a signal handler. Any number of contexts may share a model. A
- * model may be closed while contexts of it live: it goes with the last of them.
+ * a time: others are refused with EOSFM_BUSY, from another thread or from a callback. Only
+ * eosfm_context_cancel may be called meanwhile, from anywhere but a signal handler. Any number of contexts may
+ * share a model. A model may be closed while contexts of it live: it goes with the last of them.
  *
  * Callbacks must return: they must not throw, nor leave by longjmp. One that does leaves its context busy for
  * good, fit only to be destroyed, which waits for the threads that are still computing; some memory may be
@@ -45,8 +49,8 @@
  *
  * Memory: a model keeps its files mapped (or uses the caller's memory) and the weights as the
  * processor's kernels want them; the first context of a precision makes those. A context allocates all
- * that it needs when it is created, as a stream does; eosfm_run and eosfm_stream_next allocate nothing.
- * eosfm_verify does, for the known answer, and gives it back. What EOSFM_GRN_GATHER adds up has its
+ * that it needs when it is created, as a stream does; eosfm_context_run and eosfm_stream_pull_block allocate nothing.
+ * eosfm_context_verify does, for the known answer, and gives it back. What EOSFM_GRN_GATHER adds up has its
  * place from the start.
  *
  * Files that are mapped must not be truncated or written to while the model is open: what reads a page
@@ -90,7 +94,7 @@ typedef enum eosfm_status {
   EOSFM_BAD_BUNDLE = 3,   /* a file is damaged, or not what the format's page says */
   EOSFM_UNSUPPORTED = 4,  /* this processor or this version cannot do it */
   EOSFM_NO_MEMORY = 5,    /* there is none, or not within the limit that was set */
-  EOSFM_CANCELLED = 6,    /* eosfm_cancel, or the progress callback, ended the run */
+  EOSFM_CANCELLED = 6,    /* eosfm_context_cancel, or the progress callback, ended the run */
   EOSFM_DEADLINE = 7,     /* the deadline passed before the run was done */
   EOSFM_WRONG_ANSWER = 8, /* the known answer does not come out */
   EOSFM_NOT_FINITE = 9,   /* the model gives values that are not finite */
@@ -101,10 +105,10 @@ typedef enum eosfm_status {
 } eosfm_status;
 
 /* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
-EOSFM_API const char *eosfm_version(void);
+EOSFM_API const char *eosfm_library_get_version(void);
 
 /* A few words for a status; never NULL. */
-EOSFM_API const char *eosfm_status_text(int status);
+EOSFM_API const char *eosfm_status_get_text(int status);
 
 /* ---- Models ---------------------------------------------------------------------------------- */
 
@@ -137,11 +141,17 @@ typedef struct eosfm_file {
 #define EOSFM_FILE_INIT {sizeof(eosfm_file), NULL, NULL, 0}
 
 /* Opens the bundle in a directory: chain.gguf and the specialists that it names. Other files of the
- * bundle are not looked at, nor are SHA-256 digests checked: `eosfm-edge verify` does that. */
+ * bundle are not looked at, nor are SHA-256 digests checked: `eosfm-edge verify` does that.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_BAD_BUNDLE, EOSFM_UNSUPPORTED,
+ * EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_open(const char *directory, const eosfm_open_options *options,
                                         eosfm_model **model);
 
-/* The same from memory, which must stay as it is until the model is closed. */
+/* The same from memory, which must stay as it is until the model is closed.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_BAD_BUNDLE, EOSFM_UNSUPPORTED,
+ * EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_open_memory(const eosfm_file *files, size_t count,
                                                const eosfm_open_options *options,
                                                eosfm_model **model);
@@ -150,7 +160,7 @@ EOSFM_API void eosfm_model_close(eosfm_model *model);
 
 /* The sentence of this model's last failed call in any thread; "" if there was none. It may change
  * while another thread's call fails. */
-EOSFM_API const char *eosfm_model_error(const eosfm_model *model);
+EOSFM_API const char *eosfm_model_get_error(const eosfm_model *model);
 
 typedef struct eosfm_model_info {
   size_t struct_size;
@@ -165,7 +175,9 @@ typedef struct eosfm_model_info {
 
 #define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}}
 
-/* Texts live as long as the model. */
+/* Texts live as long as the model.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
 EOSFM_API eosfm_status eosfm_model_describe(eosfm_model *model, eosfm_model_info *info);
 
 typedef struct eosfm_band_info {
@@ -181,7 +193,10 @@ typedef struct eosfm_band_info {
 
 #define EOSFM_BAND_INFO_INIT {sizeof(eosfm_band_info), NULL, 0, 0, 0, 0, 0, 0}
 
-EOSFM_API eosfm_status eosfm_model_band(eosfm_model *model, int32_t index, eosfm_band_info *info);
+/* Describes a band of the input.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
+EOSFM_API eosfm_status eosfm_model_describe_band(eosfm_model *model, int32_t index, eosfm_band_info *info);
 
 typedef struct eosfm_specialist_info {
   size_t struct_size;
@@ -195,7 +210,10 @@ typedef struct eosfm_specialist_info {
 
 #define EOSFM_SPECIALIST_INFO_INIT {sizeof(eosfm_specialist_info), NULL, NULL, NULL, 0, 0, 0}
 
-EOSFM_API eosfm_status eosfm_model_specialist(eosfm_model *model, int32_t index,
+/* Describes a specialist. Texts live as long as the model.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
+EOSFM_API eosfm_status eosfm_model_describe_specialist(eosfm_model *model, int32_t index,
                                               eosfm_specialist_info *info);
 
 /* ---- Contexts -------------------------------------------------------------------------------- */
@@ -215,7 +233,7 @@ typedef struct eosfm_engine {
    * for a failure. */
   int (*compute)(void *user, const float *image, float *const *levels);
   void *user;
-  /* Called by eosfm_cancel, from its thread, while a run is going on: ends compute soon. It must not call the
+  /* Called by eosfm_context_cancel, from its thread, while a run is going on: ends compute soon. It must not call the
    * library. NULL: it cannot. */
   void (*cancel)(void *user);
   /* The sentence of compute's last failure. NULL: there is none. */
@@ -246,7 +264,7 @@ typedef struct eosfm_context_options {
   int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
   int32_t height;
   size_t memory_limit; /* bytes; 0: none. Creating fails if the plan's context_bytes and weights_bytes
-                          are more together: the files and what eosfm_verify takes are not counted. */
+                          are more together: the files and what eosfm_context_verify takes are not counted. */
   const eosfm_engine *engine; /* copied; NULL: the library's own. With one, no weights are made, all
                                  specialists are active and GRN is the tile's. */
   const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a
@@ -286,7 +304,7 @@ typedef struct eosfm_context_options {
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
  * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
  * over the tile. They allocate memory of their own, which the plan does not know, and while running too;
- * eosfm_cancel ends ONNX Runtime's runs soon; those of cuda and TensorRT go on to their end. A deadline is
+ * eosfm_context_cancel ends ONNX Runtime's runs soon; those of cuda and TensorRT go on to their end. A deadline is
  * looked at before and after. */
 
 typedef struct eosfm_plan {
@@ -299,10 +317,17 @@ typedef struct eosfm_plan {
 #define EOSFM_PLAN_INIT {sizeof(eosfm_plan), 0, 0, 0}
 
 /* What a context with these options will need; with several backends, what the one that needs most will.
- * NULL options are the defaults. */
-EOSFM_API eosfm_status eosfm_model_plan(eosfm_model *model, const eosfm_context_options *options,
+ * NULL options are the defaults.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_NO_MEMORY. */
+EOSFM_API eosfm_status eosfm_model_plan_context(eosfm_model *model, const eosfm_context_options *options,
                                         eosfm_plan *plan);
 
+/* Creates a context. NULL options are the defaults. EOSFM_NOT_FOUND, EOSFM_WRONG_ANSWER and
+ * EOSFM_ENGINE_FAILED come from backends other than native.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_BAD_BUNDLE, EOSFM_UNSUPPORTED,
+ * EOSFM_NO_MEMORY, EOSFM_WRONG_ANSWER, EOSFM_ENGINE_FAILED. */
 EOSFM_API eosfm_status eosfm_context_create(eosfm_model *model,
                                             const eosfm_context_options *options,
                                             eosfm_context **context);
@@ -310,14 +335,16 @@ EOSFM_API eosfm_status eosfm_context_create(eosfm_model *model,
 EOSFM_API void eosfm_context_destroy(eosfm_context *context);
 
 /* The sentence of this context's last failed call; "" if there was none. */
-EOSFM_API const char *eosfm_context_error(const eosfm_context *context);
+EOSFM_API const char *eosfm_context_get_error(const eosfm_context *context);
 
 /* Who computes: one of the backends' names; "host" for the engine of the options. */
-EOSFM_API const char *eosfm_context_backend(const eosfm_context *context);
+EOSFM_API const char *eosfm_context_get_backend(const eosfm_context *context);
 
 /* Chooses which specialists run, for the runs that follow: `active` has one flag for each specialist.
- * The features of the others count as zeros. At least one must be active. */
-EOSFM_API eosfm_status eosfm_set_active(eosfm_context *context, const uint8_t *active,
+ * The features of the others count as zeros. At least one must be active.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_set_active(eosfm_context *context, const uint8_t *active,
                                         size_t count);
 
 /* Over what global response normalisation (GRN) takes the norms of a specialist's hidden channels. */
@@ -333,14 +360,16 @@ typedef enum eosfm_grn {
  * normalisation of the chain, where the bundle has it, stays the tile's.
  *
  * A cell counts by the share of its pixels that are valid, and once: where tiles of a stream overlap, their
- * cells are weighted as they are blended. Images of eosfm_run count whole.
+ * cells are weighted as they are blended. Images of eosfm_context_run count whole.
  *
  * The sums are of each run of each specialist and each block, in double, and belong to the context. Each
  * call with EOSFM_GRN_GATHER forgets them; EOSFM_GRN_TILE keeps them. A run that is cancelled, too late
- * or refused adds nothing to them, nor does eosfm_verify, which takes each image's own norms in any mode;
+ * or refused adds nothing to them, nor does eosfm_context_verify, which takes each image's own norms in any mode;
  * specialists that are not active add nothing to theirs. EOSFM_GRN_SCENE is refused, and the mode stays
  * as it was, if nothing was gathered of a specialist that is active; as long as it is the mode,
- * eosfm_set_active refuses such a specialist too. */
+ * eosfm_context_set_active refuses such a specialist too.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_set_grn(eosfm_context *context, eosfm_grn mode);
 
 /* ---- Running --------------------------------------------------------------------------------- */
@@ -357,7 +386,7 @@ typedef enum eosfm_dtype {
   EOSFM_BIG_ENDIAN = 256 /* added to one of these: the most significant byte comes first */
 } eosfm_dtype;
 
-/* One band of an image, where it lies. scale, offset and nodata are the bundle's (eosfm_model_band),
+/* One band of an image, where it lies. scale, offset and nodata are the bundle's (eosfm_model_describe_band),
  * unless `calibrated` is not 0: then they are those given here. Values of 32-bit integers and doubles are
  * scaled in double and then rounded to float32; others are scaled in float32. */
 typedef struct eosfm_band {
@@ -412,7 +441,7 @@ typedef int (*eosfm_progress_fn)(void *user, int32_t done, int32_t total);
 
 typedef struct eosfm_run_options {
   size_t struct_size;
-  int64_t deadline_ms; /* from the call on; 0: none. Looked at when eosfm_cancel is. */
+  int64_t deadline_ms; /* from the call on; 0: none. Looked at when eosfm_context_cancel is. */
   eosfm_progress_fn progress;
   void *progress_user;
   /* A flag for each specialist, or NULL: which are in the levels, when the run succeeds. With it, a run
@@ -429,21 +458,27 @@ typedef struct eosfm_run_options {
  * cancelled, too late or refused leaves them as they were. EOSFM_NOT_FINITE if a specialist, an engine or
  * the fusion gives infinities or NaN, which weights that were damaged do, and images whose values are of
  * another unit: only where the fusion is the first to do so have levels been written. Once fusion has
- * started, cancellation and the deadline are ignored and the run completes. */
-EOSFM_API eosfm_status eosfm_run(eosfm_context *context, const eosfm_image *image,
+ * started, cancellation and the deadline are ignored and the run completes.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_CANCELLED, EOSFM_DEADLINE, EOSFM_NOT_FINITE,
+ * EOSFM_ENGINE_FAILED, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_run(eosfm_context *context, const eosfm_image *image,
                                  const eosfm_level levels[EOSFM_LEVELS],
                                  const eosfm_run_options *options);
 
 /* Ends the run that is going on in another thread; that returns EOSFM_CANCELLED. It is looked at
  * between tasks, some rows of one layer each: mostly milliseconds, more for wide networks on slow
  * processors. Does nothing if there is no run, or if its levels are already being fused and written. */
-EOSFM_API void eosfm_cancel(eosfm_context *context);
+EOSFM_API void eosfm_context_cancel(eosfm_context *context);
 
 /* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` gets each level's largest
  * difference over its largest value, also when it is too large: then EOSFM_WRONG_ANSWER is returned. Values
  * that are not finite are infinitely far off. The context must be of the bundle's tile
- * size, with every specialist active. Allocates an image and its levels until it returns. */
-EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
+ * size, with every specialist active. Allocates an image and its levels until it returns.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NO_MEMORY, EOSFM_CANCELLED, EOSFM_WRONG_ANSWER,
+ * EOSFM_ENGINE_FAILED, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
 
 /* ---- Streams --------------------------------------------------------------------------------- */
 
@@ -452,9 +487,9 @@ EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_L
  *   eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
  *   eosfm_block block = EOSFM_BLOCK_INIT;
  *   block.levels = levels;
- *   eosfm_stream_begin(context, &options, &stream);
+ *   eosfm_stream_create(context, &options, &stream);
  *   for (;;) {
- *     status = eosfm_stream_next(stream, NULL, &block);
+ *     status = eosfm_stream_pull_block(stream, NULL, &block);
  *     if (status == EOSFM_OK) write(&block);
  *     else if (status != EOSFM_AGAIN) break;
  *     else if (decode(...)) eosfm_stream_push_rows(stream, band, rows, count, width, &taken);
@@ -475,7 +510,7 @@ EOSFM_API eosfm_status eosfm_verify(eosfm_context *context, double worst[EOSFM_L
  * nor on when the end is told.
  *
  * A stream belongs to its context, is used by the same thread, and is destroyed before it. It allocates
- * all that it needs when it begins. Its errors are at eosfm_context_error. */
+ * all that it needs when it begins. Its errors are at eosfm_context_get_error. */
 typedef struct eosfm_stream eosfm_stream;
 
 /* How the rows of a band come. scale, offset and nodata are as those of eosfm_band. */
@@ -523,11 +558,16 @@ typedef struct eosfm_stream_options {
 /* The mask, beside the model's bands. */
 #define EOSFM_STREAM_MASK (-1)
 
-/* The bytes that a stream with these options allocates, beside its context. */
-EOSFM_API eosfm_status eosfm_stream_plan(eosfm_context *context,
+/* The bytes that a stream with these options allocates, beside its context.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_plan_stream(eosfm_context *context,
                                          const eosfm_stream_options *options, size_t *bytes);
 
-EOSFM_API eosfm_status eosfm_stream_begin(eosfm_context *context,
+/* Begins a scene.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NO_MEMORY, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_stream_create(eosfm_context *context,
                                           const eosfm_stream_options *options,
                                           eosfm_stream **stream);
 
@@ -537,11 +577,15 @@ EOSFM_API eosfm_status eosfm_stream_begin(eosfm_context *context,
  * EOSFM_BAD_ARGUMENT for rows of any other length: they would shear. It is not looked at if they are
  * missing. `taken` gets how many had room: the bands' rows may come in any order, but none more than two
  * tiles ahead of the others. Push the rest after EOSFM_AGAIN; if no band takes any then, one has ended and
- * so has the scene. The scene ends where its shortest band, or mask, does. */
+ * so has the scene. The scene ends where its shortest band, or mask, does.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_stream_push_rows(eosfm_stream *stream, int32_t band, const void *rows,
                                               int32_t count, int32_t width, int32_t *taken);
 
-/* Says that there are no more rows. */
+/* Says that there are no more rows.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_stream_end(eosfm_stream *stream);
 
 /* A level's part of a block. Cells that are nodata are NaN. */
@@ -579,8 +623,11 @@ typedef struct eosfm_block {
 /* Computes the next tile, from left to right and from top to bottom, and gives the block that it
  * completes; it stays until the next call for this stream. EOSFM_AGAIN if there are too few rows for
  * that, EOSFM_END after the last block. The deadline of the options is that of the tile. After a
- * failure, cancellation too, the tile is the next one still. */
-EOSFM_API eosfm_status eosfm_stream_next(eosfm_stream *stream, const eosfm_run_options *options,
+ * failure, cancellation too, the tile is the next one still.
+ *
+ * Status: EOSFM_OK, EOSFM_AGAIN, EOSFM_END, EOSFM_BAD_ARGUMENT, EOSFM_CANCELLED, EOSFM_DEADLINE,
+ * EOSFM_NOT_FINITE, EOSFM_ENGINE_FAILED, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_stream_pull_block(eosfm_stream *stream, const eosfm_run_options *options,
                                          eosfm_block *block);
 
 EOSFM_API void eosfm_stream_destroy(eosfm_stream *stream);

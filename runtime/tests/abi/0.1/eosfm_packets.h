@@ -5,15 +5,15 @@
  *
  *   size_t offset = 0, lost = 0;
  *   eosfm_packet packet = EOSFM_PACKET_INIT;
- *   while (eosfm_packets_next(data, size, &offset, &lost, &packet) == EOSFM_OK) {
- *     eosfm_packets_decode(&packet, features, work);
+ *   while (eosfm_packet_find(data, size, &offset, &lost, &packet) == EOSFM_OK) {
+ *     eosfm_packet_decode(&packet, features, work);
  *   }
  *
- * Writing, for instance a level of a block that eosfm_stream_next gave:
+ * Writing, for instance a level of a block that eosfm_stream_pull_block gave:
  *
  *   eosfm_packet packet = EOSFM_PACKET_INIT;   which features: level, row, column, height, width, ...
- *   eosfm_packets_plan(&packet, &size);
- *   eosfm_packets_encode(&packet, &features, 200000, send, user, work, size);
+ *   eosfm_packet_plan(&packet, &size);
+ *   eosfm_packet_encode(&packet, &features, 200000, send, user, work, size);
  *
  * There are no handles: any thread may call anything. Nothing is written to the standard streams, nothing
  * exits or throws. docs/packets.md is the format. */
@@ -57,41 +57,49 @@ typedef struct eosfm_packet {
  * damaged packets among them, are passed over and added to *lost. EOSFM_END if there is none any more.
  * Reading all of the data takes time in proportion to its size: checksums of false packets are taken of at
  * most 32 bytes for each of it, and where so many false headers claim the same bytes that this is spent, packets
- * larger than what is left count as lost. */
-EOSFM_API eosfm_status eosfm_packets_next(const void *data, size_t size, size_t *offset,
+ * larger than what is left count as lost.
+ *
+ * Status: EOSFM_OK, EOSFM_END, EOSFM_BAD_ARGUMENT. */
+EOSFM_API eosfm_status eosfm_packet_find(const void *data, size_t size, size_t *offset,
                                           size_t *lost, eosfm_packet *packet);
 
 /* Writes the features, [channels][height][width], NaN where there is no data. `work` is of the packet's
  * work_size. Beside it, libzstd allocates what it needs until this returns. EOSFM_BAD_BUNDLE: the payload is
- * not what the header says, though the checksum agrees; features may have been written in part then. */
-EOSFM_API eosfm_status eosfm_packets_decode(const eosfm_packet *packet, float *features,
+ * not what the header says, though the checksum agrees; features may have been written in part then.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BAD_BUNDLE. */
+EOSFM_API eosfm_status eosfm_packet_decode(const eosfm_packet *packet, float *features,
                                             void *work);
 
 /* Bytes that a packet must be allowed to have: a header, and a cell or some. */
-#define EOSFM_PACKETS_LEAST 256
+#define EOSFM_PACKET_LEAST 256
 
 /* Takes a packet's bytes, which are gone after the call. Returns 0 to go on; anything else ends the writing. */
-typedef int (*eosfm_packets_send_fn)(void *user, const void *data, size_t size);
+typedef int (*eosfm_packet_send_fn)(void *user, const void *data, size_t size);
 
 /* Gives the bytes of work memory that writing takes. EOSFM_BAD_ARGUMENT if the packet's fields cannot be: a
  * level from 1 to 4, sides of 1 to 1024 cells, 1 to 65535 channels that are among the level's, and at most
- * 2^28 bytes of content, 2 for a value in fp16 and 1 in int8. */
-EOSFM_API eosfm_status eosfm_packets_plan(const eosfm_packet *packet, size_t *work_size);
+ * 2^28 bytes of content, 2 for a value in fp16 and 1 in int8.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
+EOSFM_API eosfm_status eosfm_packet_plan(const eosfm_packet *packet, size_t *work_size);
 
 /* Writes features as one packet, or as several if one would have more than `most` bytes: groups of channels,
  * and rows and columns of one channel only where that does not fit. They are the packets of `eosfm-edge run
  * --packets`, to the byte where libzstd is of the same version. Nothing is sent if no cell has data.
  *
  * `features` are `packet->channels` planes of height x width floats, as an eosfm_level or a block's level lie;
- * NaN is a cell without data, and infinities in int8 are so too. `work` is of eosfm_packets_plan's size, which
+ * NaN is a cell without data, and infinities in int8 are so too. `work` is of eosfm_packet_plan's size, which
  * `work_size` says. Beside it, libzstd allocates what it needs until this returns.
  *
  * EOSFM_NOT_FINITE: a value is larger than fp16 can hold, 65504; nothing has been sent. EOSFM_CANCELLED:
  * `send` returned another value than 0. EOSFM_NO_MEMORY: libzstd had none; some may have been sent.
- * EOSFM_BAD_ARGUMENT: as for eosfm_packets_plan, or `most` is below EOSFM_PACKETS_LEAST, `work_size` too
- * small or something NULL. */
-EOSFM_API eosfm_status eosfm_packets_encode(const eosfm_packet *packet, const eosfm_level *features,
-                                            size_t most, eosfm_packets_send_fn send, void *user, void *work,
+ * EOSFM_BAD_ARGUMENT: as for eosfm_packet_plan, or `most` is below EOSFM_PACKET_LEAST, `work_size` too
+ * small or something NULL.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NO_MEMORY, EOSFM_CANCELLED, EOSFM_NOT_FINITE. */
+EOSFM_API eosfm_status eosfm_packet_encode(const eosfm_packet *packet, const eosfm_level *features,
+                                            size_t most, eosfm_packet_send_fn send, void *user, void *work,
                                             size_t work_size);
 
 #ifdef __cplusplus
