@@ -1,3 +1,122 @@
-"""Compress, export and run EoS-FM ensembles of remote-sensing specialists."""
+"""Compress, export and run EoS-FM ensembles of remote-sensing specialists.
+
+    import eosfm_edge as ee
+
+    ee.prune("six", "six-50", ee.PruneOptions(ratio=0.5, data="scene.tif"))
+    ee.export("six-50", "six-50.eosfm", ee.ExportOptions(data="scene.tif"))
+    levels = ee.open("six-50.eosfm").run("scene.tif")
+
+Names are imported when they are first used: importing the package takes no time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eosfm_edge.api.opened import Bundle, Ensemble
+    from eosfm_edge.api.opened import open_directory as open  # noqa: A004
+    from eosfm_edge.api.options import (
+        BenchOptions,
+        BuildOptions,
+        CalibrateOptions,
+        ExportOptions,
+        ImportOptions,
+        PruneOptions,
+        RunOptions,
+        VerifyOptions,
+    )
+    from eosfm_edge.api.verbs import (
+        BenchReport,
+        BuildReport,
+        PromiseBrokenError,
+        bench,
+        build,
+        calibrate,
+        export,
+        import_ensemble,
+        prune,
+        run,
+        verify,
+    )
+    from eosfm_edge.errors import CheckFailedError, UserError
 
 __version__ = "0.1.0"
+
+# Where each name is, in the order of the road.
+_PLACES = {
+    "open": ("api.opened", "open_directory"),
+    **{name: ("api.opened", name) for name in ("Bundle", "Ensemble")},
+    **{
+        name: ("api.verbs", name)
+        for name in (
+            "import_ensemble",
+            "prune",
+            "calibrate",
+            "export",
+            "build",
+            "verify",
+            "run",
+            "bench",
+            "BuildReport",
+            "BenchReport",
+            "PromiseBrokenError",
+        )
+    },
+    **{
+        name: ("api.options", name)
+        for name in (
+            "ImportOptions",
+            "PruneOptions",
+            "CalibrateOptions",
+            "ExportOptions",
+            "BuildOptions",
+            "VerifyOptions",
+            "RunOptions",
+            "BenchOptions",
+        )
+    },
+    **{name: ("errors", name) for name in ("UserError", "CheckFailedError")},
+}
+__all__ = [
+    "BenchOptions",
+    "BenchReport",
+    "BuildOptions",
+    "BuildReport",
+    "Bundle",
+    "CalibrateOptions",
+    "CheckFailedError",
+    "Ensemble",
+    "ExportOptions",
+    "ImportOptions",
+    "PromiseBrokenError",
+    "PruneOptions",
+    "RunOptions",
+    "UserError",
+    "VerifyOptions",
+    "__version__",
+    "bench",
+    "build",
+    "calibrate",
+    "export",
+    "import_ensemble",
+    "open",
+    "prune",
+    "run",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, there = _PLACES[name]
+    found: object = getattr(import_module(f"{__name__}.{module}"), there)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -28,6 +28,7 @@ LAYERS = (
     ("ensemble",),
     ("network",),
     ("calibration", "exporting", "pruning", "runtime"),
+    ("api",),
     ("cli",),
 )
 LAYER = {package: height for height, layer in enumerate(LAYERS) for package in layer}

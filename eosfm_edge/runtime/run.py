@@ -134,7 +134,7 @@ def run_scene(
     manifest = read_manifest(bundle)
     # Before the manifest's bands and units are believed of the scene.
     require_intact(bundle, manifest, options.backend)
-    tiling = _tiling(options, manifest.tile.size)
+    tiling = tiling_of(options.overlap, options.halo, manifest.tile.size)
     names = (f"{level.name}.tif" for level in manifest.levels)
     contents = (*names, QUICKLOOK_NAME, PACKETS_NAME)
     with ExitStack() as stack:
@@ -207,8 +207,12 @@ def run_scene(
         )
 
 
-def _tiling(options: RunOptions, tile: int) -> Tiling:
-    overlap = options.overlap
+def tiling_of(overlap: int | None, halo: int, tile: int) -> Tiling:
+    """Return how a scene is cut into tiles of ``tile`` pixels; see :class:`RunOptions`.
+
+    Raises:
+        UserError: overlap or halo is not one that tiles can have.
+    """
     if overlap is None:
         overlap = -(-tile // 4 // COARSEST) * COARSEST if tile > COARSEST else 0
     if overlap % COARSEST or not 0 <= overlap < tile:
@@ -217,12 +221,12 @@ def _tiling(options: RunOptions, tile: int) -> Tiling:
             expected=f"a multiple of {COARSEST} from 0 to {tile - COARSEST}, tiles being {tile}",
         )
     most = overlap // 2 // COARSEST * COARSEST
-    if options.halo % COARSEST or not 0 <= options.halo <= most:
+    if halo % COARSEST or not 0 <= halo <= most:
         raise UserError(
-            f"halo is {options.halo} pixels",
+            f"halo is {halo} pixels",
             expected=f"a multiple of {COARSEST} from 0 to {most}, half of the overlap",
         )
-    return Tiling(tile, overlap, options.halo)
+    return Tiling(tile, overlap, halo)
 
 
 def _cells(scene: Scene, level: Level) -> tuple[int, int]:

@@ -85,7 +85,7 @@ class ScenePass:
             for done in range(self.tiles):
                 progress(done)
                 started = time.monotonic()
-                with _not_finite_is_a_failed_check(self._context):
+                with not_finite_is_a_failed_check(self._context):
                     block = next(blocks)
                 self.seconds += time.monotonic() - started
                 self.skipped = block.tiles_skipped
@@ -129,7 +129,7 @@ class _Rows:
 
 
 @contextmanager
-def _not_finite_is_a_failed_check(context: Context) -> Iterator[None]:
+def not_finite_is_a_failed_check(context: Context) -> Iterator[None]:
     """Blame the bundle if its known answer does not come out either, and else the scene."""
     try:
         yield
