@@ -287,8 +287,8 @@ class Bundle(Opened):
     @cached_property
     def _model(self) -> Model:
         """The native engine with the bundle loaded, whose files are checked first."""
+        from eosfm_edge.bundle.intact import require_intact
         from eosfm_edge.native.binding import Model
-        from eosfm_edge.runtime.backends import require_intact
 
         require_intact(self.path, self.manifest, "native")
         return Model(self.path)

@@ -345,9 +345,9 @@ def build(
     """
     options = options or BuildOptions()
     place = as_path(bundle)
+    from eosfm_edge.bundle.intact import require_intact
     from eosfm_edge.engines.build import build_engines, parse_graphs
     from eosfm_edge.formats.bundle import read_manifest
-    from eosfm_edge.runtime.backends import require_intact
 
     manifest = read_manifest(place)
     require_intact(place, manifest, "tensorrt")
