@@ -22,7 +22,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 """
 
-NEEDS_TORCH = ("ensemble", "network", "pruning", "calibration", "export")
+NEEDS_TORCH = ("ensemble", "network", "pruning", "calibration", "exporting")
 
 
 def test_every_other_module_can_be_imported() -> None:
