@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from support.chains import narrow, random_ensemble, spec_of, write
-from support.programs import run
+from support.programs import ROOT, run
 
 from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode
 
 # dB against the CPU engine: of the engine as it is, and of it in float32. An int8 bundle is int8 in
 # both. Codes flip where a value lies at the edge between two, and carry on: the CPU engine's own
-# levels of a random int8 Atto move by 45 dB when pixels change by 2e-7 of their value.
+# levels of a random int8 Atto move by 45 dB when pixels change by 2e-7 of their value. So codes are
+# compared layer by layer too, by test_cuda_codes.
 LEAST = {"fp32": ("60", "110"), "bf16": ("60", "110"), "int8": ("45", "45")}
 
 
@@ -62,6 +64,21 @@ def test_cuda_runs_every_fusion_over_runs_of_unequal_shapes(
     ensemble = random_ensemble(spec, **widths, **projected)
     narrow(ensemble, seed=1)
     check_engine(programs, write(tmp_path / "b", ensemble, 64, precision), precision)
+
+
+def test_cuda_codes_of_int8_are_the_cpu_engines(programs: Path, specks: dict[str, Path]) -> None:
+    assert "all checks hold" in run([programs / "test_cuda_codes", specks["int8"]])
+
+
+@pytest.mark.slow
+def test_cuda_codes_of_a_trained_specialist_are_the_cpu_engines(
+    programs: Path, tmp_path: Path
+) -> None:
+    ensemble = random_ensemble(spec_of((3,), 3, backbone="atto"))
+    trained = ROOT / "examples" / "specialists" / "eurosat_rgb" / "model.safetensors"
+    ensemble.encoders[0].load_state_dict(load_file(trained))
+    bundle = write(tmp_path / "b", ensemble, 64, "int8")
+    assert "all checks hold" in run([programs / "test_cuda_codes", bundle])
 
 
 @pytest.mark.slow
