@@ -156,6 +156,7 @@ class ContextOptions(Struct):
         ("gate", POINTER(Gate)),
         ("backends", c_char_p),
         ("backend_library", c_char_p),
+        ("batch", c_int32),
     )
 
 
@@ -167,6 +168,8 @@ class Plan(Struct):
         ("context_bytes", c_size_t),
         ("weights_bytes", c_size_t),
         ("mapped_bytes", c_size_t),
+        ("device_bytes", c_size_t),
+        ("pinned_bytes", c_size_t),
     )
 
 

@@ -7,8 +7,8 @@
 
 #include "eosfm.h"
 
-#define EOSFM_BACKEND eosfm_backend_3
-#define EOSFM_BACKEND_SYMBOL "eosfm_backend_3"
+#define EOSFM_BACKEND eosfm_backend_4
+#define EOSFM_BACKEND_SYMBOL "eosfm_backend_4"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,12 +28,37 @@ typedef struct eosfm_backend_request {
   int32_t threads;
   int32_t bands;
   int32_t tile;                   /* pixels of the image's side */
+  int32_t batch;                  /* images that are computed at once, as the host wishes; 0: the backend's choice */
   int32_t channels[EOSFM_LEVELS]; /* of the levels */
   float *tolerance; /* [EOSFM_LEVELS]: how far the known answer may be off, relative to a level's largest
                        value. A backend that reads weights raises what its own rounding needs. */
   char *error;                    /* where the reason goes when there will be no engine */
   size_t error_size;
 } eosfm_backend_request;
+
+/* Of a backend that computes images in batches, and the next while the host is busy with the last: a slot
+ * holds a batch. Calls come from one thread at a time. A function that fails returns a negative number, and
+ * the engine's `error` has the reason. */
+typedef struct eosfm_batches {
+  int32_t batch; /* images of a slot, at most; 0: images go one by one through the engine's compute */
+  int32_t slots; /* that may be under way at once */
+  void *user;
+  /* Where an image of a slot that is not under way is to be written: [bands][tile][tile], as the sensor stores it. */
+  float *(*image)(void *user, int32_t slot, int32_t index);
+  /* Starts the first `count` images of a slot and returns at once. */
+  int (*start)(void *user, int32_t slot, int32_t count);
+  /* 0 while the slot is under way, 1 when it is done. */
+  int (*query)(void *user, int32_t slot);
+  /* A level of an image of a slot that is done: [channels][height][width]. */
+  float *(*level)(void *user, int32_t slot, int32_t index, int32_t level);
+  const char *(*error)(void *user);
+} eosfm_batches;
+
+/* What an engine allocates, beside what libeosfm does. */
+typedef struct eosfm_backend_memory {
+  size_t device_bytes; /* of a GPU's memory */
+  size_t pinned_bytes; /* of the host's, that cannot be paged out */
+} eosfm_backend_memory;
 
 /* Of a bundle's files, what a backend computes from. */
 typedef enum eosfm_backend_reads {
@@ -42,10 +67,13 @@ typedef enum eosfm_backend_reads {
 } eosfm_backend_reads;
 
 typedef struct eosfm_backend {
-  /* Fills an engine in. Like libeosfm's own functions it writes nothing to the standard streams. */
-  eosfm_status (*open)(const eosfm_backend_request *request, eosfm_engine *engine);
-  void (*close)(const eosfm_engine *engine);
+  /* Fills an engine in, or `batches`; what `close` is given is in either's `user`. Like libeosfm's own
+   * functions it writes nothing to the standard streams. */
+  eosfm_status (*open)(const eosfm_backend_request *request, eosfm_engine *engine, eosfm_batches *batches);
+  void (*close)(void *user);
   int32_t reads; /* an eosfm_backend_reads */
+  /* Says what an engine would allocate, without the device. NULL: the backend cannot know. */
+  eosfm_status (*plan)(const eosfm_backend_request *request, eosfm_backend_memory *memory);
 } eosfm_backend;
 
 extern __attribute__((visibility("default"))) const eosfm_backend EOSFM_BACKEND;

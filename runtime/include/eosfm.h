@@ -273,10 +273,12 @@ typedef struct eosfm_context_options {
    * "native", which is this library. See "Backends" below. Not with an engine. */
   const char *backends;
   const char *backend_library; /* the file of what backends stand on; NULL: it is searched for */
+  int32_t batch; /* tiles of a stream that a backend computes at once, 1 to 64; 0: its choice, which is 4 for
+                    cuda. Results do not depend on it. Others than cuda compute one at a time. */
 } eosfm_context_options;
 
 #define EOSFM_CONTEXT_OPTIONS_INIT \
-  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL, NULL, NULL}
+  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL, NULL, NULL, 0}
 
 /* Backends. Others can compute instead of this library, from the bundle's weights or its ONNX graphs:
  *
@@ -303,21 +305,28 @@ typedef struct eosfm_context_options {
  * A backend is taken only if it gives the bundle's known answer. For one that is not, the model's log gets
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
  * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
- * over the tile. They allocate memory of their own, which the plan does not know, and while running too;
- * eosfm_context_cancel ends ONNX Runtime's runs soon; those of cuda and TensorRT go on to their end. A deadline is
- * looked at before and after. */
+ * over the tile. They allocate memory of their own: cuda when the context is created, as the plan says; the
+ * others, which the plan does not know, while running too. eosfm_context_cancel ends ONNX Runtime's runs soon, and
+ * those of TensorRT go on to their end; a deadline is looked at before and after. A run on cuda returns
+ * within a fraction of a millisecond of either, and the next waits for what the GPU was given.
+ *
+ * With cuda, a stream gives the GPU the tiles that follow in their row, a batch of them and then another,
+ * while the host blends those before. eosfm_context_run, and another stream of the same context, take its place: it
+ * then computes again what was ahead. */
 
 typedef struct eosfm_plan {
   size_t struct_size;
   size_t context_bytes; /* what the context itself allocates, stacks of its threads not counted */
   size_t weights_bytes; /* the weights for this precision, which contexts of a model share */
   size_t mapped_bytes;  /* the bundle's files */
+  size_t device_bytes;  /* of a GPU's memory, that cuda allocates: beside what its driver takes for itself */
+  size_t pinned_bytes;  /* of the host's, that cuda has pinned for copies */
 } eosfm_plan;
 
-#define EOSFM_PLAN_INIT {sizeof(eosfm_plan), 0, 0, 0}
+#define EOSFM_PLAN_INIT {sizeof(eosfm_plan), 0, 0, 0, 0, 0}
 
 /* What a context with these options will need; with several backends, what the one that needs most will.
- * NULL options are the defaults.
+ * NULL options are the defaults. A backend whose library is not there needs nothing.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_plan_context(eosfm_model *model, const eosfm_context_options *options,

@@ -62,52 +62,77 @@ eosfm_status load(const char* name, const eosfm_backend** result, ErrorText& err
                     EOSFM_BACKEND_SYMBOL, file);
 }
 
+// What a backend is asked for, with the files that it reads.
+struct Request {
+  eosfm_backend_request request = {};
+  Array<FileBytes> opened;
+  Array<eosfm_file> files;
+
+  eosfm_status set(const char* name, const eosfm_backend& backend, const eosfm_model& model, int batch,
+                   ErrorText& error) {
+    const Chain& chain = model.chain;
+    const bool reads_weights = backend.reads == EOSFM_BACKEND_READS_WEIGHTS;
+    const int count = reads_weights ? chain.specialists.size() + 1 : chain.graphs.size();
+    if (count == 0) {
+      return error.fail(EOSFM_UNSUPPORTED, "chain.gguf names no ONNX graphs: export the bundle again");
+    }
+    if (!opened.allocate(count) || !files.allocate(count)) return error.no_memory("the bundle's files");
+    for (int i = 0; i < count; ++i) {
+      const char* path = !reads_weights ? chain.graphs[i].file
+                         : i == 0       ? "chain.gguf"
+                                        : chain.specialists[i - 1].file;
+      const eosfm_status status = model.files.open(path, &opened[i], error);
+      if (status != EOSFM_OK) return status;
+      const Bytes bytes = opened[i].bytes();
+      files[i] = {sizeof(eosfm_file), path, bytes.data, bytes.size};
+    }
+    request.name = name;
+    (reads_weights ? request.files : request.graphs) = files.begin();
+    (reads_weights ? request.file_count : request.graph_count) = static_cast<size_t>(count);
+    request.directory = model.files.directory();
+    request.bands = chain.bands.size();
+    request.tile = chain.tile;
+    request.batch = batch;
+    memcpy(request.channels, chain.level_channels, sizeof request.channels);
+    request.error = error.text;
+    request.error_size = sizeof error.text;
+    return EOSFM_OK;
+  }
+};
+
 }  // namespace
 
 Backend::~Backend() {
-  if (loaded_ != nullptr) loaded_->close(&engine_);
+  if (loaded_ != nullptr) loaded_->close(batches_.batch > 0 ? batches_.user : engine_.user);
 }
 
 eosfm_status Backend::open(const char* name, const char* library, const eosfm_model& model,
-                           int threads, ErrorText& error) {
+                           int threads, int batch, ErrorText& error) {
   const Chain& chain = model.chain;
   const eosfm_backend* loaded = nullptr;
   eosfm_status status = load(name, &loaded, error);
   if (status != EOSFM_OK) return status;
+  Request wanted;
+  status = wanted.set(name, *loaded, model, batch, error);
+  if (status != EOSFM_OK) return status;
   const bool reads_weights = loaded->reads == EOSFM_BACKEND_READS_WEIGHTS;
-  const int count = reads_weights ? chain.specialists.size() + 1 : chain.graphs.size();
-  if (count == 0) {
-    return error.fail(EOSFM_UNSUPPORTED, "chain.gguf names no ONNX graphs: export the bundle again");
-  }
-  Array<FileBytes> opened;
-  Array<eosfm_file> files;
-  if (!opened.allocate(count) || !files.allocate(count)) return error.no_memory("the bundle's files");
-  for (int i = 0; i < count; ++i) {
-    const char* path = !reads_weights ? chain.graphs[i].file
-                       : i == 0       ? "chain.gguf"
-                                      : chain.specialists[i - 1].file;
-    status = model.files.open(path, &opened[i], error);
-    if (status != EOSFM_OK) return status;
-    const Bytes bytes = opened[i].bytes();
-    files[i] = {sizeof(eosfm_file), path, bytes.data, bytes.size};
-  }
   memcpy(tolerance_, reads_weights ? chain.tolerance : chain.graph_tolerance, sizeof tolerance_);
-  eosfm_backend_request request = {};
-  request.name = name;
-  request.library = library;
-  (reads_weights ? request.files : request.graphs) = files.begin();
-  (reads_weights ? request.file_count : request.graph_count) = static_cast<size_t>(count);
-  request.directory = model.files.directory();
-  request.threads = threads;
-  request.bands = chain.bands.size();
-  request.tile = chain.tile;
-  memcpy(request.channels, chain.level_channels, sizeof request.channels);
-  request.tolerance = tolerance_;
-  request.error = error.text;
-  request.error_size = sizeof error.text;
-  status = loaded->open(&request, &engine_);
+  wanted.request.library = library;
+  wanted.request.threads = threads;
+  wanted.request.tolerance = tolerance_;
+  status = loaded->open(&wanted.request, &engine_, &batches_);
   if (status == EOSFM_OK) loaded_ = loaded;
   return status;
+}
+
+eosfm_status Backend::plan(const char* name, const eosfm_model& model, int batch,
+                           eosfm_backend_memory* memory, ErrorText& error) {
+  const eosfm_backend* loaded = nullptr;
+  eosfm_status status = load(name, &loaded, error);
+  if (status != EOSFM_OK || loaded->plan == nullptr) return status;
+  Request wanted;
+  status = wanted.set(name, *loaded, model, batch, error);
+  return status == EOSFM_OK ? loaded->plan(&wanted.request, memory) : status;
 }
 
 }  // namespace eosfm

@@ -1,8 +1,10 @@
 #include "context.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "cells.h"
 #include "finite.h"
@@ -14,8 +16,21 @@ namespace eosfm {
 namespace {
 
 constexpr int kMostThreads = 256;
+constexpr int kMostBatch = 64;
 
 size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+// Lets others have the processor between two looks at a device: at once if it may be done any moment, and
+// longer where it takes long.
+void rest_since(int64_t began) {
+  constexpr int64_t kSpin = 2000000;  // ns
+  if (monotonic_ns() - began < kSpin) {
+    sched_yield();
+    return;
+  }
+  const timespec pause = {0, 100000};
+  nanosleep(&pause, nullptr);
+}
 
 }  // namespace
 
@@ -31,12 +46,16 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
   if (given.precision != EOSFM_AS_STORED && given.precision != EOSFM_BF16) {
     return error.fail(EOSFM_BAD_ARGUMENT, "precision is %d, which is not known", given.precision);
   }
+  if (given.batch < 0 || given.batch > kMostBatch) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "batch is %d, expected 0 to %d", given.batch, kMostBatch);
+  }
   threads = given.threads > 0 ? given.threads : processors(kMostThreads);
   precision = static_cast<eosfm_precision>(given.precision);
   width = given.width != 0 ? given.width : chain.tile;
   height = given.height != 0 ? given.height : chain.tile;
   memory_limit = given.memory_limit;
   backend_library = given.backend_library;
+  batch = given.batch;
   if (given.backends != nullptr) {
     backends = given.backends;
     if (given.engine != nullptr || !are_backends(backends)) {
@@ -141,10 +160,12 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
   }
 }
 
-void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chain& chain) {
+void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chain& chain,
+                            bool has_batches) {
   const size_t pixels = static_cast<size_t>(settings.width) * settings.height;
-  planes = layout.take<float>(pixels * chain.bands.size());
   valid = layout.take<uint8_t>(pixels);
+  if (has_batches) return;  // images and levels lie in the backend's memory
+  planes = layout.take<float>(pixels * chain.bands.size());
   for (int level = 0; level < kLevels; ++level) {
     levels[level] = layout.take<float>(static_cast<size_t>(chain.level_channels[level]) *
                                        cells(settings.width, level) * cells(settings.height, level));
@@ -159,10 +180,10 @@ size_t context_bytes(const Settings& settings, const Chain& chain, const PackedM
   return layout.size();
 }
 
-size_t context_bytes(const Settings& settings, const Chain& chain) {
+size_t context_bytes(const Settings& settings, const Chain& chain, bool has_batches) {
   Layout layout;
   ContextMemory memory = {};
-  memory.lay_out(layout, settings, chain);
+  memory.lay_out(layout, settings, chain, has_batches);
   return layout.size();
 }
 
@@ -218,8 +239,9 @@ eosfm_status eosfm_context::open_backend(const char* name, ErrorText& text) {
                      "is no gate, and no other precision");
   }
   const eosfm_status status =
-      backend_.open(name, settings_.backend_library, *model_, settings_.threads, text);
+      backend_.open(name, settings_.backend_library, *model_, settings_.threads, settings_.batch, text);
   settings_.engine = backend_.engine();
+  batches_ = backend_.batches();
   tolerance_ = backend_.tolerance();
   return status;
 }
@@ -230,7 +252,7 @@ eosfm_status eosfm_context::make_memory(ErrorText& text) {
   eosfm_status status =
       has_engine() ? EOSFM_OK : model_->shape(settings_.precision, &shapes, text);
   if (status != EOSFM_OK) return status;
-  const size_t needed = has_engine() ? context_bytes(settings_, chain)
+  const size_t needed = has_engine() ? context_bytes(settings_, chain, has_batches())
                                      : context_bytes(settings_, chain, shapes, *model_->kernels);
   if (settings_.memory_limit != 0 && needed + shapes.bytes > settings_.memory_limit) {
     return text.fail(EOSFM_NO_MEMORY, "the context needs %zu bytes and its weights %zu, the limit is %zu; "
@@ -242,13 +264,13 @@ eosfm_status eosfm_context::make_memory(ErrorText& text) {
   const int specialists = model_->specialists.size();
   if (!block_.allocate(needed) || !active_.allocate(specialists) ||
       !active_runs_.allocate(chain.runs.size()) || !run_done_.allocate(chain.runs.size()) ||
-      !present_.allocate(specialists)) {
+      !present_.allocate(specialists) || !under_way_.allocate(batches_.slots)) {
     return text.no_memory("the context");
   }
   memset(block_.data(), 0, needed);  // so that no run waits for the system to find pages
   Layout layout(block_.data());
   if (has_engine()) {
-    memory_.lay_out(layout, settings_, chain);
+    memory_.lay_out(layout, settings_, chain, has_batches());
     return EOSFM_OK;
   }
   memory_.lay_out(layout, settings_, chain, *packed_, *model_->kernels);
@@ -416,21 +438,30 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* giv
   if (status == EOSFM_OK) status = reader_.set(image, model_->chain, error);
   if (status != EOSFM_OK) return status;
 
-  const int64_t most_ms = INT64_MAX / 2000000;
-  const int64_t ms = options.deadline_ms < most_ms ? options.deadline_ms : most_ms;
   weights_given_ = weights != nullptr;
   if (weights_given_) weights_ = *weights;
-  progress_ = options.progress;
-  progress_user_ = options.progress_user;
+  begin(options);
+  status = compute(levels, options);
+  end();
+  return status;
+}
+
+void eosfm_context::begin(const eosfm_run_options& given) {
+  const int64_t most_ms = INT64_MAX / 2000000;
+  const int64_t ms = given.deadline_ms < most_ms ? given.deadline_ms : most_ms;
+  progress_ = given.progress;
+  progress_user_ = given.progress_user;
+  deadline_ms_ = given.deadline_ms;
   pthread_mutex_lock(&cancel_mutex_);
   stop_.reset(ms > 0 ? monotonic_ns() + ms * 1000000 : 0);
   running_ = true;
   pthread_mutex_unlock(&cancel_mutex_);
-  status = compute(levels, options);
+}
+
+void eosfm_context::end() {
   pthread_mutex_lock(&cancel_mutex_);
   running_ = false;
   pthread_mutex_unlock(&cancel_mutex_);
-  return status;
 }
 
 eosfm_status eosfm_context::compute(const eosfm_level* levels, const eosfm_run_options& options) {
@@ -441,16 +472,16 @@ eosfm_status eosfm_context::compute(const eosfm_level* levels, const eosfm_run_o
   } else {
     run_all();
   }
+  return finish(levels, options);
+}
+
+// Hands out what was computed, if it is to be.
+eosfm_status eosfm_context::finish(const eosfm_level* levels, const eosfm_run_options& options) {
   find_present();
-  switch (stop_.reason()) {
-    case Stop::kCancelled: return error.fail(EOSFM_CANCELLED, "the run was cancelled");
-    case Stop::kDeadline:
-      if (options.present != nullptr && present_count_ > 0) break;
-      return error.fail(EOSFM_DEADLINE, "the deadline of %lld ms passed",
-                        static_cast<long long>(options.deadline_ms));
-    case Stop::kNone: break;
-  }
-  status = check_finite();
+  const bool is_partial =
+      stop_.reason() == Stop::kDeadline && options.present != nullptr && present_count_ > 0;
+  if (stop_.reason() != Stop::kNone && !is_partial) return stopped();
+  const eosfm_status status = check_finite();
   if (status != EOSFM_OK) return status;
   for (int level = 0; level < kLevels; ++level) {
     if (levels[level].data == nullptr) continue;
@@ -500,35 +531,110 @@ void eosfm_context::find_present() {
   if (chain.fusion == Fusion::multiplication && present_count_ < present_.size()) present_count_ = 0;
 }
 
-void eosfm_context::read_image(Values values) {
+void eosfm_context::read_image(Values values, float* planes) {
   Team together(&pool_, &stop_);
   constexpr int kRows = 32;
   together.each(settings_.height / kRows, [&](int task, int) {
     reader_.read_rows(*model_->kernels, values, task * kRows, kRows, settings_.width,
-                      settings_.height, memory_.planes, memory_.valid);
+                      settings_.height, planes, memory_.valid);
   });
 }
 
 eosfm_status eosfm_context::run_engine() {
   for (uint8_t& one : run_done_) one = 0;
-  read_image(Values::stored);
+  if (has_batches()) return run_batch();
+  read_image(Values::stored, memory_.planes);
   if (stop_.reason() != Stop::kNone) return EOSFM_OK;
   const eosfm_engine& engine = settings_.engine;
-  const int failed = engine.compute(engine.user, memory_.planes, memory_.levels);
+  const int failure = engine.compute(engine.user, memory_.planes, memory_.levels);
   stop_.due();
-  if (failed == 0) {
+  if (failure == 0) {
     for (uint8_t& one : run_done_) one = 1;
     return EOSFM_OK;
   }
   // An engine that was told to end its run early says that it failed.
   if (stop_.reason() != Stop::kNone) return EOSFM_OK;
-  return error.fail(EOSFM_ENGINE_FAILED, "the engine (%s) failed with %d: %s", backend_name_, failed,
-                    engine.error != nullptr ? engine.error(engine.user) : "it does not say why");
+  return failed(failure, engine.error != nullptr ? engine.error(engine.user) : "it does not say why");
+}
+
+eosfm_status eosfm_context::stopped() {
+  return stop_.reason() == Stop::kCancelled
+             ? error.fail(EOSFM_CANCELLED, "the run was cancelled")
+             : error.fail(EOSFM_DEADLINE, "the deadline of %lld ms passed",
+                          static_cast<long long>(deadline_ms_));
+}
+
+eosfm_status eosfm_context::failed(int code, const char* reason) {
+  return error.fail(EOSFM_ENGINE_FAILED, "the engine (%s) failed with %d: %s", backend_name_, code, reason);
+}
+
+// A batch of one image.
+eosfm_status eosfm_context::run_batch() {
+  claim(this);
+  eosfm_status status = drain(0);
+  if (status != EOSFM_OK) return status;
+  read_image(Values::stored, batches_.image(batches_.user, 0, 0));
+  if (stop_.reason() != Stop::kNone) return EOSFM_OK;
+  status = start(0, 1);
+  if (status == EOSFM_OK) status = wait(0);
+  if (status != EOSFM_OK || stop_.due()) return status;
+  for (uint8_t& one : run_done_) one = 1;
+  for (int l = 0; l < kLevels; ++l) memory_.levels[l] = batches_.level(batches_.user, 0, 0, l);
+  return EOSFM_OK;
+}
+
+bool eosfm_context::claim(const void* owner) {
+  const bool was = owner_ == owner;
+  owner_ = owner;
+  return was;
+}
+
+// Waits for what a run has left under way, whose images and levels nobody wants any more.
+eosfm_status eosfm_context::drain(int slot) {
+  const eosfm_status status = wait(slot);
+  return status == EOSFM_OK && under_way_[slot] ? stopped() : status;
+}
+
+eosfm_status eosfm_context::stage(const eosfm_image* image, int slot, int index) {
+  eosfm_status status = reader_.set(image, model_->chain, error);
+  if (status == EOSFM_OK) status = drain(slot);
+  if (status != EOSFM_OK) return status;
+  read_image(Values::stored, batches_.image(batches_.user, slot, index));
+  return stop_.reason() == Stop::kNone ? EOSFM_OK : stopped();
+}
+
+eosfm_status eosfm_context::start(int slot, int count) {
+  const int failure = batches_.start(batches_.user, slot, count);
+  if (failure != 0) return failed(failure, batches_.error(batches_.user));
+  under_way_[slot] = true;
+  return EOSFM_OK;
+}
+
+// The device is asked instead of waited for, so that a run ends as soon as it is cancelled or late. What was
+// started goes on without it.
+eosfm_status eosfm_context::wait(int slot) {
+  const int64_t since = monotonic_ns();
+  while (under_way_[slot]) {
+    const int done = batches_.query(batches_.user, slot);
+    if (done != 0) under_way_[slot] = false;
+    if (done < 0) return failed(done, batches_.error(batches_.user));
+    if (done == 0 && stop_.due()) return EOSFM_OK;
+    if (done == 0) rest_since(since);
+  }
+  return EOSFM_OK;
+}
+
+eosfm_status eosfm_context::deliver(int slot, int index, const eosfm_level* levels,
+                                    const eosfm_run_options& options) {
+  stop_.due();
+  for (uint8_t& one : run_done_) one = 1;
+  for (int l = 0; l < kLevels; ++l) memory_.levels[l] = batches_.level(batches_.user, slot, index, l);
+  return finish(levels, options);
 }
 
 void eosfm_context::run_all() {
   const Chain& chain = model_->chain;
-  read_image(Values::physical);
+  read_image(Values::physical, memory_.planes);
   if (gathers() && !weights_given_) weigh_alone();
   Team together(&pool_, &stop_);
   for (uint8_t& one : run_done_) one = 0;

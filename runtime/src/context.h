@@ -19,6 +19,7 @@ struct Settings {
   int width = 0;
   int height = 0;
   size_t memory_limit = 0;
+  int batch = 0;  // images that a backend computes at once; 0: its choice
   const char* backends = "native";  // names and spaces; the caller's, as is the library's path
   const char* backend_library = nullptr;
   eosfm_engine engine = EOSFM_ENGINE_INIT;  // the host's; compute is null without
@@ -59,13 +60,13 @@ struct ContextMemory {
   void lay_out(Layout& layout, const Settings& settings, const Chain& chain,
                const PackedModel& packed, const Kernels& kernels);
   // The same where an engine computes.
-  void lay_out(Layout& layout, const Settings& settings, const Chain& chain);
+  void lay_out(Layout& layout, const Settings& settings, const Chain& chain, bool has_batches);
 };
 
 // What a context allocates: where the library computes, and where an engine does.
 size_t context_bytes(const Settings& settings, const Chain& chain, const PackedModel& packed,
                      const Kernels& kernels);
-size_t context_bytes(const Settings& settings, const Chain& chain);
+size_t context_bytes(const Settings& settings, const Chain& chain, bool has_batches);
 
 }  // namespace eosfm
 
@@ -97,7 +98,24 @@ struct eosfm_context {
   void cancel();
   const char* backend() const { return backend_name_; }
   eosfm_model* model() const { return model_; }
-  bool has_engine() const { return settings_.engine.compute != nullptr; }
+  bool has_engine() const { return settings_.engine.compute != nullptr || has_batches(); }
+
+  // Batches of a backend that has them. Each call of the host is one run, between begin and end; what it
+  // starts may go on after it. Who uses the slots must have claimed them.
+  bool has_batches() const { return batches_.batch > 0; }
+  const eosfm_batches& batches() const { return batches_; }
+  void begin(const eosfm_run_options& options);
+  void end();
+  // Takes the slots; returns whether they were the caller's since it last did so.
+  bool claim(const void* owner);
+  // Reads an image to its place in a slot, when what was under way there is done.
+  eosfm_status stage(const eosfm_image* image, int slot, int index);
+  eosfm_status start(int slot, int count);
+  // Waits for a slot, or until the run is to end.
+  eosfm_status wait(int slot);
+  // Copies the levels of an image out.
+  eosfm_status deliver(int slot, int index, const eosfm_level* levels, const eosfm_run_options& options);
+
   const eosfm::Settings& settings() const { return settings_; }
   eosfm::Pool& pool() { return pool_; }
 
@@ -112,13 +130,18 @@ struct eosfm_context {
   void weigh_alone();
   eosfm_status read_levels(const eosfm_level* given, eosfm_level (&levels)[eosfm::kLevels]);
   eosfm_status compute(const eosfm_level* levels, const eosfm_run_options& options);
+  eosfm_status finish(const eosfm_level* levels, const eosfm_run_options& options);
   void run_all();
   void run_alone(int task, int worker);
   void finished(int worker);
   void find_present();
   bool gate_opens(int run);
-  void read_image(eosfm::Values values);
+  void read_image(eosfm::Values values, float* planes);
   eosfm_status run_engine();
+  eosfm_status run_batch();
+  eosfm_status drain(int slot);
+  eosfm_status failed(int code, const char* reason);
+  eosfm_status stopped();
   eosfm_status check_finite();
   void copy_level(int level, const eosfm_level& to);
   void run_one(int run, int pass, eosfm::Team& team);
@@ -129,6 +152,9 @@ struct eosfm_context {
   const eosfm::PackedModel* packed_ = nullptr;
   eosfm::Settings settings_;
   eosfm::Backend backend_;
+  eosfm_batches batches_ = {};
+  eosfm::Array<bool> under_way_;  // [slots]: started, and not yet seen to be done
+  const void* owner_ = nullptr;   // of the slots
   char backend_name_[eosfm::kMostBackendName] = "host";
   const float* tolerance_ = nullptr;  // [levels], of the known answer
   eosfm::Block block_;
@@ -140,6 +166,7 @@ struct eosfm_context {
   std::atomic<int> finished_runs_{0};
   eosfm_progress_fn progress_ = nullptr;  // of the run that is going on
   void* progress_user_ = nullptr;
+  int64_t deadline_ms_ = 0;
   int active_count_ = 0;
   eosfm::Array<uint8_t> run_done_;  // [runs], of the last image
   eosfm::Array<uint8_t> present_;   // [specialists]: whose runs were all done

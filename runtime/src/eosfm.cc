@@ -216,9 +216,13 @@ eosfm_status eosfm_model_plan_context(eosfm_model* model, const eosfm_context_op
     if (status != EOSFM_OK) return status;
     if (is_native) own.context_bytes = context_bytes(settings, model->chain, shapes, *model->kernels);
     if (has_engine || names_others(settings.backends)) {
-      const size_t bytes = context_bytes(settings, model->chain);
+      const size_t bytes = context_bytes(settings, model->chain, false);
       if (bytes > own.context_bytes) own.context_bytes = bytes;
     }
+    eosfm_backend_memory memory = {0, 0};
+    if (!has_engine) memory = most_memory(*model, settings);
+    own.device_bytes = memory.device_bytes;
+    own.pinned_bytes = memory.pinned_bytes;
     own.weights_bytes = shapes.bytes;
     own.mapped_bytes = model->mapped_bytes();
     return EOSFM_OK;

@@ -62,6 +62,23 @@ bool names_native(const char* names) { return any_name(names, true); }
 
 bool names_others(const char* names) { return any_name(names, false); }
 
+eosfm_backend_memory most_memory(const eosfm_model& model, const Settings& settings) {
+  eosfm_backend_memory most = {0, 0};
+  char name[kMostBackendName];
+  for (const char* left = settings.backends; *left != '\0';) {
+    left = take_name(left, name);
+    eosfm_backend_memory one = {0, 0};
+    ErrorText ignored;
+    if (strcmp(name, kNative) == 0 ||
+        Backend::plan(name, model, settings.batch, &one, ignored) != EOSFM_OK) {
+      continue;
+    }
+    if (one.device_bytes > most.device_bytes) most.device_bytes = one.device_bytes;
+    if (one.pinned_bytes > most.pinned_bytes) most.pinned_bytes = one.pinned_bytes;
+  }
+  return most;
+}
+
 eosfm_status create_first(eosfm_model* model, const Settings& settings, eosfm_context** result,
                           ErrorText& error) {
   if (settings.engine.compute != nullptr) return create_on(model, settings, nullptr, result, error);

@@ -13,6 +13,9 @@ bool are_backends(const char* names);
 bool names_native(const char* names);
 bool names_others(const char* names);
 
+// Says what the engine of the backend that needs most would allocate. One that cannot be had needs nothing.
+eosfm_backend_memory most_memory(const eosfm_model& model, const Settings& settings);
+
 // Creates a context on the settings' engine, or else on the first of their backends that works here. The
 // log gets the reasons of those before it; `error` has the last one's when none does.
 eosfm_status create_first(eosfm_model* model, const Settings& settings, eosfm_context** result,

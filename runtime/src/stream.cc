@@ -106,7 +106,7 @@ eosfm_status read(const eosfm_stream_options* given, const Settings& tile, const
 }  // namespace
 
 void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, int overlap,
-                           const Settings& tile, const Chain& chain) {
+                           int tiles_ahead, const Settings& tile, const Chain& chain) {
   const size_t pixels = static_cast<size_t>(tile.width) * tile.height;
   const size_t bands_count = static_cast<size_t>(chain.bands.size());
   // A row of tiles is reached because there are rows beyond the one before it, which ended `overlap` rows
@@ -116,9 +116,13 @@ void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, 
   planes = layout.take<float>(pixels * bands_count);
   valid = layout.take<uint8_t>(pixels);
   bands = layout.take<eosfm_band>(bands_count);
+  tiles = layout.take<StreamTile>(static_cast<size_t>(tiles_ahead));
   for (int l = 0; l < kLevels; ++l) {
     const size_t cells = pixels / static_cast<size_t>(stride_of(l) * stride_of(l));
-    shares[l] = layout.take<float>(cells);
+    for (int t = 0; t < tiles_ahead; ++t) {
+      float* shares = layout.take<float>(cells);
+      if (tiles != nullptr) tiles[t].shares[l] = shares;
+    }
     whole[l] = layout.take<float>(cells);
     once[l] = layout.take<float>(cells);
     if (options.levels[l] == 0) continue;
@@ -127,6 +131,14 @@ void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, 
                                options.halo / stride_of(l), cells_over(options.width, l)});
   }
 }
+
+namespace {
+
+int tiles_ahead_of(const eosfm_context& context) {
+  return context.has_batches() ? context.batches().slots * context.batches().batch : 1;
+}
+
+}  // namespace
 
 }  // namespace eosfm
 
@@ -142,7 +154,7 @@ eosfm_status eosfm_stream::plan(eosfm_context* context, const eosfm_stream_optio
   if (status != EOSFM_OK) return status;
   Layout layout;
   StreamMemory memory = {};
-  memory.lay_out(layout, options, overlap, tile, chain);
+  memory.lay_out(layout, options, overlap, tiles_ahead_of(*context), tile, chain);
   *bytes = layout.size();
   return EOSFM_OK;
 }
@@ -154,12 +166,13 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
   const eosfm_status status = read(given, tile, chain, &options_, &overlap_, context_->error);
   if (status != EOSFM_OK) return status;
   Layout sizes;
-  memory_.lay_out(sizes, options_, overlap_, tile, chain);
+  const int tiles_ahead = tiles_ahead_of(*context);
+  memory_.lay_out(sizes, options_, overlap_, tiles_ahead, tile, chain);
   const size_t bytes = sizes.size();
   if (!block_.allocate(bytes)) return context_->error.no_memory("the stream");
   memset(block_.data(), 0, bytes);  // so that no tile waits for the system to find pages
   Layout layout(block_.data());
-  memory_.lay_out(layout, options_, overlap_, tile, chain);
+  memory_.lay_out(layout, options_, overlap_, tiles_ahead, tile, chain);
   const size_t plane = static_cast<size_t>(tile.width) * tile.height;
   for (int b = 0; b < chain.bands.size(); ++b) {
     const Band& own = chain.bands[b];
@@ -215,26 +228,111 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_bl
   if (done_ || (ended_ && rows == 0)) return EOSFM_END;
   // Whether a row of tiles is the last depends on whether anything comes after it.
   if (!ended_ && rows <= end) return EOSFM_AGAIN;
-  const Place place = place_of(rows);
-  read_tile(place);
-  count_valid(place);
-  const bool skipped = !worth_it(place);
-  if (!skipped) {
-    status = run(place, options);
-    if (status != EOSFM_OK) return status;
-  } else if (options.present != nullptr) {
-    memset(options.present, 0, options.present_count);
-  }
-  give(place, skipped, &block);
+  const StreamTile* tile = nullptr;
+  status = context_->has_batches() ? compute_ahead(rows, options, &tile) : compute(rows, options, &tile);
+  if (status != EOSFM_OK) return status;
+  if (tile->skipped && options.present != nullptr) memset(options.present, 0, options.present_count);
+  give(*tile, &block);
   write_struct(block, given_block);
-  if (!place.last_column) {
+  if (!tile->last_column) {
     ++tile_column_;
     return EOSFM_OK;
   }
   tile_column_ = 0;
+  next_column_ = 0;
+  row_read_ = false;
   ++tile_row_;
-  done_ = place.last_row;
+  done_ = tile->last_row;
   return EOSFM_OK;
+}
+
+eosfm_status eosfm_stream::compute(int64_t rows, const eosfm_run_options& options,
+                                   const StreamTile** result) {
+  StreamTile* tile = &memory_.tiles[0];
+  read_tile(rows, tile_column_, tile);
+  *result = tile;
+  if (tile->skipped) return EOSFM_OK;
+  const eosfm_image pixels = image();
+  eosfm_level levels[kLevels];
+  get_features(levels);
+  CellWeights weights;
+  if (context_->gathers()) weights = weigh(*tile);
+  return located(context_->run(&pixels, levels, &options, context_->gathers() ? &weights : nullptr), *tile);
+}
+
+// The backend is given what follows in the row before the first tile is waited for. Rows of the next row of
+// tiles may not be there yet.
+eosfm_status eosfm_stream::compute_ahead(int64_t rows, const eosfm_run_options& options,
+                                         const StreamTile** result) {
+  context_->begin(options);
+  if (!context_->claim(this)) forget_ahead();
+  eosfm_status status = EOSFM_OK;
+  while (status == EOSFM_OK && may_read_ahead()) status = read_ahead(rows);
+  if (status == EOSFM_OK) status = take_first(options, result);
+  context_->end();
+  if (status != EOSFM_OK) forget_ahead();
+  return status;
+}
+
+eosfm_status eosfm_stream::take_first(const eosfm_run_options& options, const StreamTile** result) {
+  const StreamTile& tile = memory_.tiles[first_];
+  if (!tile.skipped) {
+    eosfm_status status = EOSFM_OK;
+    // The ring may be full of tiles that are skipped before the slot is full.
+    if (tile.slot == slot_ && filled_ > 0) status = start_slot();
+    if (status == EOSFM_OK) status = context_->wait(tile.slot);
+    eosfm_level levels[kLevels];
+    get_features(levels);
+    if (status == EOSFM_OK) status = context_->deliver(tile.slot, tile.index, levels, options);
+    if (status != EOSFM_OK) return located(status, tile);
+  }
+  *result = &tile;
+  first_ = (first_ + 1) % tiles_ahead_of(*context_);
+  --ahead_;
+  return EOSFM_OK;
+}
+
+bool eosfm_stream::may_read_ahead() const {
+  const int most = tiles_ahead_of(*context_);
+  if (row_read_ || ahead_ == most) return false;
+  for (int i = 0; filled_ == 0 && i < ahead_; ++i) {
+    const StreamTile& tile = memory_.tiles[(first_ + i) % most];
+    if (!tile.skipped && tile.slot == slot_) return false;  // its levels are still to be given
+  }
+  return true;
+}
+
+eosfm_status eosfm_stream::read_ahead(int64_t rows) {
+  StreamTile* tile = &memory_.tiles[(first_ + ahead_) % tiles_ahead_of(*context_)];
+  read_tile(rows, next_column_, tile);
+  if (!tile->skipped) {
+    tile->slot = slot_;
+    tile->index = filled_;
+    const eosfm_image pixels = image();
+    const eosfm_status status = context_->stage(&pixels, slot_, filled_);
+    if (status != EOSFM_OK) return status;
+    ++filled_;
+  }
+  ++ahead_;
+  ++next_column_;
+  row_read_ = tile->last_column;
+  const bool is_full = filled_ == context_->batches().batch || (row_read_ && filled_ > 0);
+  return is_full ? start_slot() : EOSFM_OK;
+}
+
+eosfm_status eosfm_stream::start_slot() {
+  const eosfm_status status = context_->start(slot_, filled_);
+  slot_ = (slot_ + 1) % context_->batches().slots;
+  filled_ = 0;
+  return status;
+}
+
+// Tiles that are not given yet are read again.
+void eosfm_stream::forget_ahead() {
+  ahead_ = 0;
+  filled_ = 0;
+  row_read_ = false;
+  next_column_ = tile_column_;
 }
 
 namespace {
@@ -249,37 +347,43 @@ int64_t moved_back(int64_t start, int64_t length, int size) {
 
 }  // namespace
 
-eosfm_stream::Place eosfm_stream::place_of(int64_t rows) const {
+void eosfm_stream::place(int64_t rows, int column, StreamTile* result) const {
   const Settings& tile = context_->settings();
-  Place place;
-  place.row = tile_row_ * (tile.height - overlap_);
-  place.column = tile_column_ * (tile.width - overlap_);
-  place.last_row = ended_ && place.row + tile.height >= rows;
-  place.last_column = place.column + tile.width >= options_.width;
-  TilePlace& pixels = place.pixels;
-  pixels = {place.row, place.column, tile.height, tile.width};
-  if (place.last_row) {
-    pixels.row = moved_back(place.row, rows, tile.height);
+  result->row = tile_row_ * (tile.height - overlap_);
+  result->column = column * (tile.width - overlap_);
+  result->last_row = ended_ && result->row + tile.height >= rows;
+  result->last_column = result->column + tile.width >= options_.width;
+  TilePlace& pixels = result->pixels;
+  pixels = {result->row, result->column, tile.height, tile.width};
+  if (result->last_row) {
+    pixels.row = moved_back(result->row, rows, tile.height);
     pixels.height = smaller(tile.height, static_cast<int>(rows - pixels.row));
   }
-  if (place.last_column) {
-    pixels.column = static_cast<int>(moved_back(place.column, options_.width, tile.width));
+  if (result->last_column) {
+    pixels.column = static_cast<int>(moved_back(result->column, options_.width, tile.width));
     pixels.width = smaller(tile.width, options_.width - pixels.column);
   }
-  return place;
 }
 
-void eosfm_stream::read_tile(const Place& place) {
+// Reads a tile's pixels, and decides whether it is computed.
+void eosfm_stream::read_tile(int64_t rows, int column, StreamTile* tile) {
+  place(rows, column, tile);
+  read_pixels(*tile);
+  count_valid(*tile);
+  tile->skipped = !worth_it(*tile);
+}
+
+void eosfm_stream::read_pixels(const StreamTile& tile) {
   Stop never;
   Team team(&context_->pool(), &never);
-  memory_.swath.set_tile(place.pixels);
+  memory_.swath.set_tile(tile.pixels);
   team.each(context_->settings().height / kCoarsest, [&](int task, int) {
     memory_.swath.read_rows(task * kCoarsest, kCoarsest, memory_.planes, memory_.valid);
   });
 }
 
 // Fills in the shares of valid pixels, of each cell and of what of it is in the scene.
-void eosfm_stream::count_valid(const Place& place) {
+void eosfm_stream::count_valid(const StreamTile& place) {
   const Settings& tile = context_->settings();
   share_valid(memory_.valid, tile.width, tile.height, memory_.whole);
   for (int l = 0; l < kLevels; ++l) {
@@ -290,7 +394,7 @@ void eosfm_stream::count_valid(const Place& place) {
       for (int x = 0; x < width; ++x) {
         const float share = memory_.whole[l][y * width + x];
         const int inside = inside_rows * smaller(place.pixels.width - x * stride_of(l), stride_of(l));
-        memory_.shares[l][y * width + x] =
+        place.shares[l][y * width + x] =
             share > 0.0F ? share * pixels / static_cast<float>(inside) : 0.0F;
       }
     }
@@ -298,7 +402,7 @@ void eosfm_stream::count_valid(const Place& place) {
 }
 
 // How much the tile's cells count: what tiles share is weighted as it is blended, so that it counts once.
-CellWeights eosfm_stream::weigh(const Place& place) {
+CellWeights eosfm_stream::weigh(const StreamTile& place) {
   const Settings& tile = context_->settings();
   CellWeights weights;
   weights.all_valid =
@@ -334,7 +438,7 @@ MosaicShape eosfm_stream::shape(int level) const {
           overlap_ / stride, options_.halo / stride, cells_over(options_.width, level)};
 }
 
-bool eosfm_stream::worth_it(const Place& place) const {
+bool eosfm_stream::worth_it(const StreamTile& place) const {
   const Settings& tile = context_->settings();
   const auto inside = static_cast<size_t>(place.pixels.width) * place.pixels.height;
   size_t valid = 0;
@@ -346,34 +450,36 @@ bool eosfm_stream::worth_it(const Place& place) const {
   for (int l = 0; l < kLevels; ++l) {
     const int cells = tile.width * tile.height / (stride_of(l) * stride_of(l));
     for (int i = 0; i < cells; ++i) {
-      const float share = memory_.shares[l][i];
+      const float share = place.shares[l][i];
       if (share > 0.0F && share >= options_.least_valid) return true;
     }
   }
   return false;
 }
 
-eosfm_status eosfm_stream::run(const Place& place, const eosfm_run_options& options) {
+eosfm_image eosfm_stream::image() const {
   eosfm_image image = EOSFM_IMAGE_INIT;
   image.bands = memory_.bands;
   image.band_count = static_cast<size_t>(context_->model()->chain.bands.size());
-  eosfm_level levels[kLevels];
+  return image;
+}
+
+void eosfm_stream::get_features(eosfm_level* levels) const {
   for (int l = 0; l < kLevels; ++l) {
     const eosfm_level unwanted = EOSFM_LEVEL_INIT;
     levels[l] = options_.levels[l] != 0 ? memory_.levels[l].features() : unwanted;
   }
-  CellWeights weights;
-  if (context_->gathers()) weights = weigh(place);
-  const eosfm_status status =
-      context_->run(&image, levels, &options, context_->gathers() ? &weights : nullptr);
-  if (status != EOSFM_NOT_FINITE) return status;
-  const ErrorText reason = context_->error;
-  return context_->error.fail(status, "the tile at column %d, row %lld: %.400s",
-                              memory_.swath.place().column,
-                              static_cast<long long>(memory_.swath.place().row), reason.text);
 }
 
-void eosfm_stream::give(const Place& place, bool skipped, eosfm_block* block) {
+// Says in which tile values are not finite.
+eosfm_status eosfm_stream::located(eosfm_status status, const StreamTile& tile) {
+  if (status != EOSFM_NOT_FINITE) return status;
+  const ErrorText reason = context_->error;
+  return context_->error.fail(status, "the tile at column %d, row %lld: %.400s", tile.pixels.column,
+                              static_cast<long long>(tile.pixels.row), reason.text);
+}
+
+void eosfm_stream::give(const StreamTile& place, eosfm_block* block) {
   const Settings& tile = context_->settings();
   Stop never;
   Team team(&context_->pool(), &never);
@@ -401,12 +507,12 @@ void eosfm_stream::give(const Place& place, bool skipped, eosfm_block* block) {
     part.last_row = place.last_row;
     part.last_column = place.last_column;
     Mosaic& level = memory_.levels[l];
-    level.add(part, skipped, memory_.shares[l], options_.least_valid, team);
+    level.add(part, place.skipped, place.shares[l], options_.least_valid, team);
     const ptrdiff_t width = tile.width / stride;
     part_of_level.data = level.block();
     part_of_level.channel_stride = static_cast<ptrdiff_t>(level.cells());
     part_of_level.row_stride = width;
-    part_of_level.valid = memory_.shares[l] + part.row_before * width + part.column_before;
+    part_of_level.valid = place.shares[l] + part.row_before * width + part.column_before;
     part_of_level.valid_stride = width;
     part_of_level.row = place.row / stride;
     part_of_level.column = part.column;
@@ -415,10 +521,10 @@ void eosfm_stream::give(const Place& place, bool skipped, eosfm_block* block) {
     write_struct(part_of_level, given);
   }
   ++tiles_;
-  tiles_skipped_ += skipped ? 1 : 0;
+  tiles_skipped_ += place.skipped ? 1 : 0;
   block->tile_row = tile_row_;
   block->tile_column = tile_column_;
-  block->skipped = skipped ? 1 : 0;
+  block->skipped = place.skipped ? 1 : 0;
   block->tiles = tiles_;
   block->tiles_skipped = tiles_skipped_;
 }

@@ -8,19 +8,32 @@
 
 namespace eosfm {
 
+// A tile on its way: where it lies, and what is known of it.
+struct StreamTile {
+  TilePlace pixels;
+  int64_t row;  // where it would start if there were a whole one, in pixels
+  int column;
+  bool last_row;
+  bool last_column;
+  bool skipped;
+  int slot;  // of a backend's batches
+  int index;
+  float* shares[kLevels];  // of valid pixels among those in the scene, for each of its cells
+};
+
 // All memory of a stream, laid out in one block.
 struct StreamMemory {
   Swath swath;
   Mosaic levels[kLevels];
   float* planes;            // [bands][tile height][tile width]
   uint8_t* valid;           // [tile height][tile width]
-  float* shares[kLevels];   // of valid pixels among those in the scene, for each of the tile's cells
-  float* whole[kLevels];    // among all of the cell
+  StreamTile* tiles;        // a ring of those that may be ahead
+  float* whole[kLevels];    // of valid pixels among all of a cell, for the tile that was read
   float* once[kLevels];     // the same, times the tile's weight where others cover the cell too
   eosfm_band* bands;
 
   void lay_out(Layout& layout, const eosfm_stream_options& options, int overlap,
-               const Settings& tile, const Chain& chain);
+               int tiles_ahead, const Settings& tile, const Chain& chain);
 };
 
 }  // namespace eosfm
@@ -41,22 +54,25 @@ struct eosfm_stream {
   eosfm_context* context() const { return context_; }
 
  private:
-  struct Place {
-    eosfm::TilePlace pixels;
-    int64_t row;  // where the tile would start if there were a whole one, in pixels
-    int column;
-    bool last_row;
-    bool last_column;
-  };
-
-  Place place_of(int64_t rows) const;
-  void read_tile(const Place& place);
-  void count_valid(const Place& place);
-  eosfm::CellWeights weigh(const Place& place);
+  void place(int64_t rows, int column, eosfm::StreamTile* tile) const;
+  void read_tile(int64_t rows, int column, eosfm::StreamTile* tile);
+  void read_pixels(const eosfm::StreamTile& tile);
+  void count_valid(const eosfm::StreamTile& tile);
+  eosfm::CellWeights weigh(const eosfm::StreamTile& tile);
   eosfm::MosaicShape shape(int level) const;
-  bool worth_it(const Place& place) const;
-  eosfm_status run(const Place& place, const eosfm_run_options& options);
-  void give(const Place& place, bool skipped, eosfm_block* block);
+  bool worth_it(const eosfm::StreamTile& tile) const;
+  eosfm_image image() const;
+  eosfm_status located(eosfm_status status, const eosfm::StreamTile& tile);
+  eosfm_status compute(int64_t rows, const eosfm_run_options& options, const eosfm::StreamTile** result);
+  eosfm_status compute_ahead(int64_t rows, const eosfm_run_options& options,
+                             const eosfm::StreamTile** result);
+  eosfm_status take_first(const eosfm_run_options& options, const eosfm::StreamTile** result);
+  bool may_read_ahead() const;
+  eosfm_status read_ahead(int64_t rows);
+  eosfm_status start_slot();
+  void forget_ahead();
+  void get_features(eosfm_level* levels) const;
+  void give(const eosfm::StreamTile& tile, eosfm_block* block);
 
   eosfm_context* context_ = nullptr;
   eosfm_stream_options options_ = EOSFM_STREAM_OPTIONS_INIT;
@@ -68,6 +84,13 @@ struct eosfm_stream {
   int64_t tile_row_ = 0;
   int tile_column_ = 0;
   int64_t tiles_ = 0;
+  // Of tiles of the row that are ahead, with a backend that has batches.
+  int first_ = 0;  // in the ring
+  int ahead_ = 0;
+  int next_column_ = 0;    // to be read
+  bool row_read_ = false;  // to its end
+  int slot_ = 0;           // that is filled
+  int filled_ = 0;         // its images
   int64_t tiles_skipped_ = 0;
 };
 

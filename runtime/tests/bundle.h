@@ -128,7 +128,9 @@ struct TestLevels {
 struct TestStream {
   eosfm_status status = EOSFM_OK;
   std::vector<double> sums;
+  double nodata = 0.0;  // cells
   int64_t tiles = 0;
+  int64_t skipped = 0;
   size_t bytes = 0;  // by the plan
   eosfm_stream* stream = nullptr;
 
@@ -148,23 +150,25 @@ struct TestStream {
   TestStream& operator=(const TestStream&) = delete;
   ~TestStream() { eosfm_stream_destroy(stream); }
 
-  // Goes on until the end, or what fails.
-  eosfm_status run(const TestImage& image, int rows_at_once, const eosfm_run_options* options = nullptr) {
+  // Goes on to the next block, to the end, or to what fails.
+  eosfm_status step(const TestImage& image, int rows_at_once, const eosfm_run_options* options = nullptr) {
     eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
     eosfm_block block = EOSFM_BLOCK_INIT;
     block.levels = levels;
     while (stream != nullptr && status == EOSFM_OK) {
       const eosfm_status next = eosfm_stream_pull_block(stream, options, &block);
-      if (next == EOSFM_END) break;
-      if (next == EOSFM_OK) {
-        add(block);
-      } else if (next == EOSFM_AGAIN) {
-        push(image, rows_at_once);
-      } else {
-        return next;
-      }
+      if (next == EOSFM_OK) add(block);
+      if (next != EOSFM_AGAIN) return next;
+      push(image, rows_at_once);
     }
     return status;
+  }
+
+  // Goes on until the end, or what fails.
+  eosfm_status run(const TestImage& image, int rows_at_once, const eosfm_run_options* options = nullptr) {
+    eosfm_status next = status;
+    while (next == EOSFM_OK) next = step(image, rows_at_once, options);
+    return next == EOSFM_END ? EOSFM_OK : next;
   }
 
  private:
@@ -186,13 +190,15 @@ struct TestStream {
 
   void add(const eosfm_block& block) {
     ++tiles;
+    skipped += block.skipped;
     for (int l = 0; l < EOSFM_LEVELS; ++l) {
       const eosfm_block_level& level = block.levels[l];
       for (int c = 0; c < channels_[l]; ++c) {
         for (int y = 0; y < level.height; ++y) {
           for (int x = 0; x < level.width; ++x) {
-            sums[static_cast<size_t>(l)] += static_cast<double>(
-                level.data[c * level.channel_stride + y * level.row_stride + x]);
+            const float value = level.data[c * level.channel_stride + y * level.row_stride + x];
+            (std::isnan(value) ? nodata : sums[static_cast<size_t>(l)]) +=
+                std::isnan(value) ? 1.0 : static_cast<double>(value);
           }
         }
       }

@@ -66,6 +66,14 @@ def test_cuda_runs_every_fusion_over_runs_of_unequal_shapes(
     check_engine(programs, write(tmp_path / "b", ensemble, 64, precision), precision)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_cuda_streams_batches_with_the_results_of_single_tiles(
+    programs: Path, specks: dict[str, Path], precision: str
+) -> None:
+    command = [programs / "test_cuda_stream", programs / "libcuda_standin.so", specks[precision]]
+    assert "all checks hold" in run(command)
+
+
 def test_cuda_codes_of_int8_are_the_cpu_engines(programs: Path, specks: dict[str, Path]) -> None:
     assert "all checks hold" in run([programs / "test_cuda_codes", specks["int8"]])
 

@@ -8,28 +8,47 @@ using namespace eosfm;
 
 namespace {
 
-int compute(void* user, const float* image, float* const* levels) {
-  return static_cast<CudaEngine*>(user)->compute(image, levels) ? 0 : 1;
+CudaEngine* engine_of(void* user) { return static_cast<CudaEngine*>(user); }
+
+float* image(void* user, int32_t slot, int32_t index) { return engine_of(user)->image(slot, index); }
+
+int start(void* user, int32_t slot, int32_t count) {
+  return engine_of(user)->start(slot, count) ? 0 : -1;
 }
 
-const char* error(void* user) { return static_cast<CudaEngine*>(user)->error(); }
+int query(void* user, int32_t slot) { return engine_of(user)->query(slot); }
 
-eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine) {
+float* level(void* user, int32_t slot, int32_t index, int32_t level) {
+  return engine_of(user)->level(slot, index, level);
+}
+
+const char* error(void* user) { return engine_of(user)->error(); }
+
+eosfm_status tell(const eosfm_backend_request* request, eosfm_status status, const ErrorText& text) {
+  if (status != EOSFM_OK) snprintf(request->error, request->error_size, "%s", text.text);
+  return status;
+}
+
+eosfm_status open(const eosfm_backend_request* request, eosfm_engine*, eosfm_batches* batches) {
   ErrorText text;
   CudaEngine* opened = make<CudaEngine>();
   const eosfm_status status =
       opened != nullptr ? opened->open(*request, text) : text.no_memory("the engine");
-  if (status != EOSFM_OK) {
+  if (status == EOSFM_OK) {
+    *batches = {opened->batch(), opened->slots(), opened, image, start, query, level, error};
+  } else {
     unmake(opened);
-    snprintf(request->error, request->error_size, "%s", text.text);
-    return status;
   }
-  *engine = {sizeof(eosfm_engine), compute, opened, nullptr, error};
-  return EOSFM_OK;
+  return tell(request, status, text);
 }
 
-void close(const eosfm_engine* engine) { unmake(static_cast<CudaEngine*>(engine->user)); }
+void close(void* user) { unmake(engine_of(user)); }
+
+eosfm_status plan(const eosfm_backend_request* request, eosfm_backend_memory* memory) {
+  ErrorText text;
+  return tell(request, CudaEngine::plan(*request, memory, text), text);
+}
 
 }  // namespace
 
-const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_WEIGHTS};
+const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_WEIGHTS, plan};

@@ -24,11 +24,15 @@ using CuGraphExec = struct CuGraphExecOpaque*;
 constexpr int kCuMajor = 75;  // attributes of a device
 constexpr int kCuMinor = 76;
 constexpr int kCuMostShared = 97;
+constexpr int kCuMultiprocessors = 16;
+constexpr int kCuIntegrated = 18;  // the GPU's memory is the host's
 constexpr int kCuDynamicShared = 8;      // attribute of a function
 constexpr int kCuCaptureRelaxed = 2;     // mode of a capture
 constexpr unsigned kCuNonBlocking = 1;   // flag of a stream
+constexpr unsigned kCuDeviceMap = 2;     // flag of pinned memory: the GPU reads and writes it
 constexpr int kCuOutOfMemory = 2;
 constexpr int kCuNoDevice = 100;
+constexpr int kCuNotReady = 600;
 
 // name, as it is called here; its symbol; its arguments.
 #define EOSFM_CUDA_FUNCTIONS(X)                                                                   \
@@ -51,6 +55,8 @@ constexpr int kCuNoDevice = 100;
   X(release, "cuMemFree_v2", (CuPointer pointer))                                                 \
   X(allocate_host, "cuMemHostAlloc", (void** pointer, size_t bytes, unsigned flags))              \
   X(release_host, "cuMemFreeHost", (void* pointer))                                               \
+  X(host_pointer, "cuMemHostGetDevicePointer_v2",                                                 \
+    (CuPointer * pointer, void* host, unsigned flags))                                            \
   X(copy_in, "cuMemcpyHtoD_v2", (CuPointer to, const void* from, size_t bytes))                   \
   X(copy_in_async, "cuMemcpyHtoDAsync_v2",                                                        \
     (CuPointer to, const void* from, size_t bytes, CuStream stream))                              \
@@ -60,6 +66,7 @@ constexpr int kCuNoDevice = 100;
   X(create_stream, "cuStreamCreate", (CuStream * stream, unsigned flags))                         \
   X(destroy_stream, "cuStreamDestroy_v2", (CuStream stream))                                      \
   X(synchronize, "cuStreamSynchronize", (CuStream stream))                                        \
+  X(query, "cuStreamQuery", (CuStream stream))                                                    \
   X(begin_capture, "cuStreamBeginCapture_v2", (CuStream stream, int mode))                        \
   X(end_capture, "cuStreamEndCapture", (CuStream stream, CuGraph* graph))                         \
   X(instantiate, "cuGraphInstantiateWithFlags",                                                   \

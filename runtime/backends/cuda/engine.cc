@@ -13,6 +13,10 @@ namespace {
 constexpr float kHalfTolerance = 1e-2F;
 constexpr float kFloatTolerance = 1e-4F;
 
+// Images of a batch where the host leaves it to the engine: one image of a small network does not fill a
+// large GPU.
+constexpr int kDefaultBatch = 4;
+
 // The GPU's context is the calling thread's only inside a call: the host may have its own.
 class Current {
  public:
@@ -43,8 +47,18 @@ bool parse_name(const char* name, int* index, bool* all_float) {
   return *all_float || *name == '\0';
 }
 
-CuPointer address_of(const void* pointer) {
-  return static_cast<CuPointer>(reinterpret_cast<uintptr_t>(pointer));
+// Reads a request's bundle and takes the plan's shapes.
+eosfm_status read(const eosfm_backend_request& request, eosfm_model* model, GpuPlan* plan, int* index,
+                  bool* all_float, ErrorText& error) {
+  if (!parse_name(request.name, index, all_float)) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the backend is %s, expected cuda, cuda-INDEX of a GPU, and "
+                      "either followed by -fp32", request.name);
+  }
+  eosfm_status status = model->files.set_memory(request.files, request.file_count, error);
+  if (status == EOSFM_OK) status = model->load(kGpuPacking, error);
+  if (status != EOSFM_OK) return status;
+  return plan->shape(*model, request.batch > 0 ? request.batch : kDefaultBatch, CudaEngine::kSlots,
+                     *all_float, error);
 }
 
 }  // namespace
@@ -53,21 +67,37 @@ CudaEngine::~CudaEngine() {
   if (context_ == nullptr) return;
   {
     const Current current(driver_, context_);
-    if (graph_ != nullptr) driver_.destroy_exec(graph_);
-    if (stream_ != nullptr) driver_.destroy_stream(stream_);
+    for (int slot = 0; slot < kSlots; ++slot) {
+      if (streams_[slot] != nullptr) driver_.synchronize(streams_[slot]);  // of runs that were abandoned
+      for (const CuGraphExec graph : graphs_[slot]) {
+        if (graph != nullptr) driver_.destroy_exec(graph);
+      }
+      if (streams_[slot] != nullptr) driver_.destroy_stream(streams_[slot]);
+    }
     if (host_ != nullptr) driver_.release_host(host_);
+    if (outside_ != 0 && !is_shared_) driver_.release(outside_);
     if (arena_ != 0) driver_.release(arena_);
     if (module_ != nullptr) driver_.unload_module(module_);
   }
   driver_.release_context(device_);
 }
 
+eosfm_status CudaEngine::plan(const eosfm_backend_request& request, eosfm_backend_memory* memory,
+                              ErrorText& error) {
+  eosfm_model model;
+  GpuPlan plan;
+  int index = 0;
+  bool all_float = false;
+  const eosfm_status status = read(request, &model, &plan, &index, &all_float, error);
+  if (status != EOSFM_OK) return status;
+  *memory = {plan.arena_bytes() + plan.outside_bytes(), plan.outside_bytes()};
+  return EOSFM_OK;
+}
+
 eosfm_status CudaEngine::open(const eosfm_backend_request& request, ErrorText& error) {
   eosfm_model model;
-  eosfm_status status = model.files.set_memory(request.files, request.file_count, error);
-  if (status == EOSFM_OK) status = model.load(kGpuPacking, error);
-  if (status != EOSFM_OK) return status;
-  status = choose(request.name, error);
+  bool all_float = false;
+  eosfm_status status = read(request, &model, &plan_, &device_index_, &all_float, error);
   if (status == EOSFM_OK) status = driver_.load(request.library, error);
   if (status != EOSFM_OK) return status;
 
@@ -91,20 +121,22 @@ eosfm_status CudaEngine::open(const eosfm_backend_request& request, ErrorText& e
   const Current current(driver_, context_);
   if (!driver_.succeeded(current.result(), "taking the GPU's context", error)) return EOSFM_UNSUPPORTED;
   status = load_code(error);
-  if (status == EOSFM_OK) status = make_arena(model, error);
+  if (status == EOSFM_OK) status = allocate(error);
+  if (status == EOSFM_OK) status = fill(model, error);
   if (status == EOSFM_OK) status = set_functions(error);
-  if (status == EOSFM_OK) status = record(error);
+  for (int slot = 0; status == EOSFM_OK && slot < kSlots; ++slot) {
+    if (!driver_.succeeded(driver_.create_stream(&streams_[slot], kCuNonBlocking), "making a stream",
+                           error)) {
+      return EOSFM_UNSUPPORTED;
+    }
+    status = record(slot, 1, error);
+    if (status == EOSFM_OK && plan_.batch() > 1) status = record(slot, plan_.batch(), error);
+  }
   for (int l = 0; l < kLevels; ++l) {
-    const float least = all_float_ ? kFloatTolerance : kHalfTolerance;
+    const float least = all_float ? kFloatTolerance : kHalfTolerance;
     if (request.tolerance[l] < least) request.tolerance[l] = least;
   }
   return status;
-}
-
-eosfm_status CudaEngine::choose(const char* name, ErrorText& error) {
-  if (parse_name(name, &device_index_, &all_float_)) return EOSFM_OK;
-  return error.fail(EOSFM_BAD_ARGUMENT, "the backend is %s, expected cuda, cuda-INDEX of a GPU, and "
-                    "either followed by -fp32", name);
 }
 
 eosfm_status CudaEngine::load_code(ErrorText& error) {
@@ -156,104 +188,138 @@ eosfm_status CudaEngine::set_functions(ErrorText& error) {
   return EOSFM_OK;
 }
 
-eosfm_status CudaEngine::make_arena(const eosfm_model& model, ErrorText& error) {
-  eosfm_status status = plan_.shape(model, 1, all_float_, error);
-  if (status != EOSFM_OK) return status;
-  size_t host_bytes = plan_.image_bytes();
-  for (int l = 0; l < kLevels; ++l) {
-    level_offsets_[l] = host_bytes;
-    host_bytes += plan_.level_bytes(l);
+eosfm_status CudaEngine::allocate(ErrorText& error) {
+  int integrated = 0;
+  if (!driver_.succeeded(driver_.device_attribute(&integrated, kCuIntegrated, device_),
+                         "asking whose memory it has", error)) {
+    return EOSFM_UNSUPPORTED;
   }
-  const CuResult allocated = driver_.allocate(&arena_, plan_.arena_bytes());
-  if (allocated != 0) {
-    arena_ = 0;
+  int multiprocessors = 0;
+  if (!driver_.succeeded(driver_.device_attribute(&multiprocessors, kCuMultiprocessors, device_),
+                         "asking how wide it is", error)) {
+    return EOSFM_UNSUPPORTED;
+  }
+  plan_.set_multiprocessors(multiprocessors);
+  is_shared_ = integrated != 0;
+  const size_t outside = plan_.outside_bytes();
+  const size_t needed = plan_.arena_bytes() + (is_shared_ ? 0 : outside);
+  CuResult allocated = driver_.allocate(&arena_, plan_.arena_bytes());
+  if (allocated != 0) arena_ = 0;
+  if (allocated == 0 && !is_shared_) {
+    allocated = driver_.allocate(&outside_, outside);
+    if (allocated != 0) outside_ = 0;
+  }
+  if (allocated == kCuOutOfMemory) {
     size_t available = 0;
     size_t total = 0;
     driver_.memory_info(&available, &total);
-    driver_.succeeded(allocated, "allocating memory", error);
-    return allocated == kCuOutOfMemory
-               ? error.fail(EOSFM_NO_MEMORY, "the plan needs %zu MB of the %s's memory, %zu of %zu MB "
-                            "are free", plan_.arena_bytes() >> 20, device_name_, available >> 20,
-                            total >> 20)
-               : EOSFM_UNSUPPORTED;
+    return error.fail(EOSFM_NO_MEMORY, "batches of %d need %zu MB of the %s's memory, %zu of %zu MB are free; "
+                      "fix: a smaller batch", plan_.batch(), needed >> 20, device_name_, available >> 20,
+                      total >> 20);
   }
+  if (!driver_.succeeded(allocated, "allocating memory", error)) return EOSFM_UNSUPPORTED;
   void* host = nullptr;
-  if (!driver_.succeeded(driver_.allocate_host(&host, host_bytes, 0), "allocating pinned memory", error)) {
+  if (!driver_.succeeded(driver_.allocate_host(&host, outside, is_shared_ ? kCuDeviceMap : 0),
+                         "allocating pinned memory", error)) {
     return EOSFM_NO_MEMORY;
   }
   host_ = static_cast<char*>(host);
+  // Zeros, since planes that no set of features fills stay as they are; all else is written before it is read.
+  memset(host_, 0, outside);
+  const bool cleared =
+      is_shared_ ? driver_.succeeded(driver_.host_pointer(&outside_, host_, 0), "sharing memory", error)
+                 : driver_.succeeded(driver_.set_bytes(outside_, 0, outside), "clearing memory", error);
+  return cleared ? EOSFM_OK : EOSFM_UNSUPPORTED;
+}
+
+// Copies the constants.
+eosfm_status CudaEngine::fill(const eosfm_model& model, ErrorText& error) {
   Block staging;
   if (!staging.allocate(plan_.constant_bytes())) return error.no_memory("the weights");
-  status = plan_.fill(model, reinterpret_cast<char*>(arena_), staging.data(), error);
+  const eosfm_status status = plan_.fill(model, reinterpret_cast<char*>(arena_),
+                                         reinterpret_cast<char*>(outside_), staging.data(), error);
   if (status != EOSFM_OK) return status;
-  if (!driver_.succeeded(driver_.copy_in(arena_, staging.data(), plan_.constant_bytes()),
-                         "copying the weights", error)) {
-    return EOSFM_UNSUPPORTED;
-  }
-  // Planes that no set of features fills stay zero. All else is written before it is read.
-  for (int l = 0; l < kLevels; ++l) {
-    if (!driver_.succeeded(driver_.set_bytes(address_of(plan_.level(l)), 0, plan_.level_bytes(l)),
-                           "clearing memory", error)) {
-      return EOSFM_UNSUPPORTED;
-    }
-  }
-  // All of this was on the default stream, for which the engine's own does not wait.
-  return driver_.succeeded(driver_.synchronize(nullptr), "copying the weights", error) ? EOSFM_OK
-                                                                                       : EOSFM_UNSUPPORTED;
+  // This is on the default stream, for which the engine's own do not wait.
+  return driver_.succeeded(driver_.copy_in(arena_, staging.data(), plan_.constant_bytes()),
+                           "copying the weights", error) &&
+                 driver_.succeeded(driver_.synchronize(nullptr), "copying the weights", error)
+             ? EOSFM_OK
+             : EOSFM_UNSUPPORTED;
 }
 
 // Records copies and launches once.
-eosfm_status CudaEngine::record(ErrorText& error) {
+eosfm_status CudaEngine::record(int slot, int count, ErrorText& error) {
   CuGraph graph = nullptr;
-  if (!driver_.succeeded(driver_.create_stream(&stream_, kCuNonBlocking), "making a stream", error) ||
-      !driver_.succeeded(driver_.begin_capture(stream_, kCuCaptureRelaxed), "recording a graph", error)) {
+  const CuStream stream = streams_[slot];
+  if (!driver_.succeeded(driver_.begin_capture(stream, kCuCaptureRelaxed), "recording a graph", error)) {
     return EOSFM_UNSUPPORTED;
   }
-  const bool enqueued = enqueue(error);
+  const bool enqueued = enqueue(slot, count, error);
   ErrorText ignored;
   // Ends in any case; the reason is that of the first failure.
-  const bool ended = driver_.succeeded(driver_.end_capture(stream_, &graph), "recording a graph",
+  const bool ended = driver_.succeeded(driver_.end_capture(stream, &graph), "recording a graph",
                                        enqueued ? error : ignored);
   const bool made = enqueued && ended &&
-                    driver_.succeeded(driver_.instantiate(&graph_, graph, 0), "making a graph", error);
+                    driver_.succeeded(driver_.instantiate(&graphs_[slot][count > 1 ? 1 : 0], graph, 0),
+                                      "making a graph", error);
   if (graph != nullptr) driver_.destroy_graph(graph);
   return made ? EOSFM_OK : EOSFM_UNSUPPORTED;
 }
 
-bool CudaEngine::enqueue(ErrorText& error) {
-  bool ok = driver_.succeeded(
-      driver_.copy_in_async(address_of(plan_.image()), host_, plan_.image_bytes(), stream_),
-      "copying the image", error);
+bool CudaEngine::enqueue(int slot, int count, ErrorText& error) {
+  const unsigned images = static_cast<unsigned>(count);
+  unsigned first = static_cast<unsigned>(slot * plan_.batch());
+  const size_t at = plan_.image_offset(slot * plan_.batch());
+  bool ok = is_shared_ ||
+            driver_.succeeded(driver_.copy_in_async(outside_ + at, host_ + at, images * plan_.image_bytes(),
+                                                    streams_[slot]),
+                              "copying images", error);
   for (int i = 0; ok && i < plan_.launch_count(); ++i) {
     const GpuLaunch& one = plan_.launch(i);
     const void* descriptors = one.descriptors;
-    void* arguments[] = {&descriptors};
+    void* arguments[] = {&descriptors, &first};
     ok = driver_.succeeded(
         driver_.launch(functions_[static_cast<int>(one.kernel)], one.thread_blocks, one.descriptor_count,
-                       static_cast<unsigned>(plan_.batch()), gpu::kThreads, 1, 1,
-                       static_cast<unsigned>(one.shared_bytes), stream_, arguments, nullptr),
+                       images, gpu::kThreads, 1, 1, static_cast<unsigned>(one.shared_bytes), streams_[slot],
+                       arguments, nullptr),
         kGpuKernelNames[static_cast<int>(one.kernel)], error);
   }
+  return ok && (is_shared_ || copy_levels(slot, count, error));
+}
+
+bool CudaEngine::copy_levels(int slot, int count, ErrorText& error) {
+  bool ok = true;
   for (int l = 0; ok && l < kLevels; ++l) {
-    ok = driver_.succeeded(driver_.copy_out_async(host_ + level_offsets_[l], address_of(plan_.level(l)),
-                                                  plan_.level_bytes(l), stream_),
-                           "copying the levels", error);
+    const size_t at = plan_.level_offset(l, slot * plan_.batch());
+    const size_t bytes = static_cast<size_t>(count) * plan_.level_bytes(l);
+    ok = driver_.succeeded(driver_.copy_out_async(host_ + at, outside_ + at, bytes, streams_[slot]),
+                           "copying levels", error);
   }
   return ok;
 }
 
-bool CudaEngine::run(ErrorText& error) {
-  const Current current(driver_, context_);
-  return driver_.succeeded(current.result(), "taking the GPU's context", error) &&
-         driver_.succeeded(driver_.launch_graph(graph_, stream_), "starting an image", error) &&
-         driver_.succeeded(driver_.synchronize(stream_), "computing an image", error);
+float* CudaEngine::image(int slot, int index) {
+  return reinterpret_cast<float*>(host_ + plan_.image_offset(slot * plan_.batch() + index));
 }
 
-bool CudaEngine::compute(const float* image, float* const* levels) {
-  memcpy(host_, image, plan_.image_bytes());
-  if (!run(error_)) return false;
-  for (int l = 0; l < kLevels; ++l) memcpy(levels[l], host_ + level_offsets_[l], plan_.level_bytes(l));
-  return true;
+float* CudaEngine::level(int slot, int index, int level) {
+  return reinterpret_cast<float*>(host_ + plan_.level_offset(level, slot * plan_.batch() + index));
+}
+
+// What is left of a batch that is not full is computed for nothing.
+bool CudaEngine::start(int slot, int count) {
+  const Current current(driver_, context_);
+  return driver_.succeeded(current.result(), "taking the GPU's context", error_) &&
+         driver_.succeeded(driver_.launch_graph(graphs_[slot][count > 1 ? 1 : 0], streams_[slot]),
+                           "starting images", error_);
+}
+
+int CudaEngine::query(int slot) {
+  const Current current(driver_, context_);
+  if (!driver_.succeeded(current.result(), "taking the GPU's context", error_)) return -1;
+  const CuResult result = driver_.query(streams_[slot]);
+  if (result == kCuNotReady) return 0;
+  return driver_.succeeded(result, "computing images", error_) ? 1 : -1;
 }
 
 }  // namespace eosfm

@@ -1,4 +1,10 @@
-// The engine: a GPU, the plan's arena on it, and one CUDA graph for an image.
+// The engine: a GPU, the plan's arena on it, and CUDA graphs for batches of images.
+//
+// Two slots, each with a stream, a place for a batch of images and of levels in pinned memory, working memory
+// on the GPU, and two graphs: of one image, and of a batch. A graph copies images in, computes, and copies
+// levels out. Slots share nothing that is written, so they need no events between them: while one computes,
+// the GPU copies the other's images, and fills with the other's thread blocks what the one leaves idle. Where
+// CPU and GPU share their memory, kernels read images and write levels where the host has them.
 #ifndef EOSFM_CUDA_ENGINE_H
 #define EOSFM_CUDA_ENGINE_H
 
@@ -10,39 +16,50 @@ namespace eosfm {
 
 class CudaEngine {
  public:
+  static constexpr int kSlots = 2;
+
   CudaEngine() = default;
   CudaEngine(const CudaEngine&) = delete;
   CudaEngine& operator=(const CudaEngine&) = delete;
   ~CudaEngine();
 
   eosfm_status open(const eosfm_backend_request& request, ErrorText& error);
-  // Image and levels are as of eosfm_engine. Returns whether it was computed; if not, `error` says why.
-  bool compute(const float* image, float* const* levels);
+  // Says what an engine would allocate; needs no GPU.
+  static eosfm_status plan(const eosfm_backend_request& request, eosfm_backend_memory* memory,
+                           ErrorText& error);
+
+  // As of eosfm_batches.
+  int batch() const { return plan_.batch(); }
+  int slots() const { return plan_.slots(); }
+  float* image(int slot, int index);
+  float* level(int slot, int index, int level);
+  bool start(int slot, int count);
+  int query(int slot);
   const char* error() const { return error_.text; }
 
  private:
-  eosfm_status choose(const char* name, ErrorText& error);
   eosfm_status load_code(ErrorText& error);
   eosfm_status set_functions(ErrorText& error);
-  eosfm_status make_arena(const eosfm_model& model, ErrorText& error);
-  eosfm_status record(ErrorText& error);
-  bool enqueue(ErrorText& error);
-  bool run(ErrorText& error);
+  eosfm_status allocate(ErrorText& error);
+  eosfm_status fill(const eosfm_model& model, ErrorText& error);
+  eosfm_status record(int slot, int count, ErrorText& error);
+  bool enqueue(int slot, int count, ErrorText& error);
+  bool copy_levels(int slot, int count, ErrorText& error);
 
   CudaDriver driver_;
   GpuPlan plan_;
   int device_index_ = 0;
-  bool all_float_ = false;
   char device_name_[96] = "";
   CuDevice device_ = 0;
   CuContext context_ = nullptr;
   CuModule module_ = nullptr;
   CuFunction functions_[kGpuKernels] = {};
   CuPointer arena_ = 0;
-  CuStream stream_ = nullptr;
-  CuGraphExec graph_ = nullptr;
-  char* host_ = nullptr;  // the image and the levels, pinned
-  size_t level_offsets_[kLevels] = {};
+  CuPointer outside_ = 0;   // images and levels, as the device has them
+  char* host_ = nullptr;    // the same, as the host has them: pinned
+  bool is_shared_ = false;  // both are the same memory
+  CuStream streams_[kSlots] = {};
+  CuGraphExec graphs_[kSlots][2] = {};  // of one image, of a batch
   ErrorText error_;
 };
 

@@ -14,8 +14,9 @@ namespace {
 // Partial sums of squares of an image, at most: every thread block of the second half adds them up.
 constexpr int kMostSpans = 32;
 
-// Thread blocks that fill a large GPU; columns are split to have as many.
-constexpr int kEnoughThreadBlocks = 256;
+// Thread blocks that fill a multiprocessor; columns are split to have as many on all of them. More would
+// normalise the same pixels again for nothing.
+constexpr int kThreadBlocksOfOne = 2;
 
 // Shared memory that leaves room for other thread blocks, and what every GPU since sm_80 has.
 constexpr size_t kAmpleShared = 56 << 10;
@@ -40,13 +41,13 @@ int rows_for(int words) {
 int most_tiles(int rows) { return gpu::kWarpTiles * gpu::kWarps / (rows > 16 ? 2 : 1); }
 
 // Splits tiles of columns over thread blocks: at most so many for each, and enough to fill a GPU.
-void split_columns(int tiles, int most, int others, int* columns, int* splits) {
-  const int wanted = smaller(tiles, divided(kEnoughThreadBlocks, others));
+void split_columns(int tiles, int most, int enough, int others, int* columns, int* splits) {
+  const int wanted = smaller(tiles, divided(enough, others));
   *columns = smaller(most, divided(tiles, wanted));
   *splits = divided(tiles, *columns);
 }
 
-gpu::Cover cover_of(int side, int rows, int tiles, int most, int others) {
+gpu::Cover cover_of(int side, int rows, int tiles, int most, int enough, int others) {
   gpu::Cover cover;
   cover.width = side;
   cover.height = side;
@@ -54,7 +55,7 @@ gpu::Cover cover_of(int side, int rows, int tiles, int most, int others) {
   const int groups = divided(side, gpu::kGroupWidth) * divided(side, rows / gpu::kGroupWidth);
   cover.span = divided(groups, kMostSpans);
   cover.spans = divided(groups, cover.span);
-  split_columns(tiles, most, cover.spans * others, &cover.columns, &cover.splits);
+  split_columns(tiles, most, enough, cover.spans * others, &cover.columns, &cover.splits);
   return cover;
 }
 
@@ -96,12 +97,14 @@ struct RunMemory {
 // Walks over the model once and takes memory for all it meets, in the same order each time.
 class GpuPlan::Builder {
  public:
-  Builder(GpuPlan& plan, const eosfm_model& model, char* device, char* staging, ErrorText& error)
+  Builder(GpuPlan& plan, const eosfm_model& model, char* device, char* outside, char* staging,
+          ErrorText& error)
       : plan_(plan),
         model_(model),
         chain_(model.chain),
         constants_(device),
         working_(device != nullptr ? device + plan.constant_bytes_ : nullptr),
+        outside_(outside),
         staging_(staging),
         error_(error) {}
 
@@ -124,6 +127,7 @@ class GpuPlan::Builder {
     add_levels();
     plan_.constant_bytes_ = round_up(constants_.size(), 256);
     plan_.working_bytes_ = working_.size();
+    plan_.outside_bytes_ = outside_.size();
     return status_;
   }
 
@@ -259,24 +263,28 @@ class GpuPlan::Builder {
   const DeviceNetwork& network_of(int run) const { return networks_[chain_.runs[run].specialist]; }
   int side(int stage) const { return chain_.tile >> (stage + 2); }
   size_t cells(int stage) const { return static_cast<size_t>(side(stage)) * side(stage); }
-  size_t images() const { return static_cast<size_t>(plan_.batch_); }
+  size_t images() const { return static_cast<size_t>(plan_.batch_) * plan_.slots_; }
   // Thread blocks of a launch for each of one descriptor.
+  int enough() const { return kThreadBlocksOfOne * plan_.multiprocessors_; }
   int others() const { return chain_.runs.size() * plan_.batch_; }
 
   gpu::Cover front_of(const DeviceBlock& block, int width, int stage) const {
     return cover_of(side(stage), rows_for(larger(width, block.fc1.words)), block.fc1.tiles,
-                    block.fc1.tiles, others());
+                    block.fc1.tiles, enough(), others());
   }
   static int partials_of(const gpu::Cover& front) { return front.spans * (front.rows > 16 ? 2 : 1); }
 
   void take_working() {
     const size_t tile = static_cast<size_t>(chain_.tile);
-    plan_.image_bytes_ = images() * chain_.bands.size() * tile * tile * sizeof(float);
-    plan_.image_ = working_.take<float>(plan_.image_bytes_ / sizeof(float));
+    const size_t image_floats = chain_.bands.size() * tile * tile;
+    plan_.image_bytes_ = image_floats * sizeof(float);
+    plan_.image_offset_ = outside_.size();
+    image_ = outside_.take<float>(images() * image_floats);
     for (int level = 0; level < kLevels; ++level) {
-      const size_t count = images() * static_cast<size_t>(chain_.level_channels[level]) * cells(level);
+      const size_t count = static_cast<size_t>(chain_.level_channels[level]) * cells(level);
       plan_.level_bytes_[level] = count * sizeof(float);
-      plan_.levels_[level] = working_.take<float>(count);
+      plan_.level_offsets_[level] = outside_.size();
+      levels_[level] = outside_.take<float>(images() * count);
     }
     for (int r = 0; r < chain_.runs.size(); ++r) {
       RunMemory& memory = memory_[r];
@@ -361,8 +369,8 @@ class GpuPlan::Builder {
     const auto* all = descriptors<gpu::Stem>(runs, &count, [&](int r, gpu::Stem* d) {
       const DeviceNetwork& network = network_of(r);
       const int width = specialist_of(r).widths[0];
-      d->cover = cover_of(side(0), 32, 1, 1, others());
-      d->image = plan_.image_;
+      d->cover = cover_of(side(0), 32, 1, 1, enough(), others());
+      d->image = image_;
       d->image_stride = plane * chain_.bands.size();
       d->bands = bands[r];
       d->scales = scales[r];
@@ -388,7 +396,7 @@ class GpuPlan::Builder {
       d->weights = network_of(r).entries[stage];
       const int words = d->weights.words / 4;
       const int rows = rows_for(words);
-      d->cover = cover_of(side(stage), rows, d->weights.tiles, most_tiles(rows), others());
+      d->cover = cover_of(side(stage), rows, d->weights.tiles, most_tiles(rows), enough(), others());
       d->in = memory_[r].pixels[stage - 1];
       d->in_channels = specialist_of(r).widths[stage - 1];
       d->in_stride = cells(stage - 1) * d->in_channels;
@@ -415,7 +423,7 @@ class GpuPlan::Builder {
         d->channels = specialist_of(r).widths[stage];
         d->hidden_channels = block.hidden;
         d->front = front_of(block, d->channels, stage);
-        d->back = cover_of(side(stage), 32, block.fc2.tiles, most_tiles(32), others());
+        d->back = cover_of(side(stage), 32, block.fc2.tiles, most_tiles(32), enough(), others());
         d->depthwise = block.depthwise;
         d->depthwise_bias = block.depthwise_bias;
         d->fc1 = block.fc1;
@@ -492,7 +500,7 @@ class GpuPlan::Builder {
 
   void set_grid(gpu::Mix* d, Needs* needs) const {
     const int groups = divided(d->pixels, kLevelRows);
-    split_columns(d->weights.tiles, most_tiles(kLevelRows), groups * kLevels * plan_.batch_, &d->columns,
+    split_columns(d->weights.tiles, most_tiles(kLevelRows), enough(), groups * kLevels * plan_.batch_, &d->columns,
                   &d->splits);
     needs->include(static_cast<unsigned>(groups * d->splits), kLevelRows * row_bytes_of(gpu::kPanelWords));
   }
@@ -546,7 +554,7 @@ class GpuPlan::Builder {
         d->channels = is_last ? chain_.level_channels[level] : first_columns_[level];
         d->activation = is_last ? gpu::kPlain : gpu::kRelu;
         d->out_stride = cells(level) * static_cast<size_t>(d->channels);
-        d->out = is_last ? plan_.levels_[level] : working_.take<float>(images() * d->out_stride);
+        d->out = is_last ? levels_[level] : working_.take<float>(images() * d->out_stride);
         d->planes = is_last ? 1 : 0;
         set_grid(d, &needs);
         if (!is_last && staged != nullptr) {
@@ -571,7 +579,7 @@ class GpuPlan::Builder {
       d->how = chain_.fusion == Fusion::addition         ? gpu::kAdd
                : chain_.fusion == Fusion::multiplication ? gpu::kMultiply
                                                          : gpu::kConcatenate;
-      d->out = plan_.levels_[level];
+      d->out = levels_[level];
       d->out_stride = cells(level) * static_cast<size_t>(chain_.level_channels[level]);
       int widest = 0;
       for (const gpu::Set& set : inputs[level]) widest = larger(widest, set.channels);
@@ -587,9 +595,12 @@ class GpuPlan::Builder {
   const Chain& chain_;
   Layout constants_;
   Layout working_;
+  Layout outside_;
   char* staging_;
   ErrorText& error_;
   eosfm_status status_ = EOSFM_OK;
+  const float* image_ = nullptr;   // [images][bands][tile][tile]
+  float* levels_[kLevels] = {};    // [images][channels][cells]
   Array<DeviceNetwork> networks_;
   Array<RunMemory> memory_;
   Array<const float*> scales_[kLevels];
@@ -600,15 +611,18 @@ class GpuPlan::Builder {
   int first_columns_[kLevels] = {};
 };
 
-eosfm_status GpuPlan::shape(const eosfm_model& model, int batch, bool all_float, ErrorText& error) {
+eosfm_status GpuPlan::shape(const eosfm_model& model, int batch, int slots, bool all_float,
+                            ErrorText& error) {
   batch_ = batch;
+  slots_ = slots;
   all_float_ = all_float;
-  return Builder(*this, model, nullptr, nullptr, error).build();
+  return Builder(*this, model, nullptr, nullptr, nullptr, error).build();
 }
 
-eosfm_status GpuPlan::fill(const eosfm_model& model, char* device, char* staging, ErrorText& error) {
+eosfm_status GpuPlan::fill(const eosfm_model& model, char* device, char* outside, char* staging,
+                           ErrorText& error) {
   if (!launches_.allocate(launch_count_)) return error.no_memory("the plan");
-  return Builder(*this, model, device, staging, error).build();
+  return Builder(*this, model, device, outside, staging, error).build();
 }
 
 size_t GpuPlan::shared_bytes(GpuKernel kernel) const {

@@ -1,6 +1,9 @@
 // From a bundle to launches: which kernels run on what, and where everything lies in one arena.
 //
 // The arena is constants first (weights and descriptors, which are copied once), then working memory.
+// Images and levels lie in a piece of their own, which may be the host's memory. Working memory, images and
+// levels are those of all slots, a batch each: a launch is for the images of one.
+//
 // Laid out twice by the same calls, as all of libeosfm's memory: without memory, for the size, and with
 // it, when addresses of the device go into descriptors.
 #ifndef EOSFM_CUDA_PLAN_H
@@ -27,11 +30,15 @@ struct GpuLaunch {
 class GpuPlan {
  public:
   // Takes the shapes of a model that was loaded for kGpuPacking.
-  eosfm_status shape(const eosfm_model& model, int batch, bool all_float, ErrorText& error);
-  // Makes the launches for an arena at `device`, and writes the constants to `staging`.
-  eosfm_status fill(const eosfm_model& model, char* device, char* staging, ErrorText& error);
+  eosfm_status shape(const eosfm_model& model, int batch, int slots, bool all_float, ErrorText& error);
+  // For how many multiprocessors launches are cut; nothing else depends on it.
+  void set_multiprocessors(int count) { multiprocessors_ = count; }
+  // Makes the launches for an arena at `device` and images and levels at `outside`, both addresses of the
+  // device, and writes the constants to `staging`.
+  eosfm_status fill(const eosfm_model& model, char* device, char* outside, char* staging, ErrorText& error);
 
   int batch() const { return batch_; }
+  int slots() const { return slots_; }
   size_t constant_bytes() const { return constant_bytes_; }
   size_t arena_bytes() const { return constant_bytes_ + working_bytes_; }
   // Shared memory of the thread blocks of a kernel, at most.
@@ -39,23 +46,31 @@ class GpuPlan {
 
   int launch_count() const { return launch_count_; }
   const GpuLaunch& launch(int i) const { return launches_[i]; }
-  float* image() const { return image_; }  // [batch][bands][tile][tile], as the sensor stores it
-  size_t image_bytes() const { return image_bytes_; }
-  float* level(int l) const { return levels_[l]; }  // [batch][channels][cells]
-  size_t level_bytes(int l) const { return level_bytes_[l]; }
+
+  // Bytes of all images and levels, and where those of an image begin.
+  size_t outside_bytes() const { return outside_bytes_; }
+  size_t image_offset(int image) const { return image_offset_ + static_cast<size_t>(image) * image_bytes_; }
+  size_t level_offset(int l, int image) const {
+    return level_offsets_[l] + static_cast<size_t>(image) * level_bytes_[l];
+  }
+  size_t image_bytes() const { return image_bytes_; }        // of one: [bands][tile][tile] floats
+  size_t level_bytes(int l) const { return level_bytes_[l]; }  // of one: [channels][cells] floats
 
  private:
   class Builder;
 
   int batch_ = 1;
+  int slots_ = 1;
+  int multiprocessors_ = 1;
   bool all_float_ = false;
   size_t constant_bytes_ = 0;
   size_t working_bytes_ = 0;
   Array<GpuLaunch> launches_;
   int launch_count_ = 0;
-  float* image_ = nullptr;
+  size_t outside_bytes_ = 0;
+  size_t image_offset_ = 0;
   size_t image_bytes_ = 0;
-  float* levels_[kLevels] = {};
+  size_t level_offsets_[kLevels] = {};
   size_t level_bytes_[kLevels] = {};
 };
 

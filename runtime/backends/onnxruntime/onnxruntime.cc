@@ -16,7 +16,7 @@ void cancel(void* user) { static_cast<OrtEngine*>(user)->cancel(); }
 
 const char* error(void* user) { return static_cast<OrtEngine*>(user)->error(); }
 
-eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine) {
+eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine, eosfm_batches*) {
   ErrorText text;
   OrtEngine* opened = make<OrtEngine>();
   const eosfm_status status =
@@ -30,8 +30,8 @@ eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine) {
   return EOSFM_OK;
 }
 
-void close(const eosfm_engine* engine) { unmake(static_cast<OrtEngine*>(engine->user)); }
+void close(void* user) { unmake(static_cast<OrtEngine*>(user)); }
 
 }  // namespace
 
-const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_GRAPHS};
+const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_GRAPHS, nullptr};

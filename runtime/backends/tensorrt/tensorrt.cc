@@ -24,7 +24,7 @@ int compute(void* user, const float* image, float* const* levels) {
 
 const char* error(void* user) { return static_cast<TensorRtEngine*>(user)->error().c_str(); }
 
-eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine) {
+eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine, eosfm_batches*) {
   try {
     if (std::string(request->name) != "tensorrt") {
       throw std::runtime_error("there is no backend " + std::string(request->name));
@@ -38,8 +38,8 @@ eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine) {
   }
 }
 
-void close(const eosfm_engine* engine) { delete static_cast<TensorRtEngine*>(engine->user); }
+void close(void* user) { delete static_cast<TensorRtEngine*>(user); }
 
 }  // namespace
 
-const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_GRAPHS};
+const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_GRAPHS, nullptr};

@@ -12,13 +12,13 @@
 #include "shim.h"
 
 extern "C" {
-void eosfm_stem(const eosfm::gpu::Stem*);
-void eosfm_downsample(const eosfm::gpu::Downsample*);
-void eosfm_block_front(const eosfm::gpu::Block*);
-void eosfm_block_back(const eosfm::gpu::Block*);
-void eosfm_moments(const eosfm::gpu::Moments*);
-void eosfm_mix(const eosfm::gpu::Mix*);
-void eosfm_combine(const eosfm::gpu::Combination*);
+void eosfm_stem(const eosfm::gpu::Stem*, unsigned);
+void eosfm_downsample(const eosfm::gpu::Downsample*, unsigned);
+void eosfm_block_front(const eosfm::gpu::Block*, unsigned);
+void eosfm_block_back(const eosfm::gpu::Block*, unsigned);
+void eosfm_moments(const eosfm::gpu::Moments*, unsigned);
+void eosfm_mix(const eosfm::gpu::Mix*, unsigned);
+void eosfm_combine(const eosfm::gpu::Combination*, unsigned);
 int eosfm_barrier_count();
 }
 
@@ -163,10 +163,10 @@ inline size_t row_bytes(int words) { return static_cast<size_t>((words + 7) / 8 
 
 // Runs a kernel for one descriptor and some images.
 template <class Descriptor>
-bool launch(void (*kernel)(const Descriptor*), const Descriptor& d, unsigned grid, size_t shared,
+bool launch(void (*kernel)(const Descriptor*, unsigned), const Descriptor& d, unsigned grid, size_t shared,
             unsigned images, const shim::Options& options) {
   // A thread block more than is needed: it must return.
-  return shim::run({{grid + 1, 1, images}, eosfm::gpu::kThreads, shared}, options, [&] { kernel(&d); });
+  return shim::run({{grid + 1, 1, images}, eosfm::gpu::kThreads, shared}, options, [&] { kernel(&d, 0); });
 }
 
 // The least SNR of a kind: float against double, halves by what is asked, and bytes, whose codes are the

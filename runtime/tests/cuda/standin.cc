@@ -3,8 +3,14 @@
 // Memory of the "device" is the heap's, so that the address sanitizer watches it, and begins as NaN.
 // Every copy must lie inside one allocation, every launch must fit the descriptors it is given, and every
 // pointer in them must lead into an allocation. Each call can be made to fail.
+//
+// Streams are as lazy as they may be: a graph runs when its stream is waited for, or was asked for often
+// enough. So a host that writes an image or reads a level too early has wrong levels. Of each graph it is
+// known what it reads and writes: when one starts while one of another stream is under way, neither may write
+// what the other reads or writes.
 #include "standin.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,13 +24,13 @@
 #include "shim.h"
 
 extern "C" {
-void eosfm_stem(const eosfm::gpu::Stem*);
-void eosfm_downsample(const eosfm::gpu::Downsample*);
-void eosfm_block_front(const eosfm::gpu::Block*);
-void eosfm_block_back(const eosfm::gpu::Block*);
-void eosfm_moments(const eosfm::gpu::Moments*);
-void eosfm_mix(const eosfm::gpu::Mix*);
-void eosfm_combine(const eosfm::gpu::Combination*);
+void eosfm_stem(const eosfm::gpu::Stem*, unsigned);
+void eosfm_downsample(const eosfm::gpu::Downsample*, unsigned);
+void eosfm_block_front(const eosfm::gpu::Block*, unsigned);
+void eosfm_block_back(const eosfm::gpu::Block*, unsigned);
+void eosfm_moments(const eosfm::gpu::Moments*, unsigned);
+void eosfm_mix(const eosfm::gpu::Mix*, unsigned);
+void eosfm_combine(const eosfm::gpu::Combination*, unsigned);
 __attribute__((visibility("default"))) Standin standin;
 }
 
@@ -46,8 +52,32 @@ bool g_initialised = false;
 int g_contexts = 0;
 int g_current = 0;
 int g_marks[8];  // what handles point to
-std::vector<std::function<void()>>* g_capture = nullptr;
 bool g_pending = false;  // work on the default stream, for which other streams do not wait
+
+struct Range {
+  const char* begin;
+  const char* end;
+};
+
+// What something reads and writes.
+struct Touched {
+  std::vector<Range> reads;
+  std::vector<Range> writes;
+};
+
+struct Graph {
+  std::vector<std::function<void()>> work;
+  Touched touched;
+};
+
+struct Stream {
+  std::vector<Graph*> under_way;
+  int queries = 0;
+};
+
+std::vector<Stream*> g_streams;
+Graph* g_capture = nullptr;
+Touched* g_touched = nullptr;  // where the checks below note what they see
 
 void misuse(const char* what) {
   if (standin.misuses++ == 0) std::snprintf(standin.misuse, sizeof standin.misuse, "%s", what);
@@ -65,23 +95,46 @@ const char* device_pointer(unsigned long long pointer) {
   return reinterpret_cast<const char*>(static_cast<uintptr_t>(pointer));
 }
 
+// The images of a launch.
+struct Images {
+  unsigned first;
+  unsigned count;
+};
+
 // A kernel of the table: runs for one descriptor, of which it checks all pointers.
 struct Kernel {
   const char* name;
   size_t descriptor_bytes;
-  void (*run)(const void*);
-  bool (*leads_inside)(const void* descriptor, unsigned images);
+  void (*run)(const void*, unsigned first);
+  bool (*leads_inside)(const void* descriptor, Images images);
   int dynamic_shared = 0;
 };
 
-bool has(const void* pointer, size_t bytes) { return inside(g_device, pointer, bytes); }
-bool has_floats(const float* pointer, size_t count) { return has(pointer, count * sizeof(float)); }
+bool note(std::vector<Range> Touched::*list, const void* pointer, size_t bytes) {
+  const char* at = static_cast<const char*>(pointer);
+  if (g_touched != nullptr && bytes > 0) (g_touched->*list).push_back({at, at + bytes});
+  // Where CPU and GPU share their memory, pinned memory is the GPU's too.
+  return inside(g_device, pointer, bytes) || (standin.integrated != 0 && inside(g_host, pointer, bytes));
+}
+
+bool reads(const void* pointer, size_t bytes) { return note(&Touched::reads, pointer, bytes); }
+bool reads_floats(const float* pointer, size_t count) { return reads(pointer, count * sizeof(float)); }
+
+// `size` floats of each image, which lie `stride` apart.
+bool reads_images(const float* pointer, size_t stride, size_t size, Images images) {
+  return size <= stride &&
+         reads_floats(pointer + images.first * stride, (images.count - 1) * stride + size);
+}
+bool writes_images(const float* pointer, size_t stride, size_t size, Images images) {
+  return size <= stride && note(&Touched::writes, pointer + images.first * stride,
+                                ((images.count - 1) * stride + size) * sizeof(float));
+}
 
 bool has_weights(const Weights& w) {
   const size_t columns = 8 * static_cast<size_t>(w.tiles);
   return w.words % 16 == 0 && reinterpret_cast<uintptr_t>(w.panels) % 16 == 0 &&
-         has(w.panels, columns * w.words * sizeof(unsigned)) && has_floats(w.bias, columns) &&
-         (w.kind != kByte || (has_floats(w.scale, columns) && has_floats(w.inverse, 1)));
+         reads(w.panels, columns * w.words * sizeof(unsigned)) && reads_floats(w.bias, columns) &&
+         (w.kind != kByte || (reads_floats(w.scale, columns) && reads_floats(w.inverse, 1)));
 }
 
 // That thread blocks cover all columns and no warp has more sums than it holds.
@@ -94,70 +147,79 @@ bool covers(const Cover& c, int tiles, bool all_at_once) {
 
 size_t pixels_of(const Cover& c) { return static_cast<size_t>(c.width) * c.height; }
 
-bool has_sets(const Set* sets, int count, int pixels, unsigned images) {
-  if (!has(sets, static_cast<size_t>(count) * sizeof(Set))) return false;
+bool reads_set(const Set& s, int pixels, Images images) {
+  const size_t channels = static_cast<size_t>(s.channels);
+  return reads_images(s.from, s.from_stride, pixels * channels, images) &&
+         (s.scale == nullptr || reads_floats(s.scale, channels)) &&
+         (s.shift == nullptr || reads_floats(s.shift, channels));
+}
+
+bool reads_sets(const Set* sets, int count, int pixels, Images images) {
+  if (!reads(sets, static_cast<size_t>(count) * sizeof(Set))) return false;
   for (int i = 0; i < count; ++i) {
-    const Set& s = sets[i];
-    const size_t size = static_cast<size_t>(pixels) * s.channels;
-    if (!has_floats(s.from, (images - 1) * s.from_stride + size) ||
-        (s.scale != nullptr && !has_floats(s.scale, s.channels)) ||
-        (s.moments != nullptr && !has_floats(s.moments, 2 * images))) {
+    if (!reads_set(sets[i], pixels, images) ||
+        (sets[i].moments != nullptr && !reads_images(sets[i].moments, 2, 2, images))) {
       return false;
     }
   }
   return true;
 }
 
-template <class Descriptor, void (*kKernel)(const Descriptor*), bool (*kLeadsInside)(const Descriptor&, unsigned)>
+template <class Descriptor, void (*kKernel)(const Descriptor*, unsigned),
+          bool (*kLeadsInside)(const Descriptor&, Images)>
 Kernel kernel(const char* name) {
-  return {name, sizeof(Descriptor), [](const void* d) { kKernel(static_cast<const Descriptor*>(d)); },
-          [](const void* d, unsigned images) {
+  return {name, sizeof(Descriptor),
+          [](const void* d, unsigned first) { kKernel(static_cast<const Descriptor*>(d), first); },
+          [](const void* d, Images images) {
             return kLeadsInside(*static_cast<const Descriptor*>(d), images);
           }};
 }
 
-bool check_stem(const Stem& d, unsigned images) {
+bool check_stem(const Stem& d, Images images) {
   const size_t pixels = pixels_of(d.cover);
-  return covers(d.cover, 1, true) && has_floats(d.image, images * d.image_stride) &&
-         has(d.bands, d.band_count * sizeof(int)) && has_floats(d.scales, d.band_count) &&
-         has_floats(d.weights, static_cast<size_t>(16) * d.band_count * d.channels) &&
-         has_floats(d.gamma, d.channels) && has_floats(d.beta, d.channels) &&
-         has_floats(d.out, (images - 1) * d.out_stride + pixels * d.channels);
+  return covers(d.cover, 1, true) && reads_images(d.image, d.image_stride, d.image_stride, images) &&
+         reads(d.bands, d.band_count * sizeof(int)) && reads_floats(d.scales, d.band_count) &&
+         reads_floats(d.offsets, d.band_count) &&
+         reads_floats(d.weights, static_cast<size_t>(16) * d.band_count * d.channels) &&
+         reads_floats(d.bias, d.channels) && reads_floats(d.gamma, d.channels) &&
+         reads_floats(d.beta, d.channels) && writes_images(d.out, d.out_stride, pixels * d.channels, images);
 }
 
-bool check_downsample(const Downsample& d, unsigned images) {
+bool check_downsample(const Downsample& d, Images images) {
   const size_t pixels = pixels_of(d.cover);
   return covers(d.cover, d.weights.tiles, true) && has_weights(d.weights) &&
-         has_floats(d.in, (images - 1) * d.in_stride + 4 * pixels * d.in_channels) &&
-         has_floats(d.out, (images - 1) * d.out_stride + pixels * d.channels);
+         reads_images(d.in, d.in_stride, 4 * pixels * d.in_channels, images) &&
+         writes_images(d.out, d.out_stride, pixels * d.channels, images);
 }
 
-bool check_block(const Block& d, unsigned images) {
+bool check_block(const Block& d, Images images) {
   const size_t pixels = pixels_of(d.front);
   const size_t element = d.hidden_kind == kHiddenFloat ? 4 : 2;
   const size_t hidden = pixels * d.hidden_channels * element;
   const size_t squares = static_cast<size_t>(d.partials) * d.hidden_channels;
   return covers(d.front, d.fc1.tiles, false) && covers(d.back, d.fc2.tiles, true) && has_weights(d.fc1) &&
-         has_weights(d.fc2) && has_floats(d.depthwise, static_cast<size_t>(49) * d.channels) &&
-         has_floats(d.grn, d.hidden_channels) && d.hidden_stride >= hidden && d.squares_stride >= squares &&
-         d.partials == d.front.spans * (d.front.rows > 16 ? 2 : 1) &&
-         has_floats(d.pixels, (images - 1) * d.pixels_stride + pixels * d.channels) &&
-         has(d.hidden, images * d.hidden_stride) && has_floats(d.squares, images * d.squares_stride);
+         has_weights(d.fc2) && reads_floats(d.depthwise, static_cast<size_t>(49) * d.channels) &&
+         reads_floats(d.depthwise_bias, d.channels) && reads_floats(d.grn, d.hidden_channels) &&
+         d.partials == d.front.spans * (d.front.rows > 16 ? 2 : 1) && d.hidden_stride % sizeof(float) == 0 &&
+         writes_images(d.pixels, d.pixels_stride, pixels * d.channels, images) &&
+         writes_images(static_cast<float*>(d.hidden), d.hidden_stride / sizeof(float),
+                       (hidden + 3) / sizeof(float), images) &&
+         writes_images(d.squares, d.squares_stride, squares, images);
 }
 
-bool check_moments(const Moments& d, unsigned images) {
-  return has_floats(d.set.moments, 2 * images) &&
-         has_floats(d.set.from, (images - 1) * d.set.from_stride + static_cast<size_t>(d.pixels) * d.set.channels);
+bool check_moments(const Moments& d, Images images) {
+  return reads_set(d.set, d.pixels, images) && writes_images(d.set.moments, 2, 2, images);
 }
 
-bool check_mix(const Mix& d, unsigned images) {
-  return has_sets(d.sets, d.set_count, d.pixels, images) && has_weights(d.weights) &&
+bool check_mix(const Mix& d, Images images) {
+  return reads_sets(d.sets, d.set_count, d.pixels, images) && has_weights(d.weights) &&
          d.columns * d.splits >= d.weights.tiles && d.columns <= kWarpTiles * kWarps / 2 &&
-         has_floats(d.out, (images - 1) * d.out_stride + static_cast<size_t>(d.pixels) * d.channels);
+         writes_images(d.out, d.out_stride, static_cast<size_t>(d.pixels) * d.channels, images);
 }
 
-bool check_combination(const Combination& d, unsigned images) {
-  return has_sets(d.sets, d.set_count, d.pixels, images) && has_floats(d.out, images * d.out_stride);
+bool check_combination(const Combination& d, Images images) {
+  return reads_sets(d.sets, d.set_count, d.pixels, images) &&
+         writes_images(d.out, d.out_stride, d.out_stride, images);
 }
 
 Kernel g_kernels[] = {
@@ -190,27 +252,69 @@ int enter(bool needs_context) {
   return 0;
 }
 
-// Now, or when the graph runs that is being recorded.
-int act(const std::function<void()>& what) {
-  if (g_capture != nullptr) {
-    g_capture->push_back(what);
-  } else {
-    what();
+// When the graph runs that is being recorded; the engine's streams have nothing else.
+int record(const std::function<void()>& what) {
+  if (g_capture == nullptr) {
+    misuse("work beside a graph");
+    return kInvalidValue;
   }
+  g_capture->work.push_back(what);
   return 0;
 }
 
-void launch(const Kernel& k, const shim::Launch& grid, const char* descriptors) {
+// Notes what is read and written while it lives.
+struct Noting {
+  Noting() { g_touched = g_capture != nullptr ? &g_capture->touched : nullptr; }
+  ~Noting() { g_touched = nullptr; }
+};
+
+void launch(const Kernel& k, const shim::Launch& grid, const char* descriptors, unsigned first) {
   ++standin.launches;
-  for (unsigned y = 0; y < grid.grid.y; ++y) {
-    if (!k.leads_inside(descriptors + y * k.descriptor_bytes, grid.grid.z)) {
-      misuse((std::string("a descriptor of ") + k.name + " does not fit what is allocated").c_str());
-      return;
-    }
-  }
   shim::Options options;
   options.schedule = static_cast<shim::Schedule>(standin.schedule);
-  if (!shim::run(grid, options, [&] { k.run(descriptors); })) misuse("threads wait forever");
+  if (!shim::run(grid, options, [&] { k.run(descriptors, first); })) misuse("threads wait forever");
+}
+
+bool overlap(const std::vector<Range>& some, const std::vector<Range>& others) {
+  for (const Range& one : some) {
+    for (const Range& other : others) {
+      if (one.begin < other.end && other.begin < one.end) return true;
+    }
+  }
+  return false;
+}
+
+bool conflict(const Touched& one, const Touched& other) {
+  return overlap(one.writes, other.writes) || overlap(one.writes, other.reads) ||
+         overlap(one.reads, other.writes);
+}
+
+void sort_out(std::vector<Range>& ranges) {
+  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  std::vector<Range> merged;
+  for (const Range& one : ranges) {
+    if (!merged.empty() && one.begin <= merged.back().end) {
+      merged.back().end = std::max(merged.back().end, one.end);
+    } else {
+      merged.push_back(one);
+    }
+  }
+  ranges = merged;
+}
+
+void run_all(Stream& stream) {
+  for (const Graph* graph : stream.under_way) {
+    for (const auto& one : graph->work) one();
+  }
+  stream.under_way.clear();
+  stream.queries = 0;
+}
+
+bool anything_under_way() {
+  for (const Stream* stream : g_streams) {
+    if (!stream->under_way.empty()) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -251,6 +355,8 @@ API cuDeviceGetAttribute(int* value, int attribute, int) {
     case eosfm::kCuMajor: *value = standin.compute / 10; return 0;
     case eosfm::kCuMinor: *value = standin.compute % 10; return 0;
     case eosfm::kCuMostShared: *value = standin.most_shared; return 0;
+    case eosfm::kCuMultiprocessors: *value = standin.multiprocessors; return 0;
+    case eosfm::kCuIntegrated: *value = standin.integrated; return 0;
     default: return kInvalidValue;
   }
 }
@@ -313,11 +419,13 @@ API cuMemAlloc_v2(unsigned long long* pointer, size_t bytes) {
   void* memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   std::memset(memory, 0xff, bytes);
   g_device[static_cast<char*>(memory)] = bytes;
+  standin.device_bytes += bytes;
   ++standin.open;
   *pointer = reinterpret_cast<uintptr_t>(memory);
   return 0;
 }
 API cuMemFree_v2(unsigned long long pointer) {
+  if (anything_under_way()) misuse("memory is freed that is in use");
   if (g_device.erase(device_pointer(pointer)) == 0) misuse("memory is freed that is not allocated");
   std::free(const_cast<char*>(device_pointer(pointer)));
   --standin.open;
@@ -328,13 +436,21 @@ API cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
   *pointer = std::malloc(bytes);
   std::memset(*pointer, 0xff, bytes);
   g_host[static_cast<char*>(*pointer)] = bytes;
+  standin.pinned_bytes += bytes;
   ++standin.open;
   return 0;
 }
 API cuMemFreeHost(void* pointer) {
+  if (anything_under_way()) misuse("memory is freed that is in use");
   if (g_host.erase(static_cast<char*>(pointer)) == 0) misuse("memory is freed that is not allocated");
   std::free(pointer);
   --standin.open;
+  return 0;
+}
+API cuMemHostGetDevicePointer_v2(unsigned long long* pointer, void* host, unsigned) {
+  ENTER(true);
+  if (!inside(g_host, host, 1)) return kInvalidValue;
+  *pointer = reinterpret_cast<uintptr_t>(host);
   return 0;
 }
 API cuMemcpyHtoD_v2(unsigned long long to, const void* from, size_t bytes) {
@@ -349,19 +465,23 @@ API cuMemcpyHtoD_v2(unsigned long long to, const void* from, size_t bytes) {
 }
 API cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t bytes, void*) {
   ENTER(true);
-  if (!inside(g_device, device_pointer(to), bytes) || !inside(g_host, from, bytes)) {
+  const Noting noting;
+  if (!note(&Touched::writes, device_pointer(to), bytes) || !inside(g_host, from, bytes)) {
     misuse("a copy to the device beyond what is allocated");
     return kInvalidValue;
   }
-  return act([=] { std::memcpy(const_cast<char*>(device_pointer(to)), from, bytes); });
+  reads(from, bytes);
+  return record([=] { std::memcpy(const_cast<char*>(device_pointer(to)), from, bytes); });
 }
 API cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t bytes, void*) {
   ENTER(true);
-  if (!inside(g_device, device_pointer(from), bytes) || !inside(g_host, to, bytes)) {
+  const Noting noting;
+  if (!reads(device_pointer(from), bytes) || !inside(g_host, to, bytes)) {
     misuse("a copy from the device beyond what is allocated");
     return kInvalidValue;
   }
-  return act([=] { std::memcpy(to, device_pointer(from), bytes); });
+  note(&Touched::writes, to, bytes);
+  return record([=] { std::memcpy(to, device_pointer(from), bytes); });
 }
 API cuMemsetD8_v2(unsigned long long to, unsigned char value, size_t bytes) {
   ENTER(true);
@@ -375,26 +495,47 @@ API cuMemsetD8_v2(unsigned long long to, unsigned char value, size_t bytes) {
 }
 API cuStreamCreate(void** stream, unsigned) {
   ENTER(true);
-  give(stream, 2);
+  g_streams.push_back(new Stream);
+  *stream = g_streams.back();
+  ++standin.open;
   return 0;
 }
-API cuStreamDestroy_v2(void*) {
+API cuStreamDestroy_v2(void* stream) {
   if (g_capture != nullptr) misuse("a stream is destroyed that records");
+  if (!static_cast<Stream*>(stream)->under_way.empty()) misuse("a stream is destroyed with work under way");
+  g_streams.erase(std::find(g_streams.begin(), g_streams.end(), static_cast<Stream*>(stream)));
+  delete static_cast<Stream*>(stream);
   --standin.open;
   return 0;
 }
-API cuStreamSynchronize(void* stream) {
-  ENTER(true);
-  if (stream == nullptr) g_pending = false;
+API cuStreamSynchronize(void* handle) {
+  auto* stream = static_cast<Stream*>(handle);
+  const int result = enter(true);
+  if (stream == nullptr) {
+    if (result == 0) g_pending = false;
+  } else if (result == 0) {
+    run_all(*stream);
+  } else {
+    stream->under_way.clear();  // lost
+  }
+  return result;
+}
+API cuStreamQuery(void* handle) {
+  auto* stream = static_cast<Stream*>(handle);
+  const int result = enter(true);
+  if (result != 0) stream->under_way.clear();
+  if (result != 0 || stream->under_way.empty()) return result;
+  if (stream->queries++ < standin.patience) return eosfm::kCuNotReady;
+  run_all(*stream);
   return 0;
 }
 API cuStreamBeginCapture_v2(void*, int) {
   ENTER(true);
-  g_capture = new std::vector<std::function<void()>>;
+  g_capture = new Graph;
   return 0;
 }
 API cuStreamEndCapture(void*, void** graph) {
-  auto* recorded = g_capture;
+  Graph* recorded = g_capture;
   g_capture = nullptr;
   *graph = nullptr;
   const int result = enter(true);
@@ -402,30 +543,44 @@ API cuStreamEndCapture(void*, void** graph) {
     delete recorded;
     return result;
   }
+  sort_out(recorded->touched.reads);
+  sort_out(recorded->touched.writes);
   *graph = recorded;
   ++standin.open;
   return 0;
 }
 API cuGraphInstantiateWithFlags(void** exec, void* graph, unsigned long long) {
   ENTER(true);
-  *exec = new std::vector<std::function<void()>>(*static_cast<std::vector<std::function<void()>>*>(graph));
+  *exec = new Graph(*static_cast<Graph*>(graph));
   ++standin.open;
   return 0;
 }
 API cuGraphDestroy(void* graph) {
-  delete static_cast<std::vector<std::function<void()>>*>(graph);
+  delete static_cast<Graph*>(graph);
   --standin.open;
   return 0;
 }
 API cuGraphExecDestroy(void* exec) {
-  delete static_cast<std::vector<std::function<void()>>*>(exec);
+  if (anything_under_way()) misuse("a graph is destroyed that is in use");
+  delete static_cast<Graph*>(exec);
   --standin.open;
   return 0;
 }
-API cuGraphLaunch(void* exec, void*) {
+API cuGraphLaunch(void* exec, void* handle) {
   ENTER(true);
+  auto* graph = static_cast<Graph*>(exec);
   if (g_pending) misuse("a graph starts before copies on the default stream end");
-  for (const auto& one : *static_cast<std::vector<std::function<void()>>*>(exec)) one();
+  int under_way = 1;
+  for (const Stream* stream : g_streams) {
+    if (stream == handle) continue;
+    for (const Graph* other : stream->under_way) {
+      ++under_way;
+      if (conflict(graph->touched, other->touched)) misuse("two streams touch the same memory");
+    }
+  }
+  if (under_way > standin.most_under_way) standin.most_under_way = under_way;
+  static_cast<Stream*>(handle)->under_way.push_back(graph);
+  static_cast<Stream*>(handle)->queries = 0;
   return 0;
 }
 API cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned,
@@ -433,15 +588,23 @@ API cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
   ENTER(true);
   const Kernel& k = *static_cast<Kernel*>(function);
   const char* descriptors = nullptr;
+  unsigned first = 0;
   std::memcpy(&descriptors, arguments[0], sizeof descriptors);
+  std::memcpy(&first, arguments[1], sizeof first);
   const size_t allowed = k.dynamic_shared > 0 ? static_cast<size_t>(k.dynamic_shared) : kSharedWithoutAsking;
+  const Noting noting;
   if (x == 0 || y == 0 || y > 65535 || z == 0 || threads != kThreads || shared > allowed ||
-      !inside(g_device, descriptors, y * k.descriptor_bytes)) {
+      !reads(descriptors, y * k.descriptor_bytes)) {
     misuse((std::string("a launch of ") + k.name + " that does not fit").c_str());
     return kInvalidValue;
   }
-  return act([&k, x, y, z, threads, shared, descriptors] {
-    launch(k, {{x, y, z}, threads, shared}, descriptors);
+  for (unsigned i = 0; i < y; ++i) {
+    if (k.leads_inside(descriptors + i * k.descriptor_bytes, {first, z})) continue;
+    misuse((std::string("a descriptor of ") + k.name + " does not fit what is allocated").c_str());
+    return kInvalidValue;
+  }
+  return record([&k, x, y, z, threads, shared, descriptors, first] {
+    launch(k, {{x, y, z}, threads, shared}, descriptors, first);
   });
 }
 API cuGetErrorName(int, const char** text) {

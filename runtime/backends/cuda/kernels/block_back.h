@@ -87,17 +87,17 @@ EOSFM_DEVICE void load_scaled(const Block& d, const Group& group, const void* hi
 }
 
 template <int kKind>
-EOSFM_DEVICE void block_back(const Block& d) {
+EOSFM_DEVICE void block_back(const Block& d, size_t image) {
   const Share share(d.back);
   if (share.first_group >= share.after_group) return;
   constexpr int kStride = kPanelWords + 4;
   unsigned* rows = shared_words();
   float* totals = reinterpret_cast<float*>(rows + d.back.rows * kStride);
   float* factors = totals + kWarps;
-  const void* hidden = static_cast<const char*>(d.hidden) + blockIdx.z * d.hidden_stride;
-  float* pixels = d.pixels + blockIdx.z * d.pixels_stride;
+  const void* hidden = static_cast<const char*>(d.hidden) + image * d.hidden_stride;
+  float* pixels = d.pixels + image * d.pixels_stride;
   const Seat seat(d.back.rows, share.first_tile, d.back.columns, d.fc2.tiles);
-  set_factors(d, d.squares + blockIdx.z * d.squares_stride, factors, totals);
+  set_factors(d, d.squares + image * d.squares_stride, factors, totals);
   for (int index = share.first_group; index < share.after_group; ++index) {
     const Group group(d.back, index);
     typename Operand<kKind>::Sum sums[kWarpTiles][4];

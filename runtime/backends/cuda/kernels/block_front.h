@@ -94,15 +94,15 @@ EOSFM_DEVICE void finish_hidden(const Block& d, const Group& group, const Seat& 
 }
 
 template <int kKind>
-EOSFM_DEVICE void block_front(const Block& d) {
+EOSFM_DEVICE void block_front(const Block& d, size_t image) {
   unsigned* rows = shared_words();
   const int stride = row_stride(d.channels > d.fc1.words ? d.channels : d.fc1.words);
-  const float* pixels = d.pixels + blockIdx.z * d.pixels_stride;
-  void* hidden = static_cast<char*>(d.hidden) + blockIdx.z * d.hidden_stride;
+  const float* pixels = d.pixels + image * d.pixels_stride;
+  void* hidden = static_cast<char*>(d.hidden) + image * d.hidden_stride;
   const Share share(d.front);
   const Seat seat(d.front.rows, share.first_tile, d.front.columns, d.fc1.tiles);
   const int halves = d.front.rows > 16 ? 2 : 1;
-  float* squares = d.squares + blockIdx.z * d.squares_stride +
+  float* squares = d.squares + image * d.squares_stride +
                    static_cast<size_t>(share.span * halves + seat.first_row / 16) * d.hidden_channels;
   for (int index = share.first_group; index < share.after_group; ++index) {
     const Group group(d.front, index);

@@ -3,7 +3,8 @@
 //
 // Activations are channels-last float32: [image][pixel][channels]. The grid of every kernel is
 // (groups of pixels x groups of columns, descriptors, images); thread blocks beyond what their
-// descriptor needs return at once.
+// descriptor needs return at once. Arrays hold all images that may be under way, and a launch is for some
+// of them, from one on.
 #ifndef EOSFM_CUDA_KERNELS_DESCRIPTORS_H
 #define EOSFM_CUDA_KERNELS_DESCRIPTORS_H
 

@@ -11,13 +11,13 @@
 namespace eosfm::gpu {
 
 template <int kKind>
-EOSFM_DEVICE void downsample(const Downsample& d) {
+EOSFM_DEVICE void downsample(const Downsample& d, size_t image) {
   unsigned* rows = shared_words();
   const Weights& w = d.weights;
   const int words = w.words / 4;
   const int stride = row_stride(words);
-  const float* in = d.in + blockIdx.z * d.in_stride;
-  float* out = d.out + blockIdx.z * d.out_stride;
+  const float* in = d.in + image * d.in_stride;
+  float* out = d.out + image * d.out_stride;
   const Share share(d.cover);
   const Seat seat(d.cover.rows, share.first_tile, d.cover.columns, w.tiles);
   for (int index = share.first_group; index < share.after_group; ++index) {

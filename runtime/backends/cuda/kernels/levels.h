@@ -19,11 +19,11 @@ struct Reader {
   float mean = 0.0F;
   float inverse = 1.0F;
 
-  EOSFM_DEVICE explicit Reader(const Set& one)
-      : set(one), from(one.from + blockIdx.z * one.from_stride) {
+  EOSFM_DEVICE Reader(const Set& one, size_t image)
+      : set(one), from(one.from + image * one.from_stride) {
     if (one.moments == nullptr) return;
-    mean = one.moments[2 * blockIdx.z];
-    inverse = one.moments[2 * blockIdx.z + 1];
+    mean = one.moments[2 * image];
+    inverse = one.moments[2 * image + 1];
   }
   EOSFM_DEVICE float operator()(size_t pixel, int channel) const {
     const float value = (from[pixel * set.channels + channel] - mean) * inverse;
@@ -34,11 +34,11 @@ struct Reader {
 
 // One thread block for each set: mean first, then the mean square of what is left, as the sum of the
 // threads' sums.
-EOSFM_DEVICE void take_moments(const Moments& d) {
+EOSFM_DEVICE void take_moments(const Moments& d, size_t image) {
   constexpr float kEpsilon = 1e-5F;  // of PyTorch's GroupNorm
   if (blockIdx.x > 0) return;
   float* totals = reinterpret_cast<float*>(shared_words());
-  const float* from = d.set.from + blockIdx.z * d.set.from_stride;
+  const float* from = d.set.from + image * d.set.from_stride;
   const size_t count = static_cast<size_t>(d.pixels) * d.set.channels;
   float mean = 0.0F;
   float variance = 0.0F;
@@ -57,8 +57,8 @@ EOSFM_DEVICE void take_moments(const Moments& d) {
     (moment == 0 ? mean : variance) = total / static_cast<float>(count);
   }
   if (threadIdx.x > 0) return;
-  d.set.moments[2 * blockIdx.z] = mean;
-  d.set.moments[2 * blockIdx.z + 1] = 1.0F / sqrtf(variance + kEpsilon);
+  d.set.moments[2 * image] = mean;
+  d.set.moments[2 * image + 1] = 1.0F / sqrtf(variance + kEpsilon);
 }
 
 EOSFM_DEVICE float activate(float value, int activation) {
@@ -67,7 +67,7 @@ EOSFM_DEVICE float activate(float value, int activation) {
 }
 
 template <int kKind>
-EOSFM_DEVICE void mix(const Mix& d) {
+EOSFM_DEVICE void mix(const Mix& d, size_t image) {
   constexpr int kPer = Operand<kKind>::kPerWord;
   constexpr int kStride = kPanelWords + 4;
   unsigned* rows = shared_words();
@@ -80,7 +80,7 @@ EOSFM_DEVICE void mix(const Mix& d) {
   clear(sums);
   int set_word = 0;  // of the weights, where the set begins
   for (int s = 0; s < d.set_count; ++s) {
-    const Reader read(d.sets[s]);
+    const Reader read(d.sets[s], image);
     const int set_words = round_up_to((d.sets[s].channels + kPer - 1) / kPer, 16);
     for (int first = 0; first < set_words; first += kPanelWords) {
       const int words = smaller(kPanelWords, set_words - first);
@@ -102,7 +102,7 @@ EOSFM_DEVICE void mix(const Mix& d) {
     }
     set_word += set_words;
   }
-  float* out = d.out + blockIdx.z * d.out_stride;
+  float* out = d.out + image * d.out_stride;
   for_each_tile(seat, seat.tile, sums, [&](int tile, const auto& sum) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -119,7 +119,7 @@ EOSFM_DEVICE void mix(const Mix& d) {
 
 // A thread block turns 32 pixels x 32 channels of one set at a time; of sets that are added or
 // multiplied, each thread combines its own four values before they are turned.
-EOSFM_DEVICE void combine(const Combination& d) {
+EOSFM_DEVICE void combine(const Combination& d, size_t image) {
   constexpr int kStride = kLevelRows + 1;
   float* turned = reinterpret_cast<float*>(shared_words());
   const int groups = (d.pixels + kLevelRows - 1) / kLevelRows;
@@ -127,7 +127,7 @@ EOSFM_DEVICE void combine(const Combination& d) {
   const int first_channel = static_cast<int>(blockIdx.x) / groups * 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  float* out = d.out + blockIdx.z * d.out_stride;
+  float* out = d.out + image * d.out_stride;
   const bool concatenates = d.how == kConcatenate;
   for (int s = 0; s < (concatenates ? d.set_count : 1); ++s) {
     const Set& set = d.sets[s];
@@ -137,9 +137,9 @@ EOSFM_DEVICE void combine(const Combination& d) {
       const size_t pixel = static_cast<size_t>(first_pixel + row);
       const int channel = first_channel + lane;
       if (pixel >= static_cast<size_t>(d.pixels) || channel >= set.channels) continue;
-      float value = Reader(set)(pixel, channel);
+      float value = Reader(set, image)(pixel, channel);
       for (int other = 1; !concatenates && other < d.set_count; ++other) {
-        const float more = Reader(d.sets[other])(pixel, channel);
+        const float more = Reader(d.sets[other], image)(pixel, channel);
         value = d.how == kAdd ? value + more : value * more;
       }
       turned[row * kStride + lane] = value;

@@ -38,12 +38,12 @@ EOSFM_DEVICE void gather_patches(const Stem& d, const Group& group, const float*
   }
 }
 
-EOSFM_DEVICE void stem(const Stem& d) {
+EOSFM_DEVICE void stem(const Stem& d, size_t image_index) {
   float* patches = reinterpret_cast<float*>(shared_words());
   float* sums = patches + kStemBands * 16 * kStemRows;
   const int stride = row_stride(d.channels);
-  const float* image = d.image + blockIdx.z * d.image_stride;
-  float* out = d.out + blockIdx.z * d.out_stride;
+  const float* image = d.image + image_index * d.image_stride;
+  float* out = d.out + image_index * d.out_stride;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const Share share(d.cover);
   for (int g = share.first_group; g < share.after_group; ++g) {

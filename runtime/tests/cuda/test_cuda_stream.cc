@@ -1,0 +1,221 @@
+// Batches, and scenes that stream through them: test_cuda_stream STANDIN BUNDLE
+//
+// The stand-in runs a graph only when the engine has waited for it, and watches what graphs touch that are
+// under way together. So an image that is overwritten too early, a level that is read too early, and two
+// batches that use the same memory are noticed.
+#include <pthread.h>
+#include <time.h>
+
+#include "../../backends/cuda/driver.h"
+#include "opened.h"
+
+namespace {
+
+constexpr int kRowsAtOnce = 17;
+
+// A scene of two rows of four tiles, with a hole that is as large as a tile.
+struct Scene {
+  TestImage image;
+
+  explicit Scene(const eosfm_model_info& info)
+      : image(info.bands, 4 * info.tile - 7, 2 * info.tile - 9) {
+    float* last = image.pixels.data() + static_cast<size_t>(info.bands - 1) * image.width * image.height;
+    for (int y = 0; y < info.tile; ++y) {
+      for (int x = info.tile / 2; x < info.tile / 2 + 2 * info.tile; ++x) last[y * image.width + x] = -7.0F;
+    }
+  }
+};
+
+struct Result {
+  std::vector<double> sums;
+  double nodata;
+  int64_t tiles;
+  int64_t skipped;
+
+  explicit Result(const TestStream& stream)
+      : sums(stream.sums), nodata(stream.nodata), tiles(stream.tiles), skipped(stream.skipped) {}
+  bool operator==(const Result& other) const {
+    return sums == other.sums && nodata == other.nodata && tiles == other.tiles && skipped == other.skipped;
+  }
+};
+
+Result stream_with(const char* backend, int batch) {
+  Opened opened;
+  CHECK(opened.create(backend, g_driver, batch) == EOSFM_OK);
+  const Scene scene(opened.info);
+  TestStream stream(opened.context, opened.info, scene.image.width);
+  CHECK(stream.run(scene.image, kRowsAtOnce) == EOSFM_OK);
+  return Result(stream);
+}
+
+void results_do_not_depend_on_the_batch(const Result& alone) {
+  const Result native = stream_with("native", 0);
+  CHECK(alone.tiles == native.tiles && alone.nodata == native.nodata && alone.skipped == native.skipped);
+  CHECK(alone.skipped > 0 && alone.tiles == 8 && alone.nodata > 0.0);
+  for (int l = 0; l < EOSFM_LEVELS; ++l) {
+    const size_t at = static_cast<size_t>(l);
+    CHECK(std::fabs(alone.sums[at] - native.sums[at]) < 0.02 * std::fabs(native.sums[at]) + 1.0);
+  }
+  for (const int batch : {2, 3, 7}) {
+    CHECK(stream_with("cuda", batch) == alone);
+    CHECK(g_standin->most_under_way == (batch < 4 ? 2 : 1));  // the next is given before the last is waited for
+    reset();
+  }
+}
+
+void memory_that_is_shared_is_not_copied(const Result& alone) {
+  g_standin->integrated = 1;
+  CHECK(stream_with("cuda", 3) == alone);
+  reset();
+}
+
+void other_runs_may_come_between(const Result& alone) {
+  Opened opened;
+  CHECK(opened.create("cuda", g_driver, 2) == EOSFM_OK);
+  const Scene scene(opened.info);
+  const TestLevels expected = opened.run();
+  TestStream one(opened.context, opened.info, scene.image.width);
+  TestStream other(opened.context, opened.info, scene.image.width);
+  eosfm_status status = EOSFM_OK;
+  while (status == EOSFM_OK) {
+    status = one.step(scene.image, kRowsAtOnce);
+    CHECK(opened.run() == expected);
+    CHECK(other.step(scene.image, 3 * kRowsAtOnce) == status);
+  }
+  CHECK(status == EOSFM_END);
+  CHECK(Result(one) == alone && Result(other) == alone);
+}
+
+void what_fails_is_computed_again(const Result& alone) {
+  Opened opened;
+  CHECK(opened.create("cuda", g_driver, 2) == EOSFM_OK);
+  const Scene scene(opened.info);
+  TestStream stream(opened.context, opened.info, scene.image.width);
+  eosfm_status status = EOSFM_OK;
+  int failed = 0;
+  for (int i = 0; status != EOSFM_END; ++i) {
+    if (i % 2 == 0) g_standin->fail_at = g_standin->calls + i / 2 % 4;
+    status = stream.step(scene.image, kRowsAtOnce);
+    CHECK(status == EOSFM_OK || status == EOSFM_END || status == EOSFM_ENGINE_FAILED);
+    failed += status == EOSFM_ENGINE_FAILED ? 1 : 0;
+    g_standin->fail_at = -1;
+  }
+  CHECK(failed >= 2);
+  CHECK(Result(stream) == alone);
+}
+
+void* cancel_soon(void* context) {
+  const timespec pause = {0, 20000000};
+  nanosleep(&pause, nullptr);
+  eosfm_context_cancel(static_cast<eosfm_context*>(context));
+  return nullptr;
+}
+
+// The device is never ready: a run ends all the same, and what it left is waited for by the next.
+void runs_end_when_they_are_to(const Result& alone) {
+  Opened opened;
+  CHECK(opened.create("cuda", g_driver, 2) == EOSFM_OK);
+  const Scene scene(opened.info);
+  const TestLevels expected = opened.run();
+  TestStream stream(opened.context, opened.info, scene.image.width);
+  eosfm_run_options late = EOSFM_RUN_OPTIONS_INIT;
+  late.deadline_ms = 5;
+  const int never = 1 << 30;
+  g_standin->patience = never;
+  TestLevels out(opened.info, opened.info.tile, opened.info.tile);
+  const TestImage pixels(opened.info.bands, opened.info.tile, opened.info.tile);
+  const eosfm_image view = pixels.view();
+  CHECK(eosfm_context_run(opened.context, &view, out.levels, &late) == EOSFM_DEADLINE);
+  g_standin->patience = 1;
+  CHECK(opened.run() == expected);
+
+  CHECK(stream.step(scene.image, kRowsAtOnce) == EOSFM_OK);
+  for (int turn = 0; turn < 2; ++turn) {
+    g_standin->patience = never;
+    pthread_t thread;
+    if (turn == 1) pthread_create(&thread, nullptr, cancel_soon, opened.context);
+    // Some tiles that were ahead are done already.
+    eosfm_status status = EOSFM_OK;
+    while (status == EOSFM_OK) status = stream.step(scene.image, kRowsAtOnce, turn == 0 ? &late : nullptr);
+    CHECK(status == (turn == 0 ? EOSFM_DEADLINE : EOSFM_CANCELLED));
+    if (turn == 1) pthread_join(thread, nullptr);
+    g_standin->patience = 1;
+  }
+  CHECK(out.wrong(false) == 0);
+  CHECK(stream.run(scene.image, kRowsAtOnce) == EOSFM_OK);
+  CHECK(Result(stream) == alone);
+}
+
+void the_plan_says_what_is_allocated() {
+  for (const int batch : {0, 1, 5}) {
+    Opened opened;
+    CHECK(opened.create("cuda native", g_driver, batch) == EOSFM_OK);
+    eosfm_plan plan = EOSFM_PLAN_INIT;
+    CHECK(eosfm_model_plan_context(opened.model, &opened.options, &plan) == EOSFM_OK);
+    CHECK(plan.device_bytes == g_standin->device_bytes && plan.pinned_bytes == g_standin->pinned_bytes);
+    CHECK(plan.device_bytes > plan.pinned_bytes && plan.pinned_bytes > 0);
+    opened.options.backends = "native nowhere";
+    CHECK(eosfm_model_plan_context(opened.model, &opened.options, &plan) == EOSFM_OK);
+    CHECK(plan.device_bytes == 0 && plan.pinned_bytes == 0);
+    g_standin->device_bytes = g_standin->pinned_bytes = 0;
+  }
+  Opened opened;
+  CHECK(opened.create("cuda", g_driver, 65) == EOSFM_BAD_ARGUMENT);
+}
+
+// The test of the test: two streams that copy to the same place.
+void the_standin_notices_what_two_streams_share() {
+  eosfm::CudaDriver driver;
+  eosfm::ErrorText error;
+  CHECK(driver.load(g_driver, error) == EOSFM_OK);
+  eosfm::CuContext context = nullptr;
+  eosfm::CuPointer device = 0;
+  void* host = nullptr;
+  CHECK(driver.retain_context(&context, 0) == 0 && driver.push_context(context) == 0);
+  CHECK(driver.allocate(&device, 64) == 0 && driver.allocate_host(&host, 64, 0) == 0);
+  for (const bool apart : {true, false}) {
+    eosfm::CuStream streams[2];
+    eosfm::CuGraphExec graphs[2];
+    for (int i = 0; i < 2; ++i) {
+      eosfm::CuGraph graph = nullptr;
+      CHECK(driver.create_stream(&streams[i], 0) == 0 && driver.begin_capture(streams[i], 0) == 0);
+      CHECK(driver.copy_in_async(device + (apart ? 32U * static_cast<unsigned>(i) : 0U), host, 32, streams[i]) == 0);
+      CHECK(driver.end_capture(streams[i], &graph) == 0 && driver.instantiate(&graphs[i], graph, 0) == 0);
+      driver.destroy_graph(graph);
+      CHECK(driver.launch_graph(graphs[i], streams[i]) == 0);
+    }
+    CHECK((g_standin->misuses == 0) == apart);
+    for (int i = 0; i < 2; ++i) CHECK(driver.synchronize(streams[i]) == 0);
+    for (int i = 0; i < 2; ++i) {
+      driver.destroy_exec(graphs[i]);
+      driver.destroy_stream(streams[i]);
+    }
+  }
+  g_standin->misuses = 0;
+  driver.release_host(host);
+  driver.release(device);
+  eosfm::CuContext popped = nullptr;
+  driver.pop_context(&popped);
+  driver.release_context(0);
+  reset();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3 || !load_standin(argv[1], argv[2])) return 2;
+  const Result alone = stream_with("cuda", 1);
+  reset();
+  results_do_not_depend_on_the_batch(alone);
+  memory_that_is_shared_is_not_copied(alone);
+  other_runs_may_come_between(alone);
+  reset();
+  what_fails_is_computed_again(alone);
+  reset();
+  runs_end_when_they_are_to(alone);
+  reset();
+  the_plan_says_what_is_allocated();
+  reset();
+  the_standin_notices_what_two_streams_share();
+  return report();
+}
