@@ -1,0 +1,237 @@
+// libeosfm for C++17: handles that close themselves, and results instead of out-parameters. Header only, over
+// eosfm.h, which is the manual: structs, their defaults and the rules of threads and lifetimes are as there.
+//
+//   eosfm::Result<eosfm::Model> model = eosfm::Model::open("six.eosfm");
+//   if (!model.ok()) return fail(model.sentence());
+//   eosfm::Result<eosfm::Context> context = model->create_context();
+//   ...
+//   const eosfm::Status status = context->run(image, levels);
+//
+// Nothing here throws or allocates, and it compiles with -fno-exceptions. An empty handle may be called: it
+// returns EOSFM_BAD_ARGUMENT, as its functions do for NULL. A context outlives the model that made it; a stream
+// must be destroyed before its context.
+#ifndef EOSFM_HPP
+#define EOSFM_HPP
+
+#include <eosfm.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <utility>
+
+namespace eosfm {
+
+// What a call returned, and its sentence if it failed.
+class Status {
+ public:
+  Status() = default;
+  // Copies the sentence. Those of statuses that have none, as EOSFM_AGAIN, are a few words.
+  Status(eosfm_status code, const char* sentence) : code_(code) {
+    if (code == EOSFM_OK) return;
+    const bool has_sentence = code != EOSFM_AGAIN && code != EOSFM_END && code != EOSFM_BUSY &&
+                              sentence != nullptr && *sentence != '\0';
+    std::snprintf(sentence_.data(), sentence_.size(), "%s",
+                  has_sentence ? sentence : eosfm_status_get_text(code));
+  }
+
+  bool ok() const noexcept { return code_ == EOSFM_OK; }
+  eosfm_status code() const noexcept { return code_; }
+  // What was found and what was expected; "" for EOSFM_OK. Lives as long as this object.
+  const char* sentence() const noexcept { return sentence_.data(); }
+
+ private:
+  eosfm_status code_ = EOSFM_OK;
+  std::array<char, 512> sentence_ = {};
+};
+
+// A value, and whether there is one. After a failure it is empty, or its struct's defaults.
+template <class T>
+class [[nodiscard]] Result {
+ public:
+  Result(T value, const Status& status) : value_(std::move(value)), status_(status) {}
+
+  bool ok() const noexcept { return status_.ok(); }
+  eosfm_status code() const noexcept { return status_.code(); }
+  const char* sentence() const noexcept { return status_.sentence(); }
+  const Status& status() const noexcept { return status_; }
+
+  T& value() noexcept { return value_; }
+  const T& value() const noexcept { return value_; }
+  T& operator*() noexcept { return value_; }
+  const T& operator*() const noexcept { return value_; }
+  T* operator->() noexcept { return &value_; }
+  const T* operator->() const noexcept { return &value_; }
+
+ private:
+  T value_;
+  Status status_;
+};
+
+struct Closer {
+  void operator()(eosfm_model* model) const noexcept { eosfm_model_close(model); }
+  void operator()(eosfm_context* context) const noexcept { eosfm_context_destroy(context); }
+  void operator()(eosfm_stream* stream) const noexcept { eosfm_stream_destroy(stream); }
+};
+
+// What a tile of a stream completes. Data is the stream's, until its next block.
+class Block {
+ public:
+  Block() = default;
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+
+  const eosfm_block& operator*() const noexcept { return block_; }
+  const eosfm_block* operator->() const noexcept { return &block_; }
+  const eosfm_block_level& level(int index) const { return levels_[static_cast<std::size_t>(index)]; }
+
+ private:
+  friend class Stream;
+  eosfm_block block_ = EOSFM_BLOCK_INIT;
+  std::array<eosfm_block_level, EOSFM_LEVELS> levels_ = {EOSFM_BLOCK_LEVELS_INIT};
+};
+
+class Stream {
+ public:
+  Stream() = default;
+  // Takes over a stream of a context.
+  Stream(eosfm_context* context, eosfm_stream* stream) : context_(context), handle_(stream) {}
+
+  // Returns how many rows had room.
+  Result<std::int32_t> push_rows(std::int32_t band, const void* rows, std::int32_t count, std::int32_t width) {
+    std::int32_t taken = 0;
+    const Status status = status_of(eosfm_stream_push_rows(get(), band, rows, count, width, &taken));
+    return {taken, status};
+  }
+  [[nodiscard]] Status end() { return status_of(eosfm_stream_end(get())); }
+
+  // EOSFM_AGAIN: push more rows first. EOSFM_END: there are no more blocks.
+  [[nodiscard]] Status pull_block(Block& block, const eosfm_run_options& options = EOSFM_RUN_OPTIONS_INIT) {
+    block.block_.levels = block.levels_.data();
+    return status_of(eosfm_stream_pull_block(get(), &options, &block.block_));
+  }
+
+  eosfm_stream* get() const noexcept { return handle_.get(); }
+
+ private:
+  Status status_of(eosfm_status code) const { return {code, eosfm_context_get_error(context_)}; }
+
+  eosfm_context* context_ = nullptr;
+  std::unique_ptr<eosfm_stream, Closer> handle_;
+};
+
+class Context {
+ public:
+  Context() = default;
+  // Takes over a context.
+  explicit Context(eosfm_context* context) : handle_(context) {}
+
+  [[nodiscard]] Status run(const eosfm_image& image, const eosfm_level (&levels)[EOSFM_LEVELS],
+                           const eosfm_run_options& options = EOSFM_RUN_OPTIONS_INIT) {
+    return status_of(eosfm_context_run(get(), &image, levels, &options));
+  }
+  // Ends the run that is going on; from any thread.
+  void cancel() const noexcept { eosfm_context_cancel(get()); }
+
+  // Returns each level's largest difference over its largest value, also with EOSFM_WRONG_ANSWER.
+  Result<std::array<double, EOSFM_LEVELS>> verify() {
+    std::array<double, EOSFM_LEVELS> worst = {};
+    const Status status = status_of(eosfm_context_verify(get(), worst.data()));
+    return {worst, status};
+  }
+
+  [[nodiscard]] Status set_active(const std::uint8_t* active, std::size_t count) {
+    return status_of(eosfm_context_set_active(get(), active, count));
+  }
+  [[nodiscard]] Status set_grn(eosfm_grn mode) { return status_of(eosfm_context_set_grn(get(), mode)); }
+
+  // Returns the bytes that a stream allocates.
+  Result<std::size_t> plan_stream(const eosfm_stream_options& options) {
+    std::size_t bytes = 0;
+    const Status status = status_of(eosfm_context_plan_stream(get(), &options, &bytes));
+    return {bytes, status};
+  }
+  Result<Stream> create_stream(const eosfm_stream_options& options) {
+    eosfm_stream* stream = nullptr;
+    const Status status = status_of(eosfm_stream_create(get(), &options, &stream));
+    return {Stream(get(), stream), status};
+  }
+
+  const char* backend() const noexcept { return eosfm_context_get_backend(get()); }
+  eosfm_context* get() const noexcept { return handle_.get(); }
+
+ private:
+  Status status_of(eosfm_status code) const { return {code, eosfm_context_get_error(get())}; }
+
+  std::unique_ptr<eosfm_context, Closer> handle_;
+};
+
+class Model {
+ public:
+  Model() = default;
+  // Takes over a model.
+  explicit Model(eosfm_model* model) : handle_(model) {}
+
+  static Result<Model> open(const char* directory, eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT) {
+    return open_with(options, [&](eosfm_model** model) { return eosfm_model_open(directory, &options, model); });
+  }
+  // The files must stay as they are until the model is closed.
+  static Result<Model> open_memory(const eosfm_file* files, std::size_t count,
+                                   eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT) {
+    return open_with(options, [&](eosfm_model** model) {
+      return eosfm_model_open_memory(files, count, &options, model);
+    });
+  }
+
+  Result<eosfm_model_info> describe() const {
+    eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
+    const Status status = status_of(eosfm_model_describe(get(), &info));
+    return {info, status};
+  }
+  Result<eosfm_band_info> describe_band(std::int32_t index) const {
+    eosfm_band_info info = EOSFM_BAND_INFO_INIT;
+    const Status status = status_of(eosfm_model_describe_band(get(), index, &info));
+    return {info, status};
+  }
+  Result<eosfm_specialist_info> describe_specialist(std::int32_t index) const {
+    eosfm_specialist_info info = EOSFM_SPECIALIST_INFO_INIT;
+    const Status status = status_of(eosfm_model_describe_specialist(get(), index, &info));
+    return {info, status};
+  }
+
+  Result<eosfm_plan> plan_context(const eosfm_context_options& options = EOSFM_CONTEXT_OPTIONS_INIT) const {
+    eosfm_plan plan = EOSFM_PLAN_INIT;
+    const Status status = status_of(eosfm_model_plan_context(get(), &options, &plan));
+    return {plan, status};
+  }
+  Result<Context> create_context(const eosfm_context_options& options = EOSFM_CONTEXT_OPTIONS_INIT) const {
+    eosfm_context* context = nullptr;
+    const Status status = status_of(eosfm_context_create(get(), &options, &context));
+    return {Context(context), status};
+  }
+
+  eosfm_model* get() const noexcept { return handle_.get(); }
+
+ private:
+  // Opens with a place for the sentence, where the caller has none.
+  template <class Open>
+  static Result<Model> open_with(eosfm_open_options& options, const Open& open) {
+    char sentence[512] = "";
+    if (options.error == nullptr) {
+      options.error = sentence;
+      options.error_size = sizeof sentence;
+    }
+    eosfm_model* model = nullptr;
+    const eosfm_status code = open(&model);
+    return {Model(model), Status(code, options.error)};
+  }
+  Status status_of(eosfm_status code) const { return {code, eosfm_model_get_error(get())}; }
+
+  std::unique_ptr<eosfm_model, Closer> handle_;
+};
+
+}  // namespace eosfm
+
+#endif

@@ -1,0 +1,109 @@
+// The C++ header: handles move and close, failures come with their sentence, empty handles are refused.
+#include <eosfm.hpp>
+
+#include <cstring>
+#include <type_traits>
+
+#include "bundle.h"
+#include "check.h"
+
+static_assert(!std::is_copy_constructible_v<eosfm::Model> && std::is_nothrow_move_constructible_v<eosfm::Model>);
+static_assert(!std::is_copy_constructible_v<eosfm::Context> && std::is_nothrow_move_assignable_v<eosfm::Context>);
+static_assert(!std::is_copy_constructible_v<eosfm::Stream> && std::is_nothrow_move_constructible_v<eosfm::Stream>);
+
+namespace {
+
+void failures_come_with_their_sentence(const char* bundle) {
+  const auto none = eosfm::Model::open("/nowhere/x.eosfm");
+  CHECK(none.code() == EOSFM_NOT_FOUND && std::strstr(none.sentence(), "/nowhere/x.eosfm") != nullptr);
+  CHECK(none->get() == nullptr);
+  char own[64] = "";
+  eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT;
+  options.error = own;
+  options.error_size = sizeof own;
+  CHECK(!eosfm::Model::open("/nowhere", options).ok() && std::strlen(own) > 0);
+
+  const auto model = eosfm::Model::open(bundle);
+  CHECK(model.ok() && std::strcmp(model.sentence(), "") == 0);
+  const auto band = model->describe_band(-1);
+  CHECK(band.code() == EOSFM_BAD_ARGUMENT && std::strstr(band.sentence(), "no band") != nullptr);
+  eosfm_context_options wrong = EOSFM_CONTEXT_OPTIONS_INIT;
+  wrong.width = 33;
+  const auto context = model->create_context(wrong);
+  CHECK(context.code() == EOSFM_BAD_ARGUMENT && std::strstr(context.sentence(), "33") != nullptr);
+  CHECK(!model->plan_context(wrong).ok());
+}
+
+void empty_handles_are_refused() {
+  const eosfm::Model model;
+  CHECK(model.describe().code() == EOSFM_BAD_ARGUMENT && std::strlen(model.describe().sentence()) > 0);
+  CHECK(model.create_context().code() == EOSFM_BAD_ARGUMENT);
+  eosfm::Context context;
+  CHECK(context.verify().code() == EOSFM_BAD_ARGUMENT);
+  CHECK(context.create_stream(EOSFM_STREAM_OPTIONS_INIT).code() == EOSFM_BAD_ARGUMENT);
+  context.cancel();
+  eosfm::Stream stream;
+  CHECK(stream.push_rows(0, nullptr, 1, 1).code() == EOSFM_BAD_ARGUMENT);
+  eosfm::Block block;
+  CHECK(stream.pull_block(block).code() == EOSFM_BAD_ARGUMENT);
+}
+
+void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
+  const BundleFiles files(bundle);
+  const std::vector<eosfm_file> views = files.views();
+  auto opened = eosfm::Model::open_memory(views.data(), views.size());
+  CHECK(opened.ok());
+  eosfm::Model model = std::move(*opened);
+  CHECK(opened->get() == nullptr && model.get() != nullptr);
+  const auto info = model.describe();
+  CHECK(info.ok() && info->specialists > 0 && model.describe_band(0).ok() && model.describe_specialist(0).ok());
+  CHECK(model.plan_context().ok() && model.plan_context()->context_bytes > 0);
+  auto created = model.create_context();
+  CHECK(created.ok());
+  eosfm::Context context = std::move(*created);
+  model = eosfm::Model();  // the context keeps it
+  CHECK(std::strcmp(context.backend(), "native") == 0);
+  const auto worst = context.verify();
+  CHECK(worst.ok() && (*worst)[0] >= 0.0 && (*worst)[0] < 0.05);
+  const std::vector<uint8_t> none(static_cast<size_t>(info->specialists), 0);
+  CHECK(context.set_active(none.data(), none.size()).code() == EOSFM_BAD_ARGUMENT);
+  CHECK(context.set_grn(EOSFM_GRN_SCENE).code() == EOSFM_BAD_ARGUMENT);
+
+  const TestImage image(info->bands, info->tile, info->tile);
+  TestLevels first(*info, info->tile, info->tile);
+  TestLevels second(*info, info->tile, info->tile);
+  const eosfm_image view = image.view();
+  CHECK(context.run(view, first.levels).ok());
+  CHECK(eosfm_context_run(context.get(), &view, second.levels, nullptr) == EOSFM_OK && first == second);
+
+  const eosfm_stream_band band = EOSFM_STREAM_BAND_INIT;
+  const std::vector<eosfm_stream_band> bands(static_cast<size_t>(info->bands), band);
+  eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
+  options.width = info->tile;
+  options.bands = bands.data();
+  options.band_count = bands.size();
+  CHECK(context.plan_stream(options).ok() && *context.plan_stream(options) > 0);
+  auto stream = context.create_stream(options);
+  CHECK(stream.ok());
+  eosfm::Block block;
+  const eosfm::Status again = stream->pull_block(block);
+  CHECK(again.code() == EOSFM_AGAIN && std::strcmp(again.sentence(), "more rows are needed") == 0);
+  for (int b = 0; b < info->bands; ++b) {
+    const auto taken = stream->push_rows(b, image.bands[static_cast<size_t>(b)].data, info->tile, info->tile);
+    CHECK(taken.ok() && *taken == info->tile);
+  }
+  CHECK(stream->end().ok());
+  CHECK(stream->pull_block(block).ok() && block->tiles == 1);
+  CHECK(block.level(3).data != nullptr && block.level(3).data[0] == second.at(3, 0, 0, 0));
+  CHECK(stream->pull_block(block).code() == EOSFM_END);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  failures_come_with_their_sentence(argv[1]);
+  empty_handles_are_refused();
+  handles_move_and_results_are_the_c_functions_ones(argv[1]);
+  return report();
+}
