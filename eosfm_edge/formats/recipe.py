@@ -16,7 +16,7 @@ Ranking = Literal["uniform", "global", "isomorphic"]
 Criterion = Literal["magnitude", "activation", "taylor", "reconstruction"]
 Measure = Literal["macs", "params", "channels"]
 
-DEFAULT = "closed-form"
+DEFAULT = "standard"
 LEAST_TILES = 96  # so that they show more than a corner of the imagery
 
 
@@ -32,7 +32,8 @@ class Recipe(Strict):
         by: what a ratio is of.
         repair_grn: scale GRN's weights so that its mean over fewer channels is what it was.
         repair_fc2: solve the blocks' last layers in closed form.
-        distill: steps of self-distillation after that.
+        distill: steps of self-distillation after that; None: by what goes, which
+            :func:`eosfm_edge.pruning.encoder.distillation_steps` says.
         tiles: of calibration imagery, at most; None: as many as the unknowns need
             (:mod:`eosfm_edge.network.cells`), and at least LEAST_TILES.
         seed: of the choice of tiles and of distillation.
@@ -46,7 +47,7 @@ class Recipe(Strict):
     by: Measure = "macs"
     repair_grn: bool = True
     repair_fc2: bool = True
-    distill: int = Field(default=0, ge=0, le=1_000_000)
+    distill: int | None = Field(default=None, ge=0, le=1_000_000)
     tiles: int | None = Field(default=None, ge=1, le=100_000)
     seed: int = Field(default=0, ge=0, lt=2**31)
 

@@ -23,7 +23,12 @@ from eosfm_edge.formats.plan import CREATED_WITH, Plan, SpecialistPlan, plan_tex
 from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.tiles import Tiles, inputs_of
 from eosfm_edge.progress import Progress, silent
-from eosfm_edge.pruning.encoder import carry_out, kept_widths, pruned_shape
+from eosfm_edge.pruning.encoder import (
+    carry_out,
+    distillation_steps,
+    kept_widths,
+    pruned_shape,
+)
 from eosfm_edge.pruning.features import feature_moments
 from eosfm_edge.pruning.narrow import narrowed_state, refit_shared, require_narrowable
 from eosfm_edge.pruning.repair import Kept
@@ -83,18 +88,19 @@ def _prune(
             remedy="say `action: keep` in the plan",
         )
     name = plan.specialists[owner].name
-    recipe, done = plan.recipe, 0
+    original, groups = ensemble.encoders[owner], plan.specialists[owner].groups
+    steps, done = distillation_steps(original, groups, plan.recipe), 0
 
     def tick() -> None:
         nonlocal done
         done += 1
-        progress(f"distill {name}", done, recipe.distill)
+        progress(f"distill {name}", done, steps)
 
     encoder = carry_out(
-        ensemble.encoders[owner],
-        plan.specialists[owner].groups,
+        original,
+        groups,
         inputs_of(ensemble, owner, tiles.calibration),
-        recipe,
+        plan.recipe,
         checkpoint=work / f"{owner}.distillation" if work else None,
         tick=tick,
     )
@@ -172,9 +178,11 @@ def _assemble(
         encoder = encoders.get(owner, ensemble.encoders[owner])
         state |= {f"encoders.{owner}.{k}": v for k, v in encoder.state_dict().items()}
         if owner in encoders:
-            before = shape_of(ensemble.encoders[owner])
+            original = ensemble.encoders[owner]
+            before = shape_of(original)
             macs = [encoder_cost(shape, len(spec.bands)).macs for shape in (before, shapes[owner])]
-            record = _record(spec, macs, plan.recipe, digest, tiles)
+            steps = distillation_steps(original, plan.specialists[owner].groups, plan.recipe)
+            record = _record(spec, macs, plan.recipe, steps, digest, tiles)
             spec = spec.model_copy(
                 update={"shape": shapes[owner], "pruning": (*spec.pruning, record)}
             )
@@ -187,7 +195,12 @@ def _assemble(
 
 
 def _record(
-    spec: SpecialistSpec, macs: Sequence[float], recipe: Recipe, plan_sha256: str, tiles: Tiles
+    spec: SpecialistSpec,
+    macs: Sequence[float],
+    recipe: Recipe,
+    steps: int,
+    plan_sha256: str,
+    tiles: Tiles,
 ) -> PruningRecord:
     repair = ["grn"] * recipe.repair_grn + ["fc2"] * recipe.repair_fc2
     return PruningRecord(
@@ -199,8 +212,8 @@ def _record(
         ranking=recipe.ranking,
         macs_before=macs[0],
         macs_after=macs[1],
-        repair=(*repair, *(["distillation"] * bool(recipe.distill))),
-        distillation_steps=recipe.distill,
+        repair=(*repair, *(["distillation"] * bool(steps))),
+        distillation_steps=steps,
         seed=recipe.seed,
         tiles=len(tiles.calibration),
         tiles_sha256=tiles.sha256,

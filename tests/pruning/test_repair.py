@@ -11,8 +11,9 @@ from support.specimens import encoder_of, every_other, same_state, signal_to_noi
 
 from eosfm_edge.formats.plan import GroupPlan
 from eosfm_edge.formats.recipe import Recipe
-from eosfm_edge.network.steps import blocks
-from eosfm_edge.pruning.encoder import carry_out, study
+from eosfm_edge.network.steps import blocks, hidden_width
+from eosfm_edge.pruning import encoder as encoder_module
+from eosfm_edge.pruning.encoder import carry_out, distillation_steps, study
 
 TILES = tiles_of(32)
 NONE = Recipe(repair_grn=False, repair_fc2=False)
@@ -91,6 +92,37 @@ def test_the_original_is_not_touched(scope: str) -> None:
     assert not {p.data_ptr() for p in pruned.parameters()} & {
         p.data_ptr() for p in encoder.parameters()
     }
+
+
+def all_but(encoder: Any, kept: int) -> list[GroupPlan]:
+    """A plan that leaves so many hidden channels of every block."""
+    hidden = {block.name: hidden_width(block.module) for block in blocks(encoder)}
+    return [
+        GroupPlan(of=name, keeps=kept, removes=tuple(range(kept, channels)), error=0)
+        for name, channels in hidden.items()
+    ]
+
+
+def test_the_default_distils_where_most_of_the_macs_go() -> None:
+    encoder = encoder_of(0, "mote")
+    most, half = all_but(encoder, 8), every_other(encoder)
+    assert distillation_steps(encoder, most, Recipe()) > 0
+    assert distillation_steps(encoder, half, Recipe()) == 0
+    assert distillation_steps(encoder, most, Recipe(distill=0)) == 0
+    assert distillation_steps(encoder, half, Recipe(distill=7)) == 7
+
+
+def test_the_default_is_nearer_than_the_closed_form_where_most_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encoder_module, "_STEPS", 20)
+    encoder = encoder_of(0, "mote")
+    plan = all_but(encoder, 8)
+    default, closed = (
+        signal_to_noise(encoder, carry_out(encoder, plan, TILES, recipe), TILES)
+        for recipe in (Recipe(), Recipe(distill=0))
+    )
+    assert sum(default) > sum(closed) + 1
 
 
 def test_a_block_that_lost_nothing_is_not_solved() -> None:
