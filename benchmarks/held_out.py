@@ -58,6 +58,7 @@ class Row:
     tiles: int
     tiles_needed: int  # for four cells a channel at every stage
     tile: int
+    distillation_steps: int
     sqnr_db: list[float]  # by level, on the tiles that the command holds out
     promised_db: float | None
     accuracy: float
@@ -112,11 +113,13 @@ def measure(name: str, data: Path, ratios: list[float], folder: Path) -> list[Ro
         report = prune_ensemble(source, [folder / "images"], output, asked, footprints)
         wall, cpu = time.monotonic() - wall, time.process_time() - cpu
         assert report.fidelity is not None
-        model.encoder = load_ensemble(output).encoders[0]
+        pruned = load_ensemble(output)
+        model.encoder = pruned.encoders[0]
         rows.append(
             Row(
                 name, ratio, report.plan.macs_after / report.plan.macs_before,
                 len(report.tiles.calibration), needed, tile,
+                pruned.spec.specialists[0].pruning[-1].distillation_steps,
                 [level.sqnr_db for level in report.fidelity], report.promised_db,
                 score(model, test)["accuracy"], before[0],
                 probe.accuracy(model.encoder, task), before[1],
