@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ S2_INPUT = tuple(InputBand(name=name, scale=1e-4, nodata=0) for name in S2_L1C)
 
 def encoder_state(in_chans: int, seed: int = 0, backbone: str = "convnextv2_atto") -> State:
     """Return an encoder's state with every tensor random: GRN's and biases start at zero."""
+    return {key: value.clone() for key, value in _drawn(in_chans, seed, backbone).items()}
+
+
+@cache
+def _drawn(in_chans: int, seed: int, backbone: str) -> State:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return {
