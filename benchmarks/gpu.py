@@ -42,9 +42,9 @@ from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bundle import MODEL_NAME, Layout, read_manifest
 from eosfm_edge.formats.precision import Precision
-from eosfm_edge.runtime.backends import OnnxRuntime
+from eosfm_edge.runtime.backends import open_context
 from eosfm_edge.runtime.bench import Spread, machine_facts
-from eosfm_edge.runtime.tensorrt import TensorRT
+from eosfm_edge.runtime.tensorrt import open_tensorrt
 from eosfm_edge.targets.registry import find_target
 
 HERE = Path(__file__).parent
@@ -179,11 +179,11 @@ def main() -> None:
         manifest = read_manifest(first)
         answer = read_known_answer(first, manifest)
         contenders = list(torch_contenders(arguments.ensemble, answer.image))
-        peer = OnnxRuntime(first, manifest, provider="CUDAExecutionProvider")
+        peer, bands = open_context(first, manifest, ["onnxruntime-cuda"]), list(answer.image[0])
         name = f"ONNX Runtime CUDA fp32, {MODEL_NAME}"
-        contenders.append(Contender(name, lambda: peer.run(answer.image)))
+        contenders.append(Contender(name, lambda: [level[None] for level in peer.run(bands)]))
         for name, bundle in built.items():
-            engine = TensorRT(bundle, read_manifest(bundle))
+            engine = open_tensorrt(bundle, read_manifest(bundle))
             contenders.append(Contender(name, lambda engine=engine: engine.run(answer.image)))
         decibels = {one.name: fidelity(one.run(), answer.levels) for one in contenders}
         times = time_all(contenders, arguments.rounds)

@@ -66,6 +66,7 @@ def _of_manifest(manifest: Manifest) -> Fields:
     for index, band in enumerate(manifest.input):
         fields |= _of_band(index, band)
     for index, level in enumerate(manifest.levels):
+        fields[f"levels.{index}.name"] = level.name
         fields[f"levels.{index}.channels"] = level.channels
         fields[f"levels.{index}.stride"] = level.stride
     for index, specialist in enumerate(manifest.specialists):
@@ -119,6 +120,7 @@ def _of_chain(chain: Gguf) -> Fields:
         if not has_nodata[index]:
             fields[f"input.{index}.nodata"] = None
     for index, channels in enumerate(_list(chain, "eosfm.levels.channels", 4)):
+        fields[f"levels.{index}.name"] = f"level{index + 1}"
         fields[f"levels.{index}.channels"] = channels
         fields[f"levels.{index}.stride"] = 4 << index
     specialists = _texts(chain, "eosfm.specialists.names")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +16,18 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float32]
 
-Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
-CPU_PROVIDER: Provider = "CPUExecutionProvider"
-
 INPUT_NAME = "image"  # of the graph's input; its outputs have the levels' names
 
 
-def onnxruntime_session(
-    model: Path | bytes, threads: int = 0, provider: Provider = CPU_PROVIDER
-) -> InferenceSession:
-    """Open a graph with ONNX Runtime.
+def onnxruntime_session(model: Path | bytes, threads: int = 0) -> InferenceSession:
+    """Open a graph with ONNX Runtime on the CPU, set as libeosfm's backend sets it.
+
+    Bundles are run by libeosfm. Export checks what no bundle has: graphs in memory whose bf16 is
+    widened to fp32.
 
     Args:
         model: a file, or its content.
         threads: 0 takes all cores.
-        provider: what computes.
     """
     import onnxruntime
 
@@ -42,11 +39,7 @@ def onnxruntime_session(
     # and can leave an int8 network 2 dB. With this it takes unsigned weights there.
     options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 3
-    if provider == CPU_PROVIDER:
-        return onnxruntime.InferenceSession(model, options, providers=[provider])
-    # Ten bits of mantissa are not fp32. The CPU keeps what is of shapes.
-    providers = [(provider, {"use_tf32": "0"}), CPU_PROVIDER]
-    return onnxruntime.InferenceSession(model, options, providers=providers)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def run_graphs(
@@ -59,11 +52,3 @@ def run_graphs(
         takes = {tensor.name: tensors[tensor.name] for tensor in session.get_inputs()}
         tensors |= zip(gives, session.run(gives, takes), strict=True)
     return [tensors[level] for level in levels]
-
-
-def open_ends(sessions: Sequence[InferenceSession]) -> dict[str, tuple[int | str | None, ...]]:
-    """Return the shapes of what graphs take and give, less what they give each other."""
-    takes = {t.name: tuple(t.shape[1:]) for s in sessions for t in s.get_inputs()}
-    gives = {t.name: tuple(t.shape[1:]) for s in sessions for t in s.get_outputs()}
-    ends = {name: shape for name, shape in takes.items() if name not in gives}
-    return ends | {name: shape for name, shape in gives.items() if name not in takes}

@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.adaptation import Indices
-from eosfm_edge.formats.backends import WEIGHTS_BACKENDS
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.base import Name, RelativePath, Sha256, Strict, read_json_model
 from eosfm_edge.formats.ensemble import SPEC_NAME, InputBand, Provenance, PruningRecord, Shape
@@ -209,18 +208,6 @@ class Manifest(Strict):
     layout: Layout = "whole"
     graphs: tuple[RelativePath, ...] = Field(default=(MODEL_NAME,), min_length=1)
     files: dict[RelativePath, FileEntry]
-
-    def parity_of(self, backend: str) -> Parity:
-        """Return the check that was made with a backend, or of the graphs that it computes.
-
-        Raises:
-            UserError: there was none.
-        """
-        checked = "native" if backend in WEIGHTS_BACKENDS else "onnxruntime"
-        for parity in self.parity:
-            if parity.backend == checked:
-                return parity
-        raise UserError(f"the bundle was not made for the backend {backend}")
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:

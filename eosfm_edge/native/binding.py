@@ -33,8 +33,10 @@ from eosfm_edge.native.header import (
     ContextOptions,
     Engine,
     EosfmError,
+    ErrorFn,
     Image,
     Level,
+    LogFn,
     ModelInfo,
     OpenFn,
     OpenOptions,
@@ -46,6 +48,7 @@ from eosfm_edge.native.header import (
 )
 
 AS_STORED, BF16 = 0, 1
+LOG_WARNING = 1
 GRN_TILE, GRN_GATHER, GRN_SCENE = 0, 1, 2
 
 # Called with runs done and all runs; returns whether to stop.
@@ -73,16 +76,19 @@ class Model:
 
     Args:
         bundle: the bundle's directory.
+        warn: called with a sentence for each backend that cannot be used, before the next.
 
     Raises:
         EosfmError: it cannot be opened.
     """
 
-    def __init__(self, bundle: Path) -> None:
+    def __init__(self, bundle: Path, warn: Callable[[str], None] | None = None) -> None:
         self._library = library()
         self._handle = c_void_p()
+        self._raised: list[BaseException] = []  # by `warn`, which C calls
+        self._log = _log(warn, self._raised) if warn else LogFn()
         text = ctypes.create_string_buffer(512)
-        options = OpenOptions(error=ctypes.addressof(text), error_size=len(text))
+        options = OpenOptions(log=self._log, error=ctypes.addressof(text), error_size=len(text))
         status = self._library.eosfm_model_open(
             os.fsencode(bundle), byref(options), byref(self._handle)
         )
@@ -145,6 +151,9 @@ class Model:
         compute: Compute | None = None,
         gate: Gate | None = None,
         backends: str | None = None,
+        *,
+        name: str = "host",
+        backend_library: Path | None = None,
         **options: int,
     ) -> Context:
         """Create a context.
@@ -152,28 +161,45 @@ class Model:
         Args:
             compute: what computes in the library's place: returns the levels, each (C, h, w), of
                 an image (bands, height, width) of stored values, which is its own only for the
-                call. What it raises is raised by the run.
+                call. What it raises is raised by the run, or by this if no backend is left.
             gate: a specialist that runs first, and decides whether the others do.
             backends: who may compute: names of libeosfm's backends with spaces between them, of
-                which the first that works here is taken. None: the CPU engine.
+                which the first that works here is taken, `compute` by its name among them. None:
+                `compute`, or else the CPU engine.
+            name: by which ``backends`` names ``compute``.
+            backend_library: the file of what backends stand on; None: it is searched for.
             **options: fields of ``eosfm_context_options``: threads, precision, width, height,
                 memory_limit.
+
+        Raises:
+            EosfmError: an option is not what it may be, there is no memory, or no backend works
+                here: with the reason of the last.
         """
         info = self.describe()
         size = (options.get("height") or info.tile, options.get("width") or info.tile)
         shapes = [(info.channels[i], size[0] >> (i + 2), size[1] >> (i + 2)) for i in range(LEVELS)]
         fields, raised = ContextOptions(**options), list[BaseException]()
-        engine = _engine(compute, (info.bands, *size), shapes, raised) if compute else None
+        engine = _engine(compute, name, (info.bands, *size), shapes, raised) if compute else None
         if engine is not None:
             fields.engine = pointer(engine)
         if backends is not None:
             fields.backends = backends.encode()
+        if backend_library is not None:
+            fields.backend_library = os.fsencode(backend_library)
         guard = _guard(gate, shapes, raised) if gate else None
         if guard is not None:
             fields.gate = pointer(guard)
         handle = c_void_p()
         status = self._library.eosfm_context_create(self._handle, byref(fields), byref(handle))
+        # An error of compute is a reason to take the next backend, an interrupt is not.
+        fatal = [error for error in raised if not isinstance(error, Exception)] + self._raised
+        if fatal:
+            self._library.eosfm_context_destroy(handle)
+            raise fatal[0]
+        if status != OK and raised and (backends is None or backends.split()[-1] == name):
+            raise raised[-1]
         self._checked(status)
+        raised.clear()
         return Context(handle, info, size, shapes, (engine, guard), raised)
 
 
@@ -217,8 +243,19 @@ class Context:
         if self._raised:
             raise self._raised.pop()
         if status != OK:
-            text: bytes = self._library.eosfm_context_get_error(self.handle)
-            raise EosfmError(status, text.decode(errors="replace") or "it is closed")
+            raise EosfmError(status, self.error or "it is closed")
+
+    @property
+    def error(self) -> str:
+        """Return the sentence of the last failed call; empty if there was none."""
+        text: bytes = self._library.eosfm_context_get_error(self.handle)
+        return text.decode(errors="replace")
+
+    @property
+    def backend(self) -> str:
+        """Return who computes: one of the backends, or the name of the host's engine."""
+        name: bytes = self._library.eosfm_context_get_backend(self.handle)
+        return name.decode()
 
     def set_active(self, active: Sequence[bool]) -> None:
         """Choose which specialists run; one flag for each."""
@@ -287,6 +324,12 @@ class Context:
             self.checked(status)
         return status == OK, list(worst)
 
+    def tolerance(self) -> list[float]:
+        """Return how far :meth:`verify` lets each level be off, in parts of its largest value."""
+        tolerance = (c_double * LEVELS)()
+        self.checked(self._library.eosfm_context_get_tolerance(self.handle, tolerance))
+        return list(tolerance)
+
     def _band_structs(self, bands: Sequence[NDArray[Any]]) -> ctypes.Array[Band]:
         structs = (Band * len(bands))()
         for index, band in enumerate(bands):
@@ -304,24 +347,50 @@ class Context:
         return structs
 
 
+def _log(warn: Callable[[str], None], raised: list[BaseException]) -> Any:
+    """Return ``eosfm_log_fn`` that passes warnings on; what ``warn`` raises goes into the list."""
+
+    def call(_user: int | None, level: int, text: bytes) -> None:
+        try:
+            if level == LOG_WARNING:
+                warn(text.decode(errors="replace"))
+        except BaseException as error:
+            raised.append(error)
+
+    return LogFn(call)
+
+
 def _engine(
     compute: Compute,
+    name: str,
     image_shape: tuple[int, int, int],
     shapes: Sequence[tuple[int, int, int]],
     raised: list[BaseException],
 ) -> Engine:
     """Return ``eosfm_engine`` for a function; what that raises goes into the list."""
+    sentence = ctypes.create_string_buffer(512)
 
     def call(_user: int | None, image: Any, levels: Any) -> int:
         try:
-            for index, features in enumerate(compute(as_array(image, image_shape))):
+            computed = compute(as_array(image, image_shape))
+            found = [np.shape(features) for features in computed]
+            if found != list(shapes):  # which assigning would stretch where it can
+                raise UserError(
+                    f"{name} gives levels of {found}", expected=f"float32 of {list(shapes)}"
+                )
+            for index, features in enumerate(computed):
                 as_array(levels[index], shapes[index])[:] = features
         except BaseException as error:
             raised.append(error)
+            lines = str(error).splitlines() or [type(error).__name__]
+            sentence.value = "; ".join(" ".join(line.split()) for line in lines).encode()[:511]
             return 1
         return 0
 
-    return Engine(compute=ComputeFn(call))
+    def error(_user: int | None) -> int:
+        return ctypes.addressof(sentence)
+
+    return Engine(compute=ComputeFn(call), error=ErrorFn(error), name=name.encode())
 
 
 def _guard(

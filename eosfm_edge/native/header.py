@@ -17,7 +17,7 @@ import numpy as np
 from eosfm_edge.errors import UserError
 
 LEVELS = 4
-OK, WRONG_ANSWER, NOT_FINITE, AGAIN, END, ENGINE_FAILED = 0, 8, 9, 10, 11, 12
+OK, NOT_FOUND, WRONG_ANSWER, NOT_FINITE, AGAIN, END, ENGINE_FAILED = 0, 2, 8, 9, 10, 11, 12
 BIG_ENDIAN = 256
 # By numpy's type, which compares equal to its name.
 DTYPES = {
@@ -42,12 +42,15 @@ class Struct(ctypes.Structure):
         super().__init__(struct_size=ctypes.sizeof(self), **values)
 
 
+LogFn = ctypes.CFUNCTYPE(None, c_void_p, ctypes.c_int, c_char_p)
+
+
 class OpenOptions(Struct):
     """``eosfm_open_options``."""
 
     _fields_ = (
         ("struct_size", c_size_t),
-        ("log", c_void_p),
+        ("log", LogFn),
         ("log_user", c_void_p),
         ("error", c_void_p),
         ("error_size", c_size_t),
@@ -114,6 +117,7 @@ class Level(Struct):
 Levels = POINTER(POINTER(c_float))
 
 ComputeFn = ctypes.CFUNCTYPE(ctypes.c_int, c_void_p, POINTER(c_float), Levels)
+ErrorFn = ctypes.CFUNCTYPE(c_void_p, c_void_p)  # gives the address of a text
 
 
 class Engine(Struct):
@@ -124,7 +128,8 @@ class Engine(Struct):
         ("compute", ComputeFn),
         ("user", c_void_p),
         ("cancel", c_void_p),
-        ("error", c_void_p),
+        ("error", ErrorFn),
+        ("name", c_char_p),
     )
 
 
@@ -319,6 +324,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "eosfm_context_cancel": (None, (c_void_p,)),
     "eosfm_context_verify": (c_int32, (c_void_p, POINTER(c_double))),
+    "eosfm_context_get_tolerance": (c_int32, (c_void_p, POINTER(c_double))),
     "eosfm_context_plan_stream": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_size_t))),
     "eosfm_stream_create": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_void_p))),
     "eosfm_stream_push_rows": (

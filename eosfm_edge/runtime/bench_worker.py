@@ -14,7 +14,7 @@ from pathlib import Path
 
 from eosfm_edge.bundle.known_answer import read_known_answer
 from eosfm_edge.formats.bundle import read_manifest
-from eosfm_edge.runtime.backends import Native, open_backend
+from eosfm_edge.runtime.backends import open_context
 
 
 def serve(load: Callable[[], Callable[[], object]]) -> None:
@@ -52,14 +52,11 @@ def main() -> None:
     """Run ``bench_worker BUNDLE BACKEND THREADS``."""
     bundle, backend, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     manifest = read_manifest(bundle)
-    image = read_known_answer(bundle, manifest).image
+    bands = list(read_known_answer(bundle, manifest).image[0])
 
     def load() -> Callable[[], object]:
-        engine = open_backend(backend, bundle, manifest, threads)
-        if isinstance(engine, Native):
-            context, bands = engine.context, list(image[0])
-            return lambda: context.run(bands)
-        return lambda: engine.run(image)
+        context = open_context(bundle, manifest, [backend], threads)
+        return lambda: context.run(bands)
 
     serve(load)
 

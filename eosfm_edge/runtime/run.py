@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from eosfm_edge.bundle.intact import require_intact
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside, sha256_file
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.bundle import MANIFEST_NAME, Level, read_manifest
-from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE, Context, Model
+from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE
 from eosfm_edge.packets.words import PacketOptions
 from eosfm_edge.progress import Progress, silent
-from eosfm_edge.runtime.backends import Backend, Native
+from eosfm_edge.runtime.backends import LADDERS, open_context
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
-from eosfm_edge.runtime.ladder import open_first
 from eosfm_edge.runtime.quicklook import write_quicklook
 from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
 from eosfm_edge.scene.containers import SceneName
@@ -45,7 +42,7 @@ class RunOptions:
 
     Attributes:
         backend: who computes; what needs a GPU and cannot have it is replaced, see
-            :mod:`eosfm_edge.runtime.ladder`.
+            :data:`eosfm_edge.runtime.backends.LADDERS`.
         threads: of the backend; 0 for all cores.
         grn: over what global response normalisation takes its norms. ``scene`` runs all tiles
             twice, and only the native backend can.
@@ -122,21 +119,20 @@ def run_scene(
             written. Nothing is left under the output's name then.
     """
     options = options or RunOptions()
-    if options.grn == "scene" and options.backend != Native.name:
+    started = time.monotonic()
+    if options.grn == "scene" and options.backend != "native":
         raise UserError(
             f"the {options.backend} backend normalises every tile by itself",
             expected="the native backend, for GRN over the scene",
             remedy="run without --grn scene, or with --backend native",
         )
-    started = time.monotonic()
     inputs = (bundle, scene_path)
     require_outside(output, [path for path in inputs if isinstance(path, Path)])
     manifest = read_manifest(bundle)
     # Before the manifest's bands and units are believed of the scene.
     require_intact(bundle, manifest, options.backend)
     tiling = tiling_of(options.overlap, options.halo, manifest.tile.size)
-    names = (f"{level.name}.tif" for level in manifest.levels)
-    contents = (*names, QUICKLOOK_NAME, PACKETS_NAME)
+
     with ExitStack() as stack:
         scene = stack.enter_context(
             open_scene(
@@ -144,34 +140,44 @@ def run_scene(
             )
         )
         require_plausible_scene(scene)
+        tiles = tiling.tiles(scene)
+
+        names = (f"{level.name}.tif" for level in manifest.levels)
+        contents = (*names, QUICKLOOK_NAME, PACKETS_NAME)
         folder = stack.enter_context(
             atomic_directory(output, contents=contents, overwrite=options.overwrite)
         )
         _require_space(manifest.levels, scene, folder, output)
-        backend = open_first(options.backend, bundle, manifest, options.threads, tell)
-        context = _context(backend, bundle, options.threads)
         rasters = [
             stack.enter_context(
                 LevelRaster(level, folder, _cells(scene, level), scene.transform, scene.crs)
             )
             for level in manifest.levels
         ]
-        tiles = tiling.tiles(scene)
-        gathering = 0.0
-        if options.grn == "scene":
-            gather = ScenePass(context, scene, tiling, levels=False)
-            gathering = _gather(context, gather, lambda done: progress("gathering", done, tiles))
         packets = None
         if options.packets:
+            # zstandard, which it imports, is not needed without.
             from eosfm_edge.packets.writer import PacketWriter
 
+            identity = bytes.fromhex(sha256_file(bundle / MANIFEST_NAME))
             packets = stack.enter_context(
-                PacketWriter(
-                    folder / PACKETS_NAME,
-                    bytes.fromhex(sha256_file(bundle / MANIFEST_NAME)),
-                    options.packets,
-                )
+                PacketWriter(folder / PACKETS_NAME, identity, options.packets)
             )
+
+        backends = LADDERS.get(options.backend, (options.backend,))
+        context = stack.enter_context(
+            open_context(bundle, manifest, backends, options.threads, tell)
+        )
+        compute_seconds = 0.0
+        if options.grn == "scene":
+            context.set_grn(GRN_GATHER)
+            gather = ScenePass(context, scene, tiling, levels=False)
+            for _ in gather.blocks(lambda done: progress("gathering", done, tiles)):
+                pass
+            compute_seconds += gather.seconds
+            if gather.skipped < tiles:  # else there is nothing to normalise over
+                context.set_grn(GRN_SCENE)
+
         blend = ScenePass(context, scene, tiling)
         for block in blend.blocks(lambda done: progress("tiles", done, tiles)):
             for number, part in enumerate(block.levels, start=1):
@@ -179,11 +185,13 @@ def run_scene(
                 rasters[number - 1].write(part.features, part.column, part.row)
                 if packets:
                     packets.write(number, part.features, part.column, part.row)
+        compute_seconds += blend.seconds
         if blend.skipped == tiles:
             raise UserError(
                 f"{scene.path} has no valid pixel: every one is nodata or not a number",
                 remedy="check the file, or its nodata value (--nodata)",
             )
+
         sizes = {}
         for done, raster in enumerate(rasters):
             progress("writing", done, len(rasters))
@@ -196,13 +204,13 @@ def run_scene(
             write_quicklook(path, scene, manifest.input, rasters[0].path)
             sizes[path.name] = path.stat().st_size
         return RunReport(
-            backend=backend.name,
+            backend=context.backend,
             grn=options.grn,
             megapixels=scene.width * scene.height / 1e6,
             tiles=tiles,
             skipped_tiles=blend.skipped,
             seconds=time.monotonic() - started,
-            compute_seconds=gathering + blend.seconds,
+            compute_seconds=compute_seconds,
             bytes=sizes,
         )
 
@@ -244,22 +252,3 @@ def _require_space(levels: Sequence[Level], scene: Scene, folder: Path, output: 
     needed = sum(sizes) + max(sizes)
     if shutil.disk_usage(folder).free < needed:
         raise cannot_write(output, "the disk is too full", needed)
-
-
-def _context(backend: Backend, bundle: Path, threads: int) -> Context:
-    """Return a context in which the backend computes."""
-    if isinstance(backend, Native):
-        return backend.context
-    with Model(bundle) as model:
-        return model.context(
-            lambda tile: [level[0] for level in backend.run(tile[np.newaxis])], threads=threads
-        )
-
-
-def _gather(context: Context, gather: ScenePass, progress: Callable[[int], None]) -> float:
-    """Have GRN normalise over the scene's valid pixels; returns compute seconds."""
-    context.set_grn(GRN_GATHER)
-    tiles = sum(1 for _ in gather.blocks(progress))
-    if gather.skipped < tiles:
-        context.set_grn(GRN_SCENE)
-    return gather.seconds

@@ -1,11 +1,8 @@
-"""TensorRT as a backend: the engines that ``eosfm-edge build`` left in the bundle."""
+"""TensorRT by its wheel: the engines that ``eosfm-edge build`` left in the bundle."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from eosfm_edge.engines.cuda import cuda_runtime, find_gpu
 from eosfm_edge.engines.library import Library, load_library
@@ -15,35 +12,26 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bundle import Manifest
 from eosfm_edge.formats.engines import read_index
 
-FloatArray = NDArray[np.float32]
 
+def open_tensorrt(bundle: Path, manifest: Manifest) -> EngineChain:
+    """Deserialise the engines of a bundle's graphs, if they were built for what is here.
 
-class TensorRT:
-    """TensorRT or TensorRT-RTX, whichever built the engines."""
+    They run by TensorRT or TensorRT-RTX, whichever built them.
 
-    name = "tensorrt"
-
-    def __init__(self, bundle: Path, manifest: Manifest) -> None:
-        """Deserialise the engines of the bundle's graphs, if they were built for what is here.
-
-        Raises:
-            CheckFailedError: an engine's bytes are not those that were built.
-            UserError: there is no GPU, no TensorRT, or no engine whose whole key matches.
-        """
-        library = _library(bundle)
-        gpu = find_gpu()
-        wanted = Wanted(library.name, library.version, gpu.compute_capability)
-        entries = [find_engine(bundle, manifest, graph, wanted) for graph in manifest.graphs]
-        self._chain = EngineChain(
-            library,
-            cuda_runtime(),
-            [read_engine(bundle, entry) for entry in entries],
-            [level.name for level in manifest.levels],
-        )
-
-    def run(self, image: FloatArray) -> list[FloatArray]:
-        """Return the levels, each (N, C, H/s, W/s), of stored values (N, bands, H, W)."""
-        return self._chain.run(image)
+    Raises:
+        CheckFailedError: an engine's bytes are not those that were built.
+        UserError: there is no GPU, no TensorRT, or no engine whose whole key matches.
+    """
+    library = _library(bundle)
+    gpu = find_gpu()
+    wanted = Wanted(library.name, library.version, gpu.compute_capability)
+    entries = [find_engine(bundle, manifest, graph, wanted) for graph in manifest.graphs]
+    return EngineChain(
+        library,
+        cuda_runtime(),
+        [read_engine(bundle, entry) for entry in entries],
+        [level.name for level in manifest.levels],
+    )
 
 
 def _library(bundle: Path) -> Library:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from eosfm_edge.bundle.intact import require_intact
 from eosfm_edge.formats.bundle import LevelDifference, read_manifest
-from eosfm_edge.runtime.backends import open_backend, tolerance_of
-from eosfm_edge.runtime.known_answer import require_known_answer
+from eosfm_edge.runtime.backends import open_context, wrong_answer
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,13 @@ def verify_bundle(bundle: Path, backend: str) -> Verification:
     """
     manifest = read_manifest(bundle)
     absent = require_intact(bundle, manifest, backend)
-    tolerance = tolerance_of(backend, manifest)
-    levels = require_known_answer(open_backend(backend, bundle, manifest), bundle, manifest)
+    with open_context(bundle, manifest, [backend]) as context:
+        is_right, relative = context.verify()
+        if not is_right:
+            raise wrong_answer(bundle, backend, context.error)
+        tolerance = min(context.tolerance())  # of all levels alike
+    levels = tuple(
+        LevelDifference(level=level.name, relative=value)
+        for level, value in zip(manifest.levels, relative, strict=True)
+    )
     return Verification(len(manifest.files) - len(absent), absent, backend, tolerance, levels)

@@ -238,9 +238,12 @@ typedef struct eosfm_engine {
   void (*cancel)(void *user);
   /* The sentence of compute's last failure. NULL: there is none. */
   const char *(*error)(void *user);
+  /* By which `backends` of the context's options can name it: small letters, digits and '-', but not
+   * "native". NULL: "host". */
+  const char *name;
 } eosfm_engine;
 
-#define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL, NULL, NULL}
+#define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL, NULL, NULL, NULL}
 
 /* A specialist that decides of each image whether the others are worth running. */
 typedef struct eosfm_gate {
@@ -265,12 +268,13 @@ typedef struct eosfm_context_options {
   int32_t height;
   size_t memory_limit; /* bytes; 0: none. Creating fails if the plan's context_bytes and weights_bytes
                           are more together: the files and what eosfm_context_verify takes are not counted. */
-  const eosfm_engine *engine; /* copied; NULL: the library's own. With one, no weights are made, all
-                                 specialists are active and GRN is the tile's. */
+  const eosfm_engine *engine; /* copied; NULL: the library's own. Where one computes, no weights are made,
+                                 all specialists are active and GRN is the tile's. */
   const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a
                              product. */
   /* Who may compute: names with spaces between them, of which the first that works here is taken. NULL:
-   * "native", which is this library. See "Backends" below. Not with an engine. */
+   * "native", which is this library, or the engine if there is one. With an engine, its name is to be
+   * among them. See "Backends" below. */
   const char *backends;
   const char *backend_library; /* the file of what backends stand on; NULL: it is searched for */
   int32_t batch; /* tiles of a stream that a backend computes at once, 1 to 64; 0: its choice, which is 4 for
@@ -301,6 +305,10 @@ typedef struct eosfm_context_options {
  * system finds it; NVIDIA's plugin is EOSFM_TENSORRT_RTX, or else
  * libonnxruntime_providers_nv_tensorrt_rtx.so; the driver for cuda is `backend_library`, or else
  * libcuda.so.1. What was loaded stays loaded.
+ *
+ * An engine of the host's takes its turn where `backends` has its name, before a shared object of that name:
+ * as "mine onnxruntime-cuda native" has it. It is opened when it first computes, if it likes, which is for
+ * the known answer. One that the options have without `backends` is used as it is, without that check.
  *
  * A backend is taken only if it gives the bundle's known answer. For one that is not, the model's log gets
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
@@ -346,7 +354,7 @@ EOSFM_API void eosfm_context_destroy(eosfm_context *context);
 /* The sentence of this context's last failed call; "" if there was none. */
 EOSFM_API const char *eosfm_context_get_error(const eosfm_context *context);
 
-/* Who computes: one of the backends' names; "host" for the engine of the options. */
+/* Who computes: one of the backends' names, or the name of the options' engine. */
 EOSFM_API const char *eosfm_context_get_backend(const eosfm_context *context);
 
 /* Chooses which specialists run, for the runs that follow: `active` has one flag for each specialist.
@@ -488,6 +496,12 @@ EOSFM_API void eosfm_context_cancel(eosfm_context *context);
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NO_MEMORY, EOSFM_CANCELLED, EOSFM_WRONG_ANSWER,
  * EOSFM_ENGINE_FAILED, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
+
+/* How far eosfm_context_verify lets each level be off, in parts of its largest value: as the bundle allows its
+ * weights or its graphs, whichever are computed from. A host's engine is taken to compute from the graphs.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_get_tolerance(eosfm_context *context, double tolerance[EOSFM_LEVELS]);
 
 /* ---- Streams --------------------------------------------------------------------------------- */
 

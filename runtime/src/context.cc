@@ -56,19 +56,26 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
   memory_limit = given.memory_limit;
   backend_library = given.backend_library;
   batch = given.batch;
-  if (given.backends != nullptr) {
-    backends = given.backends;
-    if (given.engine != nullptr || !are_backends(backends)) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the backends are '%.100s', expected names of small letters, "
-                        "digits and '-' with spaces between, and no engine beside them", backends);
-    }
-  }
   if (given.engine != nullptr) {
     status = read_options(given.engine, &engine, error);
     if (status != EOSFM_OK) return status;
     if (engine.compute == nullptr) {
       return error.fail(EOSFM_BAD_ARGUMENT, "the engine has no function that computes");
     }
+    if (engine.name == nullptr) engine.name = "host";
+    if (!is_engine_name(engine.name)) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "the engine's name is '%.100s', expected small letters, digits "
+                        "and '-', and not '%s'", engine.name, kNative);
+    }
+  }
+  backends = given.backends != nullptr ? given.backends : engine.compute == nullptr ? kNative : nullptr;
+  if (given.backends != nullptr && !are_backends(backends)) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the backends are '%.100s', expected names of small letters, "
+                      "digits and '-' with spaces between", backends);
+  }
+  if (given.backends != nullptr && engine.compute != nullptr && !names_backend(backends, engine.name)) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the backends are '%.100s', expected the name of the engine "
+                      "that is given, '%s', among them", backends, engine.name);
   }
   if (given.gate != nullptr) {
     status = read_options(given.gate, &gate, error);
@@ -213,8 +220,14 @@ eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
   tolerance_ = model->chain.tolerance;
   const bool is_other = backend != nullptr && strcmp(backend, kNative) != 0;
   eosfm_status status = EOSFM_OK;
-  if (backend != nullptr) snprintf(backend_name_, sizeof backend_name_, "%s", backend);
-  if (is_other) status = open_backend(backend, text);
+  snprintf(backend_name_, sizeof backend_name_, "%s", backend != nullptr ? backend : settings.engine.name);
+  if (backend == nullptr) {
+    tolerance_ = engine_tolerance();
+  } else if (is_other) {
+    status = open_backend(backend, text);
+  } else {
+    settings_.engine = EOSFM_ENGINE_INIT;
+  }
   if (status == EOSFM_OK) status = make_memory(text);
   if (status != EOSFM_OK) return status;
   for (uint8_t& one : active_) one = 1;
@@ -227,7 +240,13 @@ eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
   return status;
 }
 
-// Has a backend compute, if it can what the settings ask for.
+// A host's engine computes what the graphs do, as a rule from them.
+const float* eosfm_context::engine_tolerance() const {
+  const Chain& chain = model_->chain;
+  return chain.graphs.size() > 0 ? chain.graph_tolerance : chain.tolerance;
+}
+
+// Has a backend or the host's engine compute, if it can what the settings ask for.
 eosfm_status eosfm_context::open_backend(const char* name, ErrorText& text) {
   const Chain& chain = model_->chain;
   if (settings_.width != chain.tile || settings_.height != chain.tile) {
@@ -237,6 +256,10 @@ eosfm_status eosfm_context::open_backend(const char* name, ErrorText& text) {
   if (settings_.precision != EOSFM_AS_STORED || settings_.gate.open != nullptr) {
     return text.fail(EOSFM_UNSUPPORTED, "it computes all specialists, as the bundle's graphs are: there "
                      "is no gate, and no other precision");
+  }
+  if (settings_.engine.compute != nullptr && strcmp(name, settings_.engine.name) == 0) {
+    tolerance_ = engine_tolerance();
+    return EOSFM_OK;
   }
   const eosfm_status status =
       backend_.open(name, settings_.backend_library, *model_, settings_.threads, settings_.batch, text);

@@ -20,9 +20,10 @@ struct Settings {
   int height = 0;
   size_t memory_limit = 0;
   int batch = 0;  // images that a backend computes at once; 0: its choice
-  const char* backends = "native";  // names and spaces; the caller's, as is the library's path
+  // Names and spaces; the caller's, as is the library's path. Null: the engine, which is not checked.
+  const char* backends = "native";
   const char* backend_library = nullptr;
-  eosfm_engine engine = EOSFM_ENGINE_INIT;  // the host's; compute is null without
+  eosfm_engine engine = EOSFM_ENGINE_INIT;  // the host's; compute is null without, its name is the caller's
   eosfm_gate gate = EOSFM_GATE_INIT;        // open is null without
 
   eosfm_status set(const eosfm_context_options* options, const Chain& chain, ErrorText& error);
@@ -83,7 +84,7 @@ struct eosfm_context {
   eosfm_status enter();
   void leave() { busy_.store(false, std::memory_order_release); }
 
-  // `backend` is one of the settings'; null: the settings have an engine.
+  // `backend` is one of the settings'; null: the engine of the settings, unchecked.
   eosfm_status create(eosfm_model* model, const eosfm::Settings& settings, const char* backend,
                       eosfm::ErrorText& text);
   eosfm_status set_active(const uint8_t* active, size_t count);
@@ -97,6 +98,7 @@ struct eosfm_context {
   eosfm_status verify(double* worst);
   void cancel();
   const char* backend() const { return backend_name_; }
+  const float* tolerance() const { return tolerance_; }
   eosfm_model* model() const { return model_; }
   bool has_engine() const { return settings_.engine.compute != nullptr || has_batches(); }
 
@@ -123,6 +125,7 @@ struct eosfm_context {
   class Features;
 
   eosfm_status open_backend(const char* name, eosfm::ErrorText& text);
+  const float* engine_tolerance() const;
   eosfm_status make_memory(eosfm::ErrorText& text);
   eosfm_status check_gathered(const uint8_t* active);
   void forget_gathered();
@@ -155,7 +158,7 @@ struct eosfm_context {
   eosfm_batches batches_ = {};
   eosfm::Array<bool> under_way_;  // [slots]: started, and not yet seen to be done
   const void* owner_ = nullptr;   // of the slots
-  char backend_name_[eosfm::kMostBackendName] = "host";
+  char backend_name_[eosfm::kMostBackendName] = "";
   const float* tolerance_ = nullptr;  // [levels], of the known answer
   eosfm::Block block_;
   eosfm::ContextMemory memory_ = {};

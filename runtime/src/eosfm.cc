@@ -210,17 +210,17 @@ eosfm_status eosfm_model_plan_context(eosfm_model* model, const eosfm_context_op
     PackedModel shapes;
     eosfm_status status = settings.set(options, model->chain, text);
     if (status != EOSFM_OK) return status;
-    const bool has_engine = settings.engine.compute != nullptr;
-    const bool is_native = !has_engine && names_native(settings.backends);
+    const char* backends = settings.backends;
+    const bool is_native = backends != nullptr && names_backend(backends, kNative);
     if (is_native) status = model->shape(settings.precision, &shapes, text);
     if (status != EOSFM_OK) return status;
     if (is_native) own.context_bytes = context_bytes(settings, model->chain, shapes, *model->kernels);
-    if (has_engine || names_others(settings.backends)) {
+    if (backends == nullptr || names_others(backends)) {
       const size_t bytes = context_bytes(settings, model->chain, false);
       if (bytes > own.context_bytes) own.context_bytes = bytes;
     }
     eosfm_backend_memory memory = {0, 0};
-    if (!has_engine) memory = most_memory(*model, settings);
+    if (backends != nullptr) memory = most_memory(*model, settings);
     own.device_bytes = memory.device_bytes;
     own.pinned_bytes = memory.pinned_bytes;
     own.weights_bytes = shapes.bytes;
@@ -279,6 +279,18 @@ void eosfm_context_cancel(eosfm_context* context) {
 
 eosfm_status eosfm_context_verify(eosfm_context* context, double worst[EOSFM_LEVELS]) {
   return alone(context, [&] { return context->verify(worst); });
+}
+
+eosfm_status eosfm_context_get_tolerance(eosfm_context* context, double tolerance[EOSFM_LEVELS]) {
+  return alone(context, [&] {
+    if (tolerance == nullptr) {
+      return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the tolerance");
+    }
+    for (int level = 0; level < kLevels; ++level) {
+      tolerance[level] = static_cast<double>(context->tolerance()[level]);
+    }
+    return EOSFM_OK;
+  });
 }
 
 eosfm_status eosfm_context_plan_stream(eosfm_context* context, const eosfm_stream_options* options,

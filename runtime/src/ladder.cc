@@ -19,15 +19,6 @@ const char* take_name(const char* names, char (&name)[kMostBackendName]) {
   return names + length + strspn(names + length, " ");
 }
 
-bool any_name(const char* names, bool native) {
-  char name[kMostBackendName];
-  while (*names != '\0') {
-    names = take_name(names, name);
-    if ((strcmp(name, kNative) == 0) == native) return true;
-  }
-  return false;
-}
-
 eosfm_status create_on(eosfm_model* model, const Settings& settings, const char* backend,
                        eosfm_context** result, ErrorText& error) {
   eosfm_context* context = make<eosfm_context>();
@@ -58,9 +49,29 @@ bool are_backends(const char* names) {
   return names != nullptr;
 }
 
-bool names_native(const char* names) { return any_name(names, true); }
+bool names_backend(const char* names, const char* backend) {
+  char name[kMostBackendName];
+  while (*names != '\0') {
+    names = take_name(names, name);
+    if (strcmp(name, backend) == 0) return true;
+  }
+  return false;
+}
 
-bool names_others(const char* names) { return any_name(names, false); }
+bool names_others(const char* names) {
+  char name[kMostBackendName];
+  while (*names != '\0') {
+    names = take_name(names, name);
+    if (strcmp(name, kNative) != 0) return true;
+  }
+  return false;
+}
+
+bool is_engine_name(const char* name) {
+  char copy[kMostBackendName];
+  const char* left = take_name(name, copy);
+  return left != nullptr && *left == '\0' && strcmp(name, copy) == 0 && strcmp(name, kNative) != 0;
+}
 
 eosfm_backend_memory most_memory(const eosfm_model& model, const Settings& settings) {
   eosfm_backend_memory most = {0, 0};
@@ -69,7 +80,8 @@ eosfm_backend_memory most_memory(const eosfm_model& model, const Settings& setti
     left = take_name(left, name);
     eosfm_backend_memory one = {0, 0};
     ErrorText ignored;
-    if (strcmp(name, kNative) == 0 ||
+    const bool is_host = settings.engine.compute != nullptr && strcmp(name, settings.engine.name) == 0;
+    if (strcmp(name, kNative) == 0 || is_host ||
         Backend::plan(name, model, settings.batch, &one, ignored) != EOSFM_OK) {
       continue;
     }
@@ -81,7 +93,7 @@ eosfm_backend_memory most_memory(const eosfm_model& model, const Settings& setti
 
 eosfm_status create_first(eosfm_model* model, const Settings& settings, eosfm_context** result,
                           ErrorText& error) {
-  if (settings.engine.compute != nullptr) return create_on(model, settings, nullptr, result, error);
+  if (settings.backends == nullptr) return create_on(model, settings, nullptr, result, error);
   char name[kMostBackendName];
   char next[kMostBackendName];
   const char* left = take_name(settings.backends, name);

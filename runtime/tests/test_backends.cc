@@ -207,9 +207,67 @@ void it_refuses_what_it_cannot_do() {
   Opened both("native");
   both.options.engine = &engine;
   CHECK(both.create() == EOSFM_BAD_ARGUMENT);
+  CHECK(both.says("'host'"));
   both.options.backends = nullptr;
   CHECK(both.create() == EOSFM_OK);
   CHECK(both.uses("host"));
+  engine.name = "native";
+  Opened native("native");
+  native.options.engine = &engine;
+  CHECK(native.create() == EOSFM_BAD_ARGUMENT);
+  CHECK(native.says("name"));
+}
+
+// The host's engine is one of the ladder, before a shared object of its name.
+void a_host_s_engine_takes_its_turn(const TestLevels& expected) {
+  Opened inner("native");
+  CHECK(inner.create() == EOSFM_OK);
+  eosfm_engine engine = EOSFM_ENGINE_INIT;
+  engine.name = "onnxruntime-mine";
+  engine.user = &inner;
+  engine.compute = [](void* user, const float* image, float* const* levels) {
+    const Opened& one = *static_cast<Opened*>(user);
+    const int tile = one.info.tile;
+    std::vector<eosfm_band> bands(static_cast<size_t>(one.info.bands));
+    for (size_t b = 0; b < bands.size(); ++b) {
+      bands[b] = EOSFM_BAND_INIT;
+      bands[b].data = image + b * static_cast<size_t>(tile) * static_cast<size_t>(tile);
+      bands[b].column_stride = sizeof(float);
+      bands[b].row_stride = tile * static_cast<ptrdiff_t>(sizeof(float));
+    }
+    eosfm_image view = EOSFM_IMAGE_INIT;
+    view.bands = bands.data();
+    view.band_count = bands.size();
+    eosfm_level out[EOSFM_LEVELS];
+    for (int l = 0; l < EOSFM_LEVELS; ++l) {
+      out[l] = EOSFM_LEVEL_INIT;
+      out[l].data = levels[l];
+      out[l].row_stride = tile >> (l + 2);
+      out[l].channel_stride = out[l].row_stride * out[l].row_stride;
+    }
+    return eosfm_context_run(one.context, &view, out, nullptr) == EOSFM_OK ? 0 : 1;
+  };
+  Opened right("nonesuch onnxruntime-mine native");
+  right.options.engine = &engine;
+  CHECK(right.create() == EOSFM_OK);
+  CHECK(right.uses("onnxruntime-mine"));
+  CHECK(right.warnings.size() == 1);
+  CHECK(near(expected, right.run()));
+  double allowed[EOSFM_LEVELS];
+  CHECK(eosfm_context_get_tolerance(right.context, allowed) == EOSFM_OK);
+  CHECK(allowed[0] > 0 && allowed[0] < 1e-3);
+
+  engine.compute = [](void*, const float*, float* const*) { return 3; };
+  engine.error = [](void*) { return "it rained"; };
+  Opened wrong("onnxruntime-mine native");
+  wrong.options.engine = &engine;
+  CHECK(wrong.create() == EOSFM_OK);
+  CHECK(wrong.uses("native"));
+  CHECK(wrong.warned(0, "onnxruntime-mine is not used: ") && wrong.warned(0, "it rained"));
+  Opened alone("onnxruntime-mine");
+  alone.options.engine = &engine;
+  CHECK(alone.create() == EOSFM_ENGINE_FAILED);
+  CHECK(alone.says("it rained"));
 }
 
 void the_plan_is_that_of_the_largest() {
@@ -371,6 +429,7 @@ int main(int argc, char** argv) {
   the_environment_says_where_it_is();
   wrong_answers_are_not_trusted(argv[3]);
   it_refuses_what_it_cannot_do();
+  a_host_s_engine_takes_its_turn(expected);
   the_plan_is_that_of_the_largest();
   the_bundle_is_found_from_elsewhere();
   a_model_stays_with_its_directory(argv[3]);

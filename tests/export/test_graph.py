@@ -12,13 +12,13 @@ import pytest
 import torch
 from onnx import TensorProto, ValueInfoProto
 from support.command import run
+from support.graphs import open_graphs
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.exporting.onnx import write_onnx
 from eosfm_edge.formats.bundle import MODEL_NAME, read_manifest
-from eosfm_edge.runtime.backends import open_backend
 
 # The bundle of conftest.py: its RGB specialist is run on two sets of bands, the other on one.
 RUNS = 3
@@ -89,9 +89,9 @@ def test_shapes_are_static(model: onnx.ModelProto) -> None:
 
 
 def test_a_static_model_takes_one_image(bundle: Path) -> None:
-    backend = open_backend("onnxruntime", bundle, read_manifest(bundle))
+    run = open_graphs(bundle)
     with pytest.raises(Exception, match="Got: 3 Expected: 1"):
-        backend.run(np.zeros((3, 13, 96, 96), np.float32))
+        run(np.zeros((3, 13, 96, 96), np.float32))
 
 
 def test_a_dynamic_batch_is_open_and_nothing_else(dynamic: Path) -> None:
@@ -107,10 +107,10 @@ def test_a_dynamic_batch_is_open_and_nothing_else(dynamic: Path) -> None:
 
 
 def test_a_batch_gives_what_its_images_give_one_by_one(dynamic: Path) -> None:
-    backend = open_backend("onnxruntime", dynamic, read_manifest(dynamic))
+    run = open_graphs(dynamic)
     images = np.random.default_rng(0).uniform(0, 4000, (3, 3, 64, 64)).astype(np.float32)
-    together = backend.run(images)
-    one_by_one = [backend.run(image[None]) for image in images]
+    together = run(images)
+    one_by_one = [run(image[None]) for image in images]
     for level, features in enumerate(together):
         alone = np.concatenate([levels[level] for levels in one_by_one])
         assert np.ptp(alone, axis=0).max() > 0.1  # the images are not alike

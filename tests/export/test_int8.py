@@ -17,7 +17,7 @@ from eosfm_edge.exporting import integer_biases
 from eosfm_edge.formats.bundle import MODEL_NAME, read_manifest
 from eosfm_edge.formats.calibration import CALIBRATION_NAME
 from eosfm_edge.formats.precision import Precision
-from eosfm_edge.runtime.backends import open_backend
+from eosfm_edge.runtime.backends import open_context
 
 MATRICES = 3 + 2 * 5  # of a mote: downsampling, and fc1 and fc2 of five blocks
 SPECIALISTS = 2
@@ -59,7 +59,8 @@ def test_backends_agree_with_one_another_on_other_tiles(int8: Path, tmp_path: Pa
     manifest = read_manifest(int8)
     image = np.random.default_rng(5).normal(500, 200, (1, 3, TILE, TILE)).astype(np.float32)
     native, other = (
-        open_backend(name, int8, manifest).run(image) for name in ("native", "onnxruntime")
+        open_context(int8, manifest, [name]).run(list(image[0]))
+        for name in ("native", "onnxruntime")
     )
     for a, b in zip(native, other, strict=True):
         noise = np.square(a - b, dtype=float).sum()
@@ -195,7 +196,7 @@ def test_static_grn_makes_tiles_of_a_bundle_independent(
     other = image.copy()
     other[..., 48:, 48:] *= 3
     for name in ("native", "onnxruntime"):
-        backend = open_backend(name, bundle, read_manifest(bundle))
-        a, b = backend.run(image)[0], backend.run(other)[0]
+        context = open_context(bundle, read_manifest(bundle), [name])
+        a, b = context.run(list(image[0]))[0], context.run(list(other[0]))[0]
         np.testing.assert_array_equal(a[..., :8, :8], b[..., :8, :8])
         assert not np.array_equal(a, b)

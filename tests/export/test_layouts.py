@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from support.graphs import open_graphs
 from support.precise import exported
 from support.specimens import ensemble_of, write_ensemble
 
@@ -17,7 +18,6 @@ from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bundle import Layout, Manifest, read_manifest
 from eosfm_edge.formats.engines import read_index
 from eosfm_edge.formats.precision import Precision
-from eosfm_edge.runtime.backends import open_backend
 from eosfm_edge.runtime.verify import verify_bundle
 from eosfm_edge.targets.registry import find_target
 
@@ -28,10 +28,7 @@ LEAST = {"fp32": 100, "fp16": 40, "int8": 24}
 
 
 def levels(bundle: Path) -> list[Any]:
-    manifest = read_manifest(bundle)
-    return open_backend("onnxruntime", bundle, manifest).run(
-        read_known_answer(bundle, manifest).image
-    )
+    return open_graphs(bundle)(read_known_answer(bundle, read_manifest(bundle)).image)
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +97,9 @@ def test_a_batch_goes_through_every_layout(tmp_path: Path, three: Path, imagery:
         manifest: Manifest = export_bundle(three, imagery, bundle, options)
         assert manifest.tile.batch == 3
         image = read_known_answer(bundle, manifest).image
-        backend = open_backend("onnxruntime", bundle, manifest)
-        together = backend.run(np.concatenate([image, image + 1, image]))
-        for mine, alone in zip(together, backend.run(image), strict=True):
+        run = open_graphs(bundle)
+        together = run(np.concatenate([image, image + 1, image]))
+        for mine, alone in zip(together, run(image), strict=True):
             assert sqnr_db(mine[2:], alone) > 100 and sqnr_db(mine[1:2], alone) < 100
 
 

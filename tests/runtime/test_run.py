@@ -19,7 +19,7 @@ from eosfm_edge.formats.backends import CPU_BACKENDS
 from eosfm_edge.formats.bands import S2_L1C, parse_bands
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE, Model
-from eosfm_edge.runtime.backends import open_backend
+from eosfm_edge.runtime.backends import open_context
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
 from eosfm_edge.scene.reading import Radiometry
@@ -41,8 +41,8 @@ def read_levels(folder: Path) -> list[Array]:
 
 def run_tile(bundle: Path, image: NDArray[np.generic]) -> list[Array]:
     """Return the levels that the backend gives for one tile (bands, 96, 96)."""
-    backend = open_backend(RunOptions().backend, bundle, read_manifest(bundle))
-    return [level[0] for level in backend.run(image[None].astype(np.float32))]
+    with open_context(bundle, read_manifest(bundle), [RunOptions().backend]) as context:
+        return context.run(list(image.astype(np.float32)))
 
 
 def test_levels_lie_on_the_grid_of_their_stride(bundle: Path, scene: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine, eo
     snprintf(request->error, request->error_size, "%s", text.text);
     return status;
   }
-  *engine = {sizeof(eosfm_engine), compute, opened, cancel, error};
+  *engine = {sizeof(eosfm_engine), compute, opened, cancel, error, nullptr};
   return EOSFM_OK;
 }
 

@@ -30,7 +30,7 @@ eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine, eo
       throw std::runtime_error("there is no backend " + std::string(request->name));
     }
     auto opened = std::make_unique<TensorRtEngine>(*request);
-    *engine = {sizeof(eosfm_engine), compute, opened.release(), nullptr, error};
+    *engine = {sizeof(eosfm_engine), compute, opened.release(), nullptr, error, nullptr};
     return EOSFM_OK;
   } catch (const std::exception& error) {
     std::snprintf(request->error, request->error_size, "%s", error.what());
