@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.chains import Array, image_of, random_ensemble, spec_of, write
-from support.programs import ALL_PATHS, RUNTIME, X86_PATHS, build, run
+from support.programs import ALL_ISAS, RUNTIME, X86_ISAS, build, run
 from support.speck import SPECK
 
 from eosfm_edge.formats.precision import Precision
@@ -56,7 +56,7 @@ def test_memory_and_damage_on_aarch64(
 
 # Products of bytes are the same integers everywhere. Norms are not: their sums are taken in as many
 # parts as a path has lanes, and what they change by a bit, int8 may round to another step.
-@pytest.mark.skipif(ALL_PATHS is not X86_PATHS, reason="this machine is no x86-64")
+@pytest.mark.skipif(ALL_ISAS is not X86_ISAS, reason="this machine is no x86-64")
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-6), ("bf16", 1e-3), ("int8", 1e-3)])
 def test_aarch64_computes_what_x86_does(
     programs: Path, arm_programs: Path, tmp_path: Path, precision: Precision, most: float

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.programs import ALL_PATHS, X86_PATHS, build, processor_has, run
+from support.programs import ALL_ISAS, X86_ISAS, build, processor_has, run
 
 pytestmark = [
     pytest.mark.cross,
-    pytest.mark.skipif(ALL_PATHS is not X86_PATHS, reason="this machine is no x86-64"),
+    pytest.mark.skipif(ALL_ISAS is not X86_ISAS, reason="this machine is no x86-64"),
 ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
-from support.programs import PATHS
+from support.programs import ISAS
 from support.speck import SHALLOW, SPECK
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
@@ -61,9 +61,9 @@ def furthest(got: list[Array], expected: list[Array]) -> float:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("isa", ISAS)
 def test_tiles_agree_where_they_see_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, precision: Precision
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isa: str, precision: Precision
 ) -> None:
     spec = spec_of((2, 2), 2, backbone=SHALLOW, normalisation="batch", fusion="conv1x1")
     ensemble = with_strong_grn(random_ensemble(spec, fused=(8, 9, 10, 11)))
@@ -71,7 +71,7 @@ def test_tiles_agree_where_they_see_the_same(
     bundle = write(tmp_path / "b", ensemble, 64, precision)
     scene = image_of(2, TILE, TILE + STEP, seed=2)
     scene[:, :, : TILE // 8] *= 4  # which only the left tile sees all of
-    monkeypatch.setenv("EOSFM_ISA", path)
+    monkeypatch.setenv("EOSFM_ISA", isa)
     with Model(bundle) as model, model.context(width=TILE, height=TILE, threads=2) as context:
         alone = left_and_right(context, scene)
         context.set_grn(GRN_GATHER)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.chains import Array, image_of, narrow, random_ensemble, spec_of, write
-from support.programs import PATHS
+from support.programs import ISAS
 from support.speck import SPECK, register
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,7 +26,9 @@ from eosfm_edge.network.folding import Block, Matrix, Network, fold
 from eosfm_edge.network.rounding import Quantisation, Rounding
 
 BAD_BUNDLE = 3
-ODD = register("odd", (1, 2, 1, 1), (8, 24, 40, 56))  # widths that no path's lanes divide all
+ODD = register(
+    "odd", (1, 2, 1, 1), (8, 24, 40, 56)
+)  # widths that no instruction set's lanes divide all
 
 
 @dataclass(frozen=True)
@@ -151,16 +153,16 @@ def write_with(folder: Path, ensemble: Ensemble, scales: Scales) -> Path:
     return write(folder, ensemble, 64, "int8", change)
 
 
-def run_on(path: str, bundle: Path, image: Array) -> list[Array]:
+def run_on(isa: str, bundle: Path, image: Array) -> list[Array]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EOSFM_ISA", path)
+        patch.setenv("EOSFM_ISA", isa)
         with Model(bundle) as model, model.context(threads=2) as context:
             return context.run(list(image))
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("seed", range(4))
-def test_any_scales_are_computed_as_the_page_says(tmp_path: Path, seed: int, path: str) -> None:
+def test_any_scales_are_computed_as_the_page_says(tmp_path: Path, seed: int, isa: str) -> None:
     """Each input's scale is off the common one by a random factor, the corners' of a patch too."""
     ensemble = random_ensemble(spec_of((3,), 3, backbone=ODD, normalisation="none"), seed)
     narrow(ensemble, seed)
@@ -174,7 +176,7 @@ def test_any_scales_are_computed_as_the_page_says(tmp_path: Path, seed: int, pat
         for name, seen in seen_by(ensemble, image).items()
     }
     expected = levels_of(ensemble, image, scales)
-    got = run_on(path, write_with(tmp_path / "b", ensemble, scales), image)
+    got = run_on(isa, write_with(tmp_path / "b", ensemble, scales), image)
     # A value that is rounded the other way moves those behind it: level by level, there are more.
     for ratio, least in zip(map(sqnr_db, got, expected), (60, 40, 30, 25), strict=True):
         assert ratio >= least
@@ -203,8 +205,8 @@ def ill_conditioned(seed: int) -> Ensemble:
     return ensemble
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_scales_of_their_own_help_inputs_of_different_sizes(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize("isa", ISAS)
+def test_scales_of_their_own_help_inputs_of_different_sizes(tmp_path: Path, isa: str) -> None:
     gains = []
     for seed in range(3):
         ensemble = ill_conditioned(seed)
@@ -218,7 +220,7 @@ def test_scales_of_their_own_help_inputs_of_different_sizes(tmp_path: Path, path
                 each = sizes if kind == "own" else torch.ones_like(sizes)
                 scales[name] = scales_of(network, rows, name, each)
             bundle = write_with(tmp_path / f"{kind}{seed}", ensemble, scales)
-            ratios.append(min(map(sqnr_db, run_on(path, bundle, image), expected)))
+            ratios.append(min(map(sqnr_db, run_on(isa, bundle, image), expected)))
         gains.append(ratios[1] - ratios[0])
     assert np.mean(gains) >= 6 and min(gains) > 0, gains
 

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from support.programs import ALL_PATHS, RUNTIME, processor_has, run
+from support.programs import ALL_ISAS, RUNTIME, processor_has, run
 
 CORPUS = RUNTIME / "tests" / "corpus"
 
@@ -28,7 +28,7 @@ def test_misuse_harms_nobody(programs: Path, specks: dict[str, Path], precision:
     assert "all checks hold" in run([programs / "test_misuse", specks[precision]])
 
 
-@pytest.mark.parametrize("isa", ALL_PATHS)
+@pytest.mark.parametrize("isa", ALL_ISAS)
 def test_promises_on_every_path(programs: Path, specks: dict[str, Path], isa: str) -> None:
     if not processor_has(isa):
         pytest.skip(f"this processor has no {isa}")

@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
-from support.programs import ALL_PATHS, PATHS
+from support.programs import ALL_ISAS, ISAS
 from support.speck import SPECK, register
 from torch import Tensor
 
@@ -27,12 +27,12 @@ from eosfm_edge.native.header import EosfmError
 from eosfm_edge.network.deployed import DeployedEncoder
 
 LEAST_SQNR = {"fp32": 100.0, "bf16": 30.0, "int8": 18.0}
-EXAMPLES = max(8, 30 // len(PATHS))  # of hypothesis, on each path
+EXAMPLES = max(8, 30 // len(ISAS))  # of hypothesis, on each isa
 
 
-def open_on(path: str, bundle: Path) -> Model:
+def open_on(isa: str, bundle: Path) -> Model:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EOSFM_ISA", path)
+        patch.setenv("EOSFM_ISA", isa)
         return Model(bundle)
 
 
@@ -97,20 +97,20 @@ def test_the_largest_and_the_longest_images(tmp_path: Path, size: tuple[int, int
             assert min(map(sqnr_db, context.run(list(image)), expected)) >= least
 
 
-@pytest.mark.parametrize("path", ALL_PATHS)
+@pytest.mark.parametrize("isa", ALL_ISAS)
 def test_the_library_has_the_paths_that_the_processor_has(
-    specks: dict[str, Path], path: str
+    specks: dict[str, Path], isa: str
 ) -> None:
     """The other tests of paths would not notice one that the library believes is not there."""
-    if path in PATHS:
-        with open_on(path, specks["fp32"]) as model:
-            assert model.describe().isa == path.encode()
+    if isa in ISAS:
+        with open_on(isa, specks["fp32"]) as model:
+            assert model.describe().isa == isa.encode()
     else:
         with pytest.raises(EosfmError, match="EOSFM_ISA"):
-            open_on(path, specks["fp32"])
+            open_on(isa, specks["fp32"])
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**31),
@@ -130,7 +130,7 @@ def test_random_shapes_on_every_path(
     depths: tuple[int, ...],
     widths: tuple[int, ...],
     precision: Precision,
-    path: str,
+    isa: str,
 ) -> None:
     name = "_".join(map(str, ("shape", *depths, *widths)))
     backbone = register(name, depths, [8 * width for width in widths])
@@ -140,7 +140,7 @@ def test_random_shapes_on_every_path(
     image = image_of(bands, 32 * height, 32 * width, seed)
     bundle = write(tmp_path_factory.mktemp("b") / "b", ensemble, 64, precision, seen=image)
     size = {"height": 32 * height, "width": 32 * width}
-    with open_on(path, bundle) as model, model.context(**size, threads=2) as context:
+    with open_on(isa, bundle) as model, model.context(**size, threads=2) as context:
         assert least_sqnr(context, ensemble, image) >= LEAST_SQNR[precision]
 
 
@@ -159,7 +159,7 @@ layouts = st.tuples(
 )
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=2 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**31),
@@ -170,7 +170,7 @@ layouts = st.tuples(
 )
 def test_types_and_strides_of_images(
     four_bands: tuple[Ensemble, Path],
-    path: str,
+    isa: str,
     seed: int,
     height: int,
     width: int,
@@ -193,7 +193,7 @@ def test_types_and_strides_of_images(
     stored = np.stack([band.astype(np.float32) for band in image])
     fills = np.array([band.fill for band in ensemble.spec.input], np.float32)
     stored = np.where(stored[-1] == -7, fills[:, np.newaxis, np.newaxis], stored)
-    with open_on(path, bundle) as model, model.context(**size, threads=1) as context:
+    with open_on(isa, bundle) as model, model.context(**size, threads=1) as context:
         got = context.run(image)
     assert min(map(sqnr_db, got, expected_of(ensemble, stored))) >= LEAST_SQNR["fp32"]
 
@@ -211,11 +211,11 @@ def test_layers_of_different_precisions(tmp_path: Path, fc1: Precision, fc2: Pre
     bundle = write(tmp_path / "b", ensemble, 64, "int8", change)
     image = image_of(3, 64, 96, seed=1)
     expected = expected_of(ensemble, image)
-    for path in PATHS:
-        with open_on(path, bundle) as model, model.context(width=96, threads=2) as context:
+    for isa in ISAS:
+        with open_on(isa, bundle) as model, model.context(width=96, threads=2) as context:
             got = context.run(list(image))
         least = min(LEAST_SQNR[fc1], LEAST_SQNR[fc2])
-        assert min(map(sqnr_db, got, expected)) >= least, path
+        assert min(map(sqnr_db, got, expected)) >= least, isa
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
@@ -268,8 +268,8 @@ def test_int8_is_the_same_on_every_path_but_for_its_floats(tmp_path: Path) -> No
     bundle = write(tmp_path / "b", ensemble, 64, "int8")
     image = image_of(3, 64, 64)
     results = []
-    for path in PATHS:
-        with open_on(path, bundle) as model, model.context(threads=1) as context:
+    for isa in ISAS:
+        with open_on(isa, bundle) as model, model.context(threads=1) as context:
             results.append(context.run(list(image)))
     for other in results[1:]:
         assert min(map(sqnr_db, other, results[0])) >= 30

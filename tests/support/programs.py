@@ -15,29 +15,29 @@ RUNTIME = ROOT / "runtime"
 BUILDS = ROOT / "build" / "native"
 INSTALLED = BUILDS / "installed"
 
-# What each path needs of the processor, in the words of /proc/cpuinfo.
+# What each instruction set needs of the processor, in the words of /proc/cpuinfo.
 AVX512 = {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
 BF16 = AVX512 | {"avx512_vnni", "avx512_bf16"}
-X86_PATHS = {
+X86_ISAS = {
     "amx": BF16 | {"amx_tile", "amx_bf16", "amx_int8"},
     "avx512-bf16": BF16,
     "avx512-vnni": AVX512 | {"avx512_vnni"},
     "avx512": AVX512,
     "avx2": {"avx2", "fma"},
 }
-ARM_PATHS: dict[str, set[str]] = {"neon-dotprod": {"asimddp"}, "neon": set()}
-ALL_PATHS = X86_PATHS if platform.machine() == "x86_64" else ARM_PATHS
+ARM_ISAS: dict[str, set[str]] = {"neon-dotprod": {"asimddp"}, "neon": set()}
+ALL_ISAS = X86_ISAS if platform.machine() == "x86_64" else ARM_ISAS
 
 
-def processor_has(path: str) -> bool:
-    """Return whether this processor has what a path needs."""
+def processor_has(isa: str) -> bool:
+    """Return whether this processor has what an instruction set needs."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return ALL_PATHS[path] <= set(flags.split())
+    return ALL_ISAS[isa] <= set(flags.split())
 
 
 # Those of this machine, the best first.
-PATHS = tuple(path for path in ALL_PATHS if processor_has(path))
+ISAS = tuple(isa for isa in ALL_ISAS if processor_has(isa))
 
 
 def build(

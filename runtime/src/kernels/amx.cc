@@ -1,5 +1,8 @@
-// AMX (Sapphire Rapids and later): products of whole tiles, bf16 and int8. What is not a product of
-// those is as on the AVX-512 path.
+// AMX (Sapphire Rapids and later): matmuls of whole AMX tiles, bf16 and int8. All else is as with AVX-512.
+//
+// Blocking: sixteen rows by a panel of up to four AMX tiles of columns, over all of k. Packing is that of
+// body.h: sixteen words of a row are a tile's row, and sixteen word rows of a panel are the tile of weights, so
+// both load as they lie, and nothing is packed for AMX alone.
 #include "kernels/vec_avx512.h"
 
 #include "kernels/body.h"

@@ -1,5 +1,5 @@
 // AVX-512 with VNNI and BF16 (Cooper Lake, Zen 4, Zen 5). Zen's bf16 dot product does twice the work
-// of its fused multiply-add; on Sapphire Rapids it does not, which is why that has the AMX path.
+// of its fused multiply-add; on Sapphire Rapids it does not, which is why that has kernels for AMX.
 #include "kernels/vec_avx512.h"
 
 #include "kernels/body.h"

@@ -2,7 +2,23 @@
 //
 // Included once by each instruction set's file, which is compiled for that set: all is in an
 // anonymous namespace and nothing of the standard library is used, so that no function compiled for
-// one set can be linked into another's path.
+// one set can be linked into another's.
+//
+// Packing. Channels are last and padded with zeros to a vector's lanes. A left operand (activations) is rows
+// of 32-bit words along k: a float, two bf16 or int16, four bytes. Weights are packed once (packing.cc) into
+// panels of up to `panel_vectors` vectors of columns; a panel is [k_words][vectors][lanes] words, so the inner
+// loop reads it from front to back and broadcasts each word of a row against it.
+//
+// Blocking of matmuls. A micro-kernel computes R rows x N vectors of sums in registers over all of k, with
+// N vectors of weights and one broadcast value beside them: R is what fits, (registers - N - 1) / N, at most
+// 14. for_each_tile goes over panels outside and blocks of rows inside, so that a panel comes from memory once
+// for all rows. The sums go to a small scratch block, from which
+// scale, bias, GELU and GRN's sums of squares are computed vector by vector, without another pass over memory.
+// Blocks of rows are as equal as possible, since one of a row or two waits for loads.
+//
+// Blocking of the depthwise convolution. One vector of channels of W neighbouring pixels: each input is loaded
+// once for the up to seven outputs that it counts for, beside seven weights of a kernel row. W is 7 with 16
+// registers and 14 with 32, and is chosen for a row so that its blocks are equally wide.
 //
 // A vector type `V` has lanes, F (its register), and the operations used below. A dot product `D` has
 // Acc (its register of sums), storage, zero(), dot(Acc, word pointer, B) and the like.
@@ -26,7 +42,7 @@ struct Constant {
   static constexpr Storage value = kStorage;
 };
 
-// Of integers, `value` is the quantised one, zero point and all, yet to be rounded.
+// Of integers, `value` is the code, zero point and all, yet to be rounded.
 template <class V, Storage kStorage>
 inline void store_lanes(void* to, typename V::F value) {
   if constexpr (kStorage == Storage::f32) {
@@ -34,13 +50,13 @@ inline void store_lanes(void* to, typename V::F value) {
   } else if constexpr (kStorage == Storage::bf16) {
     V::store_bf16(static_cast<uint16_t*>(to), value);
   } else {
-    const typename V::F level = V::min(V::max(value, V::zero()), V::set1(255.0F));
+    const typename V::F code = V::min(V::max(value, V::zero()), V::set1(255.0F));
     if constexpr (kStorage == Storage::s16) {
-      V::store_s16(static_cast<int16_t*>(to), level);
+      V::store_s16(static_cast<int16_t*>(to), code);
     } else if constexpr (kStorage == Storage::u8) {
-      V::store_bytes(to, level);
+      V::store_bytes(to, code);
     } else {
-      V::store_bytes(to, V::sub(level, V::set1(128.0F)));
+      V::store_bytes(to, V::sub(code, V::set1(128.0F)));
     }
   }
 }
@@ -542,7 +558,7 @@ void scale_rows(const void* in, size_t in_stride, Storage in_storage, int rows, 
 
 // ---- The table --------------------------------------------------------------------------------
 
-// A path of kernels: a vector type, and the tiles of the three kinds of product.
+// The kernels of an instruction set: a vector type, and the tiles of the three kinds of product.
 template <class V, class Float, class Bf16, class Integer>
 struct Path {
   static void linear_any(const Matrix& w, const void* a, size_t a_stride, int rows,

@@ -1,4 +1,4 @@
-// What an instruction set must provide. One table per path; everything else is shared.
+// What an instruction set must provide. One table for each; everything else is shared.
 #ifndef EOSFM_KERNELS_KERNELS_H
 #define EOSFM_KERNELS_KERNELS_H
 
@@ -68,7 +68,7 @@ struct Kernels {
   int lanes;          // channels of a vector
   int panel_vectors;  // vectors of the widest panel
   int k_word_multiple;  // a matrix's k_words are a multiple of this, and rows as long
-  Storage integer;    // how the int8 path holds its activations
+  Storage integer;    // how int8 layers hold their activations
   bool native_bf16;   // false: bf16 weights are widened and computed in fp32
 
   // to[i] = from[i] * scale + offset; `count` is a multiple of 32. Returns whether no stored value is
@@ -94,10 +94,10 @@ struct Kernels {
                      const float* scales, const float* shifts, const Rows& out);
 };
 
-// Floats that `tile` of linear and linear_gelu must hold, on any path.
+// Floats that `tile` of linear and linear_gelu must hold, on any instruction set.
 constexpr int kTileFloats = 32 * 64;
 
-// Rows that a kernel may read beyond the last row of its activations, on any path.
+// Rows that a kernel may read beyond the last row of its activations, on any instruction set.
 constexpr int kRowPadding = 31;
 
 }  // namespace eosfm

@@ -12,9 +12,9 @@ namespace eosfm {
 enum class Storage : uint8_t {
   f32,
   bf16,
-  s16,  // int8 path without a byte dot product: a quantised value 0..255 in 16 bits
-  u8,   // a quantised value 0..255
-  s8,   // a quantised value 0..255, less 128
+  s16,  // int8 where there is no dot product of bytes: a code 0..255 in 16 bits
+  u8,   // a code 0..255
+  s8,   // a code 0..255, less 128
 };
 
 constexpr int elements_per_word(Storage s) {

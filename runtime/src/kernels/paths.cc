@@ -1,4 +1,4 @@
-// Which paths this processor can run.
+// Which instruction sets this processor has kernels for.
 #include "kernels/paths.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-// The tables of all paths that are compiled for this architecture, and the choice among them.
+// The tables of all instruction sets (isa) that are compiled for this architecture, and the choice among them.
 #ifndef EOSFM_KERNELS_PATHS_H
 #define EOSFM_KERNELS_PATHS_H
 
@@ -14,10 +14,10 @@ const Kernels& amx_kernels();
 const Kernels& neon_kernels();
 const Kernels& neon_dotprod_kernels();
 
-// The i-th path that this processor can run, the best first; null beyond the last.
+// The kernels of the i-th isa that this processor can run, the best first; null beyond the last.
 const Kernels* available_kernels(int i);
 
-// The best path, or the one that `name` asks for; null if there is none such here.
+// Those of the best isa, or of the one that `name` asks for; null if there is none such here.
 const Kernels* choose_kernels(const char* name);
 
 }  // namespace eosfm

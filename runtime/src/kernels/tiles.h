@@ -4,7 +4,7 @@
 // so that stores to the configuration or to the operands may be moved behind them.
 //
 // With EOSFM_EMULATE_AMX the same functions are computed in software, which lets every processor with
-// AVX-512 test the path that is built on them. Such a library is for tests only.
+// AVX-512 test the kernels that are built on them. Such a library is for tests only.
 #ifndef EOSFM_KERNELS_TILES_H
 #define EOSFM_KERNELS_TILES_H
 
