@@ -11,7 +11,7 @@ NATIVE := $(shell find runtime/src runtime/include runtime/backends runtime/pack
 # Markers of the deep tier; pyproject.toml says what each is.
 DEEP := sanitizers or cross or engines or slow
 
-.PHONY: help demo test test-deep test-all lint runtime-only bench fidelity int8 swath seams fuzz clean
+.PHONY: help demo test test-deep test-all lint runtime-only gpu-prepare gpu bench fidelity int8 swath seams fuzz clean
 
 help:
 	@echo 'make demo          install into .venv and run the main job on a Sentinel-2 scene'
@@ -20,6 +20,8 @@ help:
 	@echo 'make test-all      run both'
 	@echo 'make lint          check style and types'
 	@echo 'make runtime-only  verify and run the demo bundle in an environment without torch'
+	@echo 'make gpu-prepare   put what the CUDA engine needs into build/gpu (after make demo; docs/cuda.md)'
+	@echo 'make gpu           check and time the CUDA engine from build/gpu, on a machine with a GPU'
 	@echo 'make bench         time the native engine against others (after make demo; ten minutes)'
 	@echo 'make fidelity      measure what pruning leaves (DATA=folder of data sets; an hour)'
 	@echo 'make int8          measure what int8 leaves, and its speed (DATA=the same; 40 minutes)'
@@ -49,6 +51,14 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+gpu-prepare: $(VENV)/installed
+	$(BIN)/python benchmarks/cuda_engine.py prepare build/gpu build/demo/six.eosfm
+
+# The machine needs a driver, Python and numpy; build/gpu may have been copied to it.
+gpu:
+	PYTHONPATH=build/gpu $(PYTHON) build/gpu/cuda_engine.py measure build/gpu/bundle \
+		--json benchmarks/results/cuda-engine.json
 
 # What a ground station or a payload installs, proven on the bundle that `make demo` left.
 runtime-only:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support.programs import RUNTIME
+from support.programs import ROOT, RUNTIME
 
+BENCHMARKS = ROOT / "benchmarks"
 CUDA = RUNTIME / "backends" / "cuda"
 
 # Of what each kernel may take: with 128 registers two thread blocks of 256 threads share a
@@ -75,3 +78,39 @@ def test_verify_says_why_cuda_cannot_be_had(
     assert done.returncode == 2
     assert "there is no NVIDIA driver" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_gpu_script_prepares_a_folder_and_measures_from_it(
+    specks: dict[str, Path], programs: Path, tmp_path: Path, with_stand_in: dict[str, str]
+) -> None:
+    built, folder = tmp_path / "built", tmp_path / "gpu"
+    built.mkdir()
+    shutil.copy(programs.parent / "libeosfm.so", built)
+    command = [sys.executable, BENCHMARKS / "cuda_engine.py", "prepare", folder, specks["int8"]]
+    environment = {**os.environ, "EOSFM_LIBRARY": str(built / "libeosfm.so")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "libeosfm_cuda.so is not there" in done.stderr
+
+    shutil.copy(programs / "libeosfm_cuda.so", built)
+    subprocess.run(command, env=environment, check=True)
+    # Nothing of the package that is installed: the folder alone, and numpy.
+    environment = {
+        "PYTHONPATH": f"{folder}:{Path(np.__file__).parents[1]}",
+        "LD_LIBRARY_PATH": with_stand_in["LD_LIBRARY_PATH"].split(":")[1],
+    }
+    options = ["--rounds", "2", "--tiles", "3", "--json", tmp_path / "gpu.json"]
+    command = [
+        sys.executable,
+        "-S",
+        folder / "cuda_engine.py",
+        "measure",
+        folder / "bundle",
+        *options,
+    ]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(found["checks"]) == 6
+    assert all(one["known_answer"] and min(one["db"]) > 45 for one in found["checks"].values())
+    assert set(found["ms_image"]) == {"native", "cuda"}
+    assert set(found["ms_tile_streamed"]) == {f"cuda batch {n}" for n in (1, 4, 16)}
