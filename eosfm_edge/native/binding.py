@@ -308,8 +308,12 @@ class Context:
         return [level for level in levels if level is not None]
 
     def cancel(self) -> None:
-        """End the run that is going on in another thread."""
+        """End the run that is going on in another thread, and those that follow until `resume`."""
         self._library.eosfm_context_cancel(self.handle)
+
+    def resume(self) -> None:
+        """Run again after `cancel`."""
+        self._library.eosfm_context_resume(self.handle)
 
     def verify(self) -> tuple[bool, list[float]]:
         """Run the known answer.

@@ -323,6 +323,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (c_void_p, POINTER(Image), POINTER(Level), POINTER(RunOptions)),
     ),
     "eosfm_context_cancel": (None, (c_void_p,)),
+    "eosfm_context_resume": (None, (c_void_p,)),
     "eosfm_context_verify": (c_int32, (c_void_p, POINTER(c_double))),
     "eosfm_context_get_tolerance": (c_int32, (c_void_p, POINTER(c_double))),
     "eosfm_context_plan_stream": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_size_t))),

@@ -25,8 +25,9 @@
  *
  * Threads: a model may be used from any thread at once. A context, with its streams, is used by one call at
  * a time: others are refused with EOSFM_BUSY, from another thread or from a callback. Only
- * eosfm_context_cancel may be called meanwhile, from anywhere but a signal handler. Any number of contexts may
- * share a model. A model may be closed while contexts of it live: it goes with the last of them.
+ * eosfm_context_cancel and eosfm_context_resume may be called meanwhile, from anywhere but a signal handler. Any
+ * number of contexts may share a model. A model may be closed while contexts of it live: it goes with the last of
+ * them.
  *
  * Callbacks must return: they must not throw, nor leave by longjmp. One that does leaves its context busy for
  * good, fit only to be destroyed, which waits for the threads that are still computing; some memory may be
@@ -81,6 +82,10 @@ extern "C" {
 #define EOSFM_VERSION_MINOR 1
 #define EOSFM_VERSION_PATCH 0
 
+/* 1002003 is 1.2.3: later versions are larger. */
+#define EOSFM_VERSION_NUMBER \
+  (EOSFM_VERSION_MAJOR * 1000000 + EOSFM_VERSION_MINOR * 1000 + EOSFM_VERSION_PATCH)
+
 /* Levels of the feature pyramid: level i has a cell for every 4 << i pixels, in each direction. */
 #define EOSFM_LEVELS 4
 
@@ -107,6 +112,9 @@ typedef enum eosfm_status {
 /* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
 EOSFM_API const char *eosfm_library_get_version(void);
 
+/* The EOSFM_VERSION_NUMBER of the library that is loaded. */
+EOSFM_API int32_t eosfm_library_get_version_number(void);
+
 /* A few words for a status; never NULL. */
 EOSFM_API const char *eosfm_status_get_text(int status);
 
@@ -126,9 +134,13 @@ typedef struct eosfm_open_options {
   size_t error_size;
   int32_t private_copy; /* not 0: files are read into memory instead of mapped, which takes as much more, but
                            what is done to them later harms nobody. Not for eosfm_model_open_memory. */
+  int32_t *error_code; /* where the code beneath a failure goes, as eosfm_model_get_error_code gives it; or NULL */
+  size_t memory_limit; /* bytes that the model's weights, contexts and streams may take together; 0: no
+                          limit. What would take more fails with EOSFM_NO_MEMORY. Counted as eosfm_model_plan_context
+                          and eosfm_context_plan_stream count: without the files and what backends allocate. */
 } eosfm_open_options;
 
-#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0, 0}
+#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0, 0, NULL, 0}
 
 /* A file of a bundle that is in memory: its path in the bundle ("chain.gguf"), and its bytes. */
 typedef struct eosfm_file {
@@ -162,6 +174,10 @@ EOSFM_API void eosfm_model_close(eosfm_model *model);
  * while another thread's call fails. */
 EOSFM_API const char *eosfm_model_get_error(const eosfm_model *model);
 
+/* The code beneath that failure, where there is one: the system's errno if a file could not be read or a thread
+ * not be made; what an engine's compute returned with EOSFM_ENGINE_FAILED. 0: there is none. */
+EOSFM_API int32_t eosfm_model_get_error_code(const eosfm_model *model);
+
 typedef struct eosfm_model_info {
   size_t struct_size;
   const char *name;
@@ -171,9 +187,10 @@ typedef struct eosfm_model_info {
   int32_t runs;         /* of specialists for one image; a specialist may run on several band sets */
   int32_t tile;         /* pixels of the side that the bundle was made for, a multiple of 32 */
   int32_t channels[EOSFM_LEVELS]; /* of each level */
+  size_t memory_bytes; /* that its weights, contexts and streams take now, as memory_limit counts */
 } eosfm_model_info;
 
-#define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}}
+#define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}, 0}
 
 /* Texts live as long as the model.
  *
@@ -279,10 +296,15 @@ typedef struct eosfm_context_options {
   const char *backend_library; /* the file of what backends stand on; NULL: it is searched for */
   int32_t batch; /* tiles of a stream that a backend computes at once, 1 to 64; 0: its choice, which is 4 for
                     cuda. Results do not depend on it. Others than cuda compute one at a time. */
+  /* Called on each of the context's own threads before it computes anything, with 1 to threads - 1; the
+   * thread that runs is 0, and the host's. For its affinity, priority, name or signal mask. Creating waits
+   * until all have returned; they may be called at once. NULL: nothing is called. */
+  void (*thread_started)(void *user, int32_t thread);
+  void *thread_user;
 } eosfm_context_options;
 
 #define EOSFM_CONTEXT_OPTIONS_INIT \
-  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL, NULL, NULL, 0}
+  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL}
 
 /* Backends. Others can compute instead of this library, from the bundle's weights or its ONNX graphs:
  *
@@ -354,8 +376,67 @@ EOSFM_API void eosfm_context_destroy(eosfm_context *context);
 /* The sentence of this context's last failed call; "" if there was none. */
 EOSFM_API const char *eosfm_context_get_error(const eosfm_context *context);
 
+/* The code beneath that failure, as of eosfm_model_get_error_code. */
+EOSFM_API int32_t eosfm_context_get_error_code(const eosfm_context *context);
+
 /* Who computes: one of the backends' names, or the name of the options' engine. */
 EOSFM_API const char *eosfm_context_get_backend(const eosfm_context *context);
+
+/* An engine by which a context can be asked to compute. */
+typedef struct eosfm_engine_info {
+  size_t struct_size;
+  const char *name; /* as in eosfm_context_options.backends; lives for ever */
+  int64_t status;   /* an eosfm_status: EOSFM_OK if it is here; EOSFM_NOT_FOUND if its shared object cannot be
+                       loaded; EOSFM_UNSUPPORTED if that is of another version, or the processor lacks what
+                       the native engine needs */
+  char *reason;     /* the caller's, or NULL: where the sentence goes if it is not here, and "" if it is */
+  size_t reason_size;
+} eosfm_engine_info;
+
+#define EOSFM_ENGINE_INFO_INIT {sizeof(eosfm_engine_info), NULL, 0, NULL, 0}
+
+/* Describes the engine `index`, from 0, of those that this version knows; EOSFM_END behind the last. Loads its
+ * shared object, but nothing that this stands on in turn: whether there is a GPU, or an ONNX Runtime, is
+ * known when eosfm_context_create is asked for it.
+ *
+ * Status: EOSFM_OK, EOSFM_END, EOSFM_BAD_ARGUMENT. */
+EOSFM_API eosfm_status eosfm_library_describe_engine(int32_t index, eosfm_engine_info *info);
+
+/* What a context has done since it was created, in the wall clock's nanoseconds. */
+typedef struct eosfm_statistics {
+  size_t struct_size;
+  int64_t images;        /* that were computed, a stream's tiles among them */
+  int64_t failures;      /* that were begun and not: cancelled, late, not finite, or the engine failed */
+  int64_t tiles;         /* of streams, whose blocks were given */
+  int64_t tiles_skipped; /* of them, for want of valid pixels */
+  int64_t read_ns;       /* pixels into planes */
+  int64_t compute_ns;    /* the specialists, or the engine */
+  int64_t fuse_ns;       /* fusion, and levels into the caller's memory */
+  int64_t blend_ns;      /* tiles of streams into blocks */
+} eosfm_statistics;
+
+#define EOSFM_STATISTICS_INIT {sizeof(eosfm_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* Gives a context's statistics.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_measure(eosfm_context *context, eosfm_statistics *statistics);
+
+/* What a specialist has done in a context of the native engine; zeros where another computes. */
+typedef struct eosfm_specialist_statistics {
+  size_t struct_size;
+  int64_t runs;       /* that were finished; a specialist may run more than once for an image */
+  int64_t compute_ns; /* from their beginnings to their ends: where each runs on a thread of its own, those of
+                         several specialists are more together than the statistics' compute_ns */
+} eosfm_specialist_statistics;
+
+#define EOSFM_SPECIALIST_STATISTICS_INIT {sizeof(eosfm_specialist_statistics), 0, 0}
+
+/* Gives the statistics of one specialist.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_measure_specialist(eosfm_context *context, int32_t index,
+                                                        eosfm_specialist_statistics *statistics);
 
 /* Chooses which specialists run, for the runs that follow: `active` has one flag for each specialist.
  * The features of the others count as zeros. At least one must be active.
@@ -483,10 +564,15 @@ EOSFM_API eosfm_status eosfm_context_run(eosfm_context *context, const eosfm_ima
                                  const eosfm_level levels[EOSFM_LEVELS],
                                  const eosfm_run_options *options);
 
-/* Ends the run that is going on in another thread; that returns EOSFM_CANCELLED. It is looked at
+/* Cancels the context until eosfm_context_resume: a run that is going on in another thread ends, and it and
+ * all that follow return EOSFM_CANCELLED, so that none is missed which begins a moment later. It is looked at
  * between tasks, some rows of one layer each: mostly milliseconds, more for wide networks on slow
- * processors. Does nothing if there is no run, or if its levels are already being fused and written. */
+ * processors. A run whose levels are already being fused and written completes. */
 EOSFM_API void eosfm_context_cancel(eosfm_context *context);
+
+/* Lets a context run again that was cancelled; from any thread but a signal handler, at any time. A run that is
+ * being cancelled still ends. A tile of a stream that was cancelled is the next one still. */
+EOSFM_API void eosfm_context_resume(eosfm_context *context);
 
 /* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` gets each level's largest
  * difference over its largest value, also when it is too large: then EOSFM_WRONG_ANSWER is returned. Values
@@ -610,6 +696,12 @@ EOSFM_API eosfm_status eosfm_stream_push_rows(eosfm_stream *stream, int32_t band
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_stream_end(eosfm_stream *stream);
+
+/* Begins another scene with the stream's options, wherever it is in the one before: rows and blocks of that are
+ * gone, and counts begin at 0. Allocates nothing.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_stream_reset(eosfm_stream *stream);
 
 /* A level's part of a block. Cells that are nodata are NaN. */
 typedef struct eosfm_block_level {

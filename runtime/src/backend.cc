@@ -42,8 +42,10 @@ bool find_beside(const char* file, char* path, size_t size) {
   return length > 0 && static_cast<size_t>(length) < size && access(path, R_OK) == 0;
 }
 
+}  // namespace
+
 // libeosfm_NAME.so for NAME and NAME-VARIANT. It stays loaded: what it stands on may have threads.
-eosfm_status load(const char* name, const eosfm_backend** result, ErrorText& error) {
+eosfm_status load_backend(const char* name, const eosfm_backend** result, ErrorText& error) {
   char file[kMostBackendName + 32];
   const int length = static_cast<int>(strcspn(name, "-"));
   snprintf(file, sizeof file, "libeosfm_%.*s.so", length, name);
@@ -61,6 +63,8 @@ eosfm_status load(const char* name, const eosfm_backend** result, ErrorText& err
   return error.fail(EOSFM_UNSUPPORTED, "%s is for another version of libeosfm: it has no "
                     EOSFM_BACKEND_SYMBOL, file);
 }
+
+namespace {
 
 // What a backend is asked for, with the files that it reads.
 struct Request {
@@ -110,7 +114,7 @@ eosfm_status Backend::open(const char* name, const char* library, const eosfm_mo
                            int threads, int batch, ErrorText& error) {
   const Chain& chain = model.chain;
   const eosfm_backend* loaded = nullptr;
-  eosfm_status status = load(name, &loaded, error);
+  eosfm_status status = load_backend(name, &loaded, error);
   if (status != EOSFM_OK) return status;
   Request wanted;
   status = wanted.set(name, *loaded, model, batch, error);
@@ -128,7 +132,7 @@ eosfm_status Backend::open(const char* name, const char* library, const eosfm_mo
 eosfm_status Backend::plan(const char* name, const eosfm_model& model, int batch,
                            eosfm_backend_memory* memory, ErrorText& error) {
   const eosfm_backend* loaded = nullptr;
-  eosfm_status status = load(name, &loaded, error);
+  eosfm_status status = load_backend(name, &loaded, error);
   if (status != EOSFM_OK || loaded->plan == nullptr) return status;
   Request wanted;
   status = wanted.set(name, *loaded, model, batch, error);

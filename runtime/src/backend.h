@@ -9,6 +9,9 @@ namespace eosfm {
 
 constexpr int kMostBackendName = 64;
 
+// Loads libeosfm_NAME.so of a backend, which stays loaded.
+eosfm_status load_backend(const char* name, const eosfm_backend** result, ErrorText& error);
+
 class Backend {
  public:
   Backend() = default;

@@ -56,6 +56,7 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
   memory_limit = given.memory_limit;
   backend_library = given.backend_library;
   batch = given.batch;
+  thread_hook = {given.thread_started, given.thread_user};
   if (given.engine != nullptr) {
     status = read_options(given.engine, &engine, error);
     if (status != EOSFM_OK) return status;
@@ -161,6 +162,7 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
     const GatheredSums one = {layout.take<double>(count), layout.take<double>(count), count, false};
     if (sums != nullptr) sums[r] = one;
   }
+  times = layout.take<RunTime>(runs);
   for (size_t i = 0; i < workers_count; ++i) {
     const WorkerMemory worker = take_worker(layout, extent);
     if (workers != nullptr) workers[i] = worker;
@@ -202,6 +204,7 @@ eosfm_context::~eosfm_context() {
   // Of a run that a callback has left, by a jump or an exception, threads may be going on.
   stop_.request(Stop::kCancelled);
   pthread_mutex_destroy(&cancel_mutex_);
+  if (reserved_ > 0) model_->give_back(reserved_);
 }
 
 eosfm_status eosfm_context::enter() {
@@ -232,11 +235,13 @@ eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
   if (status != EOSFM_OK) return status;
   for (uint8_t& one : active_) one = 1;
   active_count_ = active_.size();
-  if (!pool_.start(settings.threads)) return text.no_memory("the context's threads");
+  const int failure = pool_.start(settings.threads, settings.thread_hook);
+  if (failure != 0) return text.with_code(failure, text.no_memory("the context's threads"));
   if (!is_other) return EOSFM_OK;
   double worst[kLevels];
   status = verify(worst);
   if (status != EOSFM_OK) text = error;
+  statistics_ = StructOf<eosfm_statistics>::defaults();
   return status;
 }
 
@@ -282,6 +287,9 @@ eosfm_status eosfm_context::make_memory(ErrorText& text) {
                      "fewer threads or smaller images need less", needed, shapes.bytes,
                      settings_.memory_limit);
   }
+  status = model_->reserve(needed, "a context", text);
+  if (status != EOSFM_OK) return status;
+  reserved_ = needed;
   if (!has_engine()) status = model_->packed(settings_.precision, &packed_, text);
   if (status != EOSFM_OK) return status;
   const int specialists = model_->specialists.size();
@@ -304,8 +312,15 @@ eosfm_status eosfm_context::make_memory(ErrorText& text) {
   return EOSFM_OK;
 }
 
+void eosfm_context::resume() {
+  pthread_mutex_lock(&cancel_mutex_);
+  cancelled_ = false;
+  pthread_mutex_unlock(&cancel_mutex_);
+}
+
 void eosfm_context::cancel() {
   pthread_mutex_lock(&cancel_mutex_);
+  cancelled_ = true;
   if (running_) {
     stop_.request(Stop::kCancelled);
     if (settings_.engine.cancel != nullptr) settings_.engine.cancel(settings_.engine.user);
@@ -464,8 +479,9 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* giv
   weights_given_ = weights != nullptr;
   if (weights_given_) weights_ = *weights;
   begin(options);
-  status = compute(levels, options);
+  status = stop_.reason() == Stop::kNone ? compute(levels, options) : stopped();
   end();
+  count(status);
   return status;
 }
 
@@ -477,6 +493,7 @@ void eosfm_context::begin(const eosfm_run_options& given) {
   deadline_ms_ = given.deadline_ms;
   pthread_mutex_lock(&cancel_mutex_);
   stop_.reset(ms > 0 ? monotonic_ns() + ms * 1000000 : 0);
+  if (cancelled_) stop_.request(Stop::kCancelled);
   running_ = true;
   pthread_mutex_unlock(&cancel_mutex_);
 }
@@ -485,6 +502,46 @@ void eosfm_context::end() {
   pthread_mutex_lock(&cancel_mutex_);
   running_ = false;
   pthread_mutex_unlock(&cancel_mutex_);
+}
+
+eosfm_status eosfm_context::check_cancelled() {
+  pthread_mutex_lock(&cancel_mutex_);
+  const bool is_cancelled = cancelled_;
+  pthread_mutex_unlock(&cancel_mutex_);
+  return is_cancelled ? cancelled() : EOSFM_OK;
+}
+
+eosfm_status eosfm_context::cancelled() {
+  return error.fail(EOSFM_CANCELLED, "the run was cancelled; after eosfm_context_cancel, eosfm_context_resume "
+                    "lets the context run again");
+}
+
+void eosfm_context::count(eosfm_status status) {
+  ++(status == EOSFM_OK ? statistics_.images : statistics_.failures);
+}
+
+eosfm_status eosfm_context::measure(eosfm_statistics* given) {
+  const eosfm_status status = check_struct(given, error);
+  if (status == EOSFM_OK) write_struct(statistics_, given);
+  return status;
+}
+
+eosfm_status eosfm_context::measure_specialist(int index, eosfm_specialist_statistics* given) {
+  const Chain& chain = model_->chain;
+  const eosfm_status status = check_struct(given, error);
+  if (status != EOSFM_OK) return status;
+  if (index < 0 || index >= chain.specialists.size()) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "there is no specialist %d, expected 0 to %d", index,
+                      chain.specialists.size() - 1);
+  }
+  eosfm_specialist_statistics own = StructOf<eosfm_specialist_statistics>::defaults();
+  for (int r = 0; !has_engine() && r < chain.runs.size(); ++r) {
+    if (chain.runs[r].specialist != index) continue;
+    own.runs += memory_.times[r].count;
+    own.compute_ns += memory_.times[r].ns;
+  }
+  write_struct(own, given);
+  return EOSFM_OK;
 }
 
 eosfm_status eosfm_context::compute(const eosfm_level* levels, const eosfm_run_options& options) {
@@ -506,6 +563,7 @@ eosfm_status eosfm_context::finish(const eosfm_level* levels, const eosfm_run_op
   if (stop_.reason() != Stop::kNone && !is_partial) return stopped();
   const eosfm_status status = check_finite();
   if (status != EOSFM_OK) return status;
+  const Clock fusing(&statistics_.fuse_ns);
   for (int level = 0; level < kLevels; ++level) {
     if (levels[level].data == nullptr) continue;
     if (has_engine()) {
@@ -555,6 +613,7 @@ void eosfm_context::find_present() {
 }
 
 void eosfm_context::read_image(Values values, float* planes) {
+  const Clock reading(&statistics_.read_ns);
   Team together(&pool_, &stop_);
   constexpr int kRows = 32;
   together.each(settings_.height / kRows, [&](int task, int) {
@@ -568,6 +627,7 @@ eosfm_status eosfm_context::run_engine() {
   if (has_batches()) return run_batch();
   read_image(Values::stored, memory_.planes);
   if (stop_.reason() != Stop::kNone) return EOSFM_OK;
+  const Clock computing(&statistics_.compute_ns);
   const eosfm_engine& engine = settings_.engine;
   const int failure = engine.compute(engine.user, memory_.planes, memory_.levels);
   stop_.due();
@@ -582,13 +642,14 @@ eosfm_status eosfm_context::run_engine() {
 
 eosfm_status eosfm_context::stopped() {
   return stop_.reason() == Stop::kCancelled
-             ? error.fail(EOSFM_CANCELLED, "the run was cancelled")
+             ? cancelled()
              : error.fail(EOSFM_DEADLINE, "the deadline of %lld ms passed",
                           static_cast<long long>(deadline_ms_));
 }
 
 eosfm_status eosfm_context::failed(int code, const char* reason) {
-  return error.fail(EOSFM_ENGINE_FAILED, "the engine (%s) failed with %d: %s", backend_name_, code, reason);
+  return error.with_code(code, error.fail(EOSFM_ENGINE_FAILED, "the engine (%s) failed with %d: %s",
+                                          backend_name_, code, reason));
 }
 
 // A batch of one image.
@@ -636,6 +697,7 @@ eosfm_status eosfm_context::start(int slot, int count) {
 // The device is asked instead of waited for, so that a run ends as soon as it is cancelled or late. What was
 // started goes on without it.
 eosfm_status eosfm_context::wait(int slot) {
+  const Clock computing(&statistics_.compute_ns);
   const int64_t since = monotonic_ns();
   while (under_way_[slot]) {
     const int done = batches_.query(batches_.user, slot);
@@ -658,6 +720,7 @@ eosfm_status eosfm_context::deliver(int slot, int index, const eosfm_level* leve
 void eosfm_context::run_all() {
   const Chain& chain = model_->chain;
   read_image(Values::physical, memory_.planes);
+  const Clock computing(&statistics_.compute_ns);
   if (gathers() && !weights_given_) weigh_alone();
   Team together(&pool_, &stop_);
   for (uint8_t& one : run_done_) one = 0;

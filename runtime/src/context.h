@@ -23,6 +23,7 @@ struct Settings {
   // Names and spaces; the caller's, as is the library's path. Null: the engine, which is not checked.
   const char* backends = "native";
   const char* backend_library = nullptr;
+  Pool::Hook thread_hook = {nullptr, nullptr};
   eosfm_engine engine = EOSFM_ENGINE_INIT;  // the host's; compute is null without, its name is the caller's
   eosfm_gate gate = EOSFM_GATE_INIT;        // open is null without
 
@@ -44,6 +45,12 @@ struct GatheredSums {
   bool any;  // whether there was an image
 };
 
+// What one run of a specialist has done since its context was created.
+struct RunTime {
+  int64_t count;
+  int64_t ns;
+};
+
 // All memory of a context, laid out in one block.
 struct ContextMemory {
   float* planes;             // [bands][height][width]
@@ -54,6 +61,7 @@ struct ContextMemory {
   PassMemory* passes;        // as many as specialists may run at once
   SetMemory* sets;
   GatheredSums* sums;  // [runs]
+  RunTime* times;      // [runs]
   WorkerMemory* workers;
   float* levels[kLevels];  // of the host's engine or of the gate: [channels][height][width]
 
@@ -97,6 +105,15 @@ struct eosfm_context {
   bool gathers() const { return grn_ == EOSFM_GRN_GATHER; }
   eosfm_status verify(double* worst);
   void cancel();
+  void resume();
+  // That the context is not cancelled.
+  eosfm_status check_cancelled();
+  // Counts an image that was computed or has failed.
+  void count(eosfm_status status);
+  eosfm_status measure(eosfm_statistics* statistics);
+  eosfm_status measure_specialist(int index, eosfm_specialist_statistics* statistics);
+  // For what a stream adds to them.
+  eosfm_statistics& statistics() { return statistics_; }
   const char* backend() const { return backend_name_; }
   const float* tolerance() const { return tolerance_; }
   eosfm_model* model() const { return model_; }
@@ -145,6 +162,7 @@ struct eosfm_context {
   eosfm_status drain(int slot);
   eosfm_status failed(int code, const char* reason);
   eosfm_status stopped();
+  eosfm_status cancelled();
   eosfm_status check_finite();
   void copy_level(int level, const eosfm_level& to);
   void run_one(int run, int pass, eosfm::Team& team);
@@ -160,6 +178,7 @@ struct eosfm_context {
   const void* owner_ = nullptr;   // of the slots
   char backend_name_[eosfm::kMostBackendName] = "";
   const float* tolerance_ = nullptr;  // [levels], of the known answer
+  size_t reserved_ = 0;  // of the model's memory
   eosfm::Block block_;
   eosfm::ContextMemory memory_ = {};
   eosfm::Array<uint8_t> active_;  // [specialists]
@@ -181,9 +200,12 @@ struct eosfm_context {
   eosfm::ImageReader reader_;
   eosfm::Stop stop_;
   std::atomic<bool> busy_{false};
-  // What eosfm_context_cancel sets, here and in the engine, is of one run: it is set and reset under the lock.
+  // Of all since the context was created.
+  eosfm_statistics statistics_ = EOSFM_STATISTICS_INIT;
+  // A run is stopped, here and in the engine, under the lock, so that what stops one cannot reach the next.
   pthread_mutex_t cancel_mutex_ = PTHREAD_MUTEX_INITIALIZER;
   bool running_ = false;
+  bool cancelled_ = false;  // until eosfm_context_resume
   eosfm::Pool pool_;
 };
 

@@ -46,6 +46,7 @@ eosfm_status open_from(const void* source, Set set, const eosfm_open_options* gi
     if (options.private_copy != 0) model->files.copy();
     model->log = options.log;
     model->log_user = options.log_user;
+    model->memory_limit = options.memory_limit;
     status = set(model->files, text);
   }
   const Kernels* kernels = nullptr;
@@ -65,6 +66,7 @@ eosfm_status open_from(const void* source, Set set, const eosfm_open_options* gi
   if (options.error != nullptr && options.error_size > 0) {
     snprintf(options.error, options.error_size, "%s", text.text);
   }
+  if (options.error_code != nullptr) *options.error_code = text.code;
   return status;
 }
 
@@ -116,6 +118,8 @@ const char* eosfm_library_get_version(void) {
       EOSFM_VERSION_PATCH);
 }
 
+int32_t eosfm_library_get_version_number(void) { return EOSFM_VERSION_NUMBER; }
+
 const char* eosfm_status_get_text(int status) {
   switch (status) {
     case EOSFM_OK: return "ok";
@@ -156,6 +160,8 @@ const char* eosfm_model_get_error(const eosfm_model* model) {
   return model != nullptr ? model->error.text : "";
 }
 
+int32_t eosfm_model_get_error_code(const eosfm_model* model) { return model != nullptr ? model->error.code : 0; }
+
 eosfm_status eosfm_model_describe(eosfm_model* model, eosfm_model_info* info) {
   return give(model, info, [&](eosfm_model_info& own, ErrorText&) {
     const Chain& chain = model->chain;
@@ -166,6 +172,7 @@ eosfm_status eosfm_model_describe(eosfm_model* model, eosfm_model_info* info) {
     own.runs = chain.runs.size();
     own.tile = chain.tile;
     for (int level = 0; level < kLevels; ++level) own.channels[level] = chain.level_channels[level];
+    own.memory_bytes = model->memory_bytes();
     return EOSFM_OK;
   });
 }
@@ -256,6 +263,10 @@ const char* eosfm_context_get_error(const eosfm_context* context) {
   return context != nullptr ? context->error.text : "";
 }
 
+int32_t eosfm_context_get_error_code(const eosfm_context* context) {
+  return context != nullptr ? context->error.code : 0;
+}
+
 const char* eosfm_context_get_backend(const eosfm_context* context) {
   return context != nullptr ? context->backend() : "";
 }
@@ -275,6 +286,38 @@ eosfm_status eosfm_context_run(eosfm_context* context, const eosfm_image* image,
 
 void eosfm_context_cancel(eosfm_context* context) {
   if (context != nullptr) context->cancel();
+}
+
+void eosfm_context_resume(eosfm_context* context) {
+  if (context != nullptr) context->resume();
+}
+
+eosfm_status eosfm_context_measure(eosfm_context* context, eosfm_statistics* statistics) {
+  return alone(context, [&] { return context->measure(statistics); });
+}
+
+eosfm_status eosfm_context_measure_specialist(eosfm_context* context, int32_t index,
+                                              eosfm_specialist_statistics* statistics) {
+  return alone(context, [&] { return context->measure_specialist(index, statistics); });
+}
+
+eosfm_status eosfm_library_describe_engine(int32_t index, eosfm_engine_info* given) {
+  static const char* const kNames[] = {kNative, "cuda", "onnxruntime", "onnxruntime-cuda",
+                                       "onnxruntime-tensorrt", "onnxruntime-tensorrt-rtx", "tensorrt"};
+  ErrorText text;
+  const eosfm_status status = check_struct(given, text);
+  if (status != EOSFM_OK || index < 0) return EOSFM_BAD_ARGUMENT;
+  if (index >= static_cast<int32_t>(sizeof kNames / sizeof *kNames)) return EOSFM_END;
+  eosfm_engine_info info = read_struct(given);
+  info.name = kNames[index];
+  const Kernels* kernels = nullptr;
+  const eosfm_backend* backend = nullptr;
+  info.status = index == 0 ? choose(&kernels, text) : load_backend(info.name, &backend, text);
+  if (info.reason != nullptr && info.reason_size > 0) {
+    snprintf(info.reason, info.reason_size, "%s", info.status == EOSFM_OK ? "" : text.text);
+  }
+  write_struct(info, given);
+  return EOSFM_OK;
 }
 
 eosfm_status eosfm_context_verify(eosfm_context* context, double worst[EOSFM_LEVELS]) {
@@ -327,6 +370,13 @@ eosfm_status eosfm_stream_push_rows(eosfm_stream* stream, int32_t band, const vo
 eosfm_status eosfm_stream_end(eosfm_stream* stream) {
   return alone(stream, [&] {
     stream->end();
+    return EOSFM_OK;
+  });
+}
+
+eosfm_status eosfm_stream_reset(eosfm_stream* stream) {
+  return alone(stream, [&] {
+    stream->reset();
     return EOSFM_OK;
   });
 }

@@ -81,8 +81,9 @@ eosfm_status FileBytes::take(int file, const char* name, bool copied, ErrorText&
     if (memory == MAP_FAILED) memory = nullptr;
   }
   if (memory == nullptr) {
-    return error.fail(EOSFM_NOT_FOUND, "cannot %s %s: it is empty, or there is no memory",
-                      copied ? "read" : "map", name);
+    const int reason = size > 0 ? errno : 0;
+    return error.with_code(reason, error.fail(EOSFM_NOT_FOUND, "cannot %s %s: it is empty, or there is no "
+                                              "memory", copied ? "read" : "map", name));
   }
   bytes_ = {static_cast<const uint8_t*>(memory), size};
   kind_ = copied ? Kind::copied : Kind::mapped;
@@ -112,7 +113,9 @@ eosfm_status BundleFiles::set_directory(const char* path, ErrorText& error) {
   memcpy(directory_, known, length + 1);
   folder_ = ::open(known, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (folder_ < 0) {
-    return error.fail(EOSFM_NOT_FOUND, "cannot open the bundle %s: %s", known, error_name(errno));
+    const int reason = errno;
+    return error.with_code(reason, error.fail(EOSFM_NOT_FOUND, "cannot open the bundle %s: %s", known,
+                                              error_name(reason)));
   }
   return EOSFM_OK;
 }
@@ -145,9 +148,11 @@ eosfm_status BundleFiles::open(const char* path, FileBytes* file, ErrorText& err
     }
     const int opened = open_inside(folder_, path);
     if (opened < 0) {
-      return errno == ELOOP ? error.fail(EOSFM_BAD_BUNDLE, kLink, file->path)
-                            : error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s", file->path,
-                                         error_name(errno));
+      const int reason = errno;
+      return error.with_code(reason, reason == ELOOP
+                                         ? error.fail(EOSFM_BAD_BUNDLE, kLink, file->path)
+                                         : error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s", file->path,
+                                                      error_name(reason)));
     }
     const eosfm_status status = file->take(opened, file->path, copied_, error);
     close(opened);

@@ -107,6 +107,7 @@ class eosfm_context::Features final : public LevelSink {
 
 void eosfm_context::run_one(int run, int pass, Team& team) {
   const Run& what = model_->chain.runs[run];
+  const Clock running(&memory_.times[run].ns);
   Features features(*this, run, memory_.sets[pass]);
   const GatheredSums& sums = memory_.sums[run];
   run_network(packed_->networks[what.specialist], *model_->kernels,
@@ -115,6 +116,7 @@ void eosfm_context::run_one(int run, int pass, Team& team) {
               memory_.passes[pass],
               memory_.workers, team, features);
   run_done_[run] = team.stopped() ? 0 : 1;
+  memory_.times[run].count += run_done_[run];
 }
 
 namespace {

@@ -59,13 +59,27 @@ eosfm_status eosfm_model::shape(eosfm_precision precision, PackedModel* packed,
   return packed->chain.shape(chain, widths_, *kernels, bf16, &packed->bytes, text);
 }
 
+eosfm_status eosfm_model::reserve(size_t bytes, const char* what, ErrorText& text) {
+  size_t taken = memory_.load(std::memory_order_relaxed);
+  do {
+    if (memory_limit != 0 && (taken > memory_limit || bytes > memory_limit - taken)) {
+      return text.fail(EOSFM_NO_MEMORY, "%s needs %zu bytes, and the model's weights, contexts and streams have "
+                       "%zu of the %zu that it was opened with as memory_limit", what, bytes, taken,
+                       memory_limit);
+    }
+  } while (!memory_.compare_exchange_weak(taken, taken + bytes, std::memory_order_relaxed));
+  return EOSFM_OK;
+}
+
 eosfm_status eosfm_model::packed(eosfm_precision precision, const PackedModel** result,
                                  ErrorText& text) {
   const bool bf16 = precision == EOSFM_BF16;
   pthread_mutex_lock(&mutex_);
   PackedModel*& kept = packed_[bf16 ? 1 : 0];
-  eosfm_status status = EOSFM_OK;
-  if (kept == nullptr) {
+  PackedModel shapes;
+  eosfm_status status = kept == nullptr ? shape(precision, &shapes, text) : EOSFM_OK;
+  if (kept == nullptr && status == EOSFM_OK) status = reserve(shapes.bytes, "a set of weights", text);
+  if (kept == nullptr && status == EOSFM_OK) {
     PackedModel* fresh = make<PackedModel>();
     if (fresh == nullptr || !fresh->networks.allocate(specialists.size())) {
       status = text.no_memory("the weights");
@@ -79,6 +93,7 @@ eosfm_status eosfm_model::packed(eosfm_precision precision, const PackedModel** 
       kept = fresh;
     } else {
       unmake(fresh);
+      give_back(shapes.bytes);
     }
   }
   *result = kept;

@@ -31,6 +31,7 @@ struct eosfm_model {
   eosfm_log_fn log = nullptr;
   void* log_user = nullptr;
   eosfm::ErrorText error;
+  size_t memory_limit = 0;  // bytes of weights, contexts and streams together; 0: none
 
   eosfm_model() = default;
   eosfm_model(const eosfm_model&) = delete;
@@ -46,6 +47,10 @@ struct eosfm_model {
   // The weights for one precision; packed when they are first asked for.
   eosfm_status packed(eosfm_precision precision, const eosfm::PackedModel** packed,
                       eosfm::ErrorText& text);
+  // Takes bytes off the limit, or says that they would be more. `what` needs them.
+  eosfm_status reserve(size_t bytes, const char* what, eosfm::ErrorText& text);
+  void give_back(size_t bytes) { memory_.fetch_sub(bytes, std::memory_order_relaxed); }
+  size_t memory_bytes() const { return memory_.load(std::memory_order_relaxed); }
   size_t mapped_bytes() const;
 
   void retain() { references_.fetch_add(1, std::memory_order_relaxed); }
@@ -62,6 +67,7 @@ struct eosfm_model {
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   eosfm::PackedModel* packed_[2] = {nullptr, nullptr};
   std::atomic<int> references_{1};
+  std::atomic<size_t> memory_{0};  // reserved
 };
 
 #endif

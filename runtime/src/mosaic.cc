@@ -1,6 +1,7 @@
 #include "mosaic.h"
 
 #include <math.h>
+#include <string.h>
 
 namespace eosfm {
 namespace {
@@ -26,10 +27,18 @@ void Mosaic::lay_out(Layout& layout, const MosaicShape& shape) {
   const size_t planes = static_cast<size_t>(shape.channels) + 1;
   features_ = layout.take<float>(cells() * shape.channels);
   window_ = layout.take<float>(cells() * planes);
-  strip_ = layout.take<float>(planes * shape.overlap * shape.scene_width);
+  strip_ = layout.take<float>(strip_floats());
   factors_ = layout.take<float>(cells());
   across_ = layout.take<float>(static_cast<size_t>(shape.tile_width));
   down_ = layout.take<float>(static_cast<size_t>(shape.tile_height));
+}
+
+size_t Mosaic::strip_floats() const {
+  return (static_cast<size_t>(shape_.channels) + 1) * shape_.overlap * shape_.scene_width;
+}
+
+void Mosaic::reset() {
+  if (strip_ != nullptr) memset(strip_, 0, strip_floats() * sizeof(float));
 }
 
 eosfm_level Mosaic::features() const {

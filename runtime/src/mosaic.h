@@ -42,6 +42,9 @@ class Mosaic {
   // Finds the place of everything; called once without memory, for the size. The memory must be zero.
   void lay_out(Layout& layout, const MosaicShape& shape);
 
+  // Forgets what rows of tiles have left to the next.
+  void reset();
+
   // Where a tile's features are to be written.
   eosfm_level features() const;
 
@@ -54,6 +57,7 @@ class Mosaic {
   size_t cells() const { return static_cast<size_t>(shape_.tile_width) * shape_.tile_height; }
 
  private:
+  size_t strip_floats() const;
   void blend(const MosaicTile& tile, bool skipped, const float* features, float* window,
              float* strip) const;
 

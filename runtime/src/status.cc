@@ -51,6 +51,7 @@ eosfm_status ErrorText::fail(eosfm_status status, const char* format, ...) {
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
   make_printable(text);
+  code = 0;
   return status;
 }
 

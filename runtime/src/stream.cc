@@ -144,6 +144,10 @@ int tiles_ahead_of(const eosfm_context& context) {
 
 using namespace eosfm;
 
+eosfm_stream::~eosfm_stream() {
+  if (reserved_ > 0) context_->model()->give_back(reserved_);
+}
+
 eosfm_status eosfm_stream::plan(eosfm_context* context, const eosfm_stream_options* given,
                                 size_t* bytes) {
   const Chain& chain = context->model()->chain;
@@ -163,12 +167,15 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
   context_ = context;
   const Chain& chain = context_->model()->chain;
   const Settings& tile = context_->settings();
-  const eosfm_status status = read(given, tile, chain, &options_, &overlap_, context_->error);
+  eosfm_status status = read(given, tile, chain, &options_, &overlap_, context_->error);
   if (status != EOSFM_OK) return status;
   Layout sizes;
   const int tiles_ahead = tiles_ahead_of(*context);
   memory_.lay_out(sizes, options_, overlap_, tiles_ahead, tile, chain);
   const size_t bytes = sizes.size();
+  status = context_->model()->reserve(bytes, "a stream", context_->error);
+  if (status != EOSFM_OK) return status;
+  reserved_ = bytes;
   if (!block_.allocate(bytes)) return context_->error.no_memory("the stream");
   memset(block_.data(), 0, bytes);  // so that no tile waits for the system to find pages
   Layout layout(block_.data());
@@ -213,6 +220,18 @@ eosfm_status eosfm_stream::push_rows(int band, const void* rows, int count, int 
   return EOSFM_OK;
 }
 
+void eosfm_stream::reset() {
+  memory_.swath.reset();
+  for (Mosaic& level : memory_.levels) level.reset();
+  ended_ = false;
+  done_ = false;
+  tile_row_ = 0;
+  tile_column_ = 0;
+  tiles_ = 0;
+  tiles_skipped_ = 0;
+  forget_ahead();
+}
+
 eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_block* given_block) {
   eosfm_status status = check_struct(given_block, context_->error);
   if (status != EOSFM_OK) return status;
@@ -221,6 +240,7 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_bl
   if (status != EOSFM_OK) return status;
   eosfm_run_options options;
   status = context_->read_run_options(given_options, &options);  // of tiles that are skipped too
+  if (status == EOSFM_OK) status = context_->check_cancelled();
   if (status != EOSFM_OK) return status;
   const int64_t rows = memory_.swath.rows();
   const int64_t end = tile_row_ * (context_->settings().height - overlap_) +
@@ -270,7 +290,10 @@ eosfm_status eosfm_stream::compute_ahead(int64_t rows, const eosfm_run_options& 
   while (status == EOSFM_OK && may_read_ahead()) status = read_ahead(rows);
   if (status == EOSFM_OK) status = take_first(options, result);
   context_->end();
-  if (status != EOSFM_OK) forget_ahead();
+  if (status != EOSFM_OK) {
+    context_->count(status);
+    forget_ahead();
+  }
   return status;
 }
 
@@ -285,6 +308,7 @@ eosfm_status eosfm_stream::take_first(const eosfm_run_options& options, const St
     get_features(levels);
     if (status == EOSFM_OK) status = context_->deliver(tile.slot, tile.index, levels, options);
     if (status != EOSFM_OK) return located(status, tile);
+    context_->count(status);
   }
   *result = &tile;
   first_ = (first_ + 1) % tiles_ahead_of(*context_);
@@ -374,6 +398,7 @@ void eosfm_stream::read_tile(int64_t rows, int column, StreamTile* tile) {
 }
 
 void eosfm_stream::read_pixels(const StreamTile& tile) {
+  const Clock reading(&context_->statistics().read_ns);
   Stop never;
   Team team(&context_->pool(), &never);
   memory_.swath.set_tile(tile.pixels);
@@ -480,6 +505,7 @@ eosfm_status eosfm_stream::located(eosfm_status status, const StreamTile& tile) 
 }
 
 void eosfm_stream::give(const StreamTile& place, eosfm_block* block) {
+  const Clock blending(&context_->statistics().blend_ns);
   const Settings& tile = context_->settings();
   Stop never;
   Team team(&context_->pool(), &never);
@@ -522,6 +548,8 @@ void eosfm_stream::give(const StreamTile& place, eosfm_block* block) {
   }
   ++tiles_;
   tiles_skipped_ += place.skipped ? 1 : 0;
+  ++context_->statistics().tiles;
+  context_->statistics().tiles_skipped += place.skipped ? 1 : 0;
   block->tile_row = tile_row_;
   block->tile_column = tile_column_;
   block->skipped = place.skipped ? 1 : 0;

@@ -43,6 +43,7 @@ struct eosfm_stream {
   eosfm_stream() = default;
   eosfm_stream(const eosfm_stream&) = delete;
   eosfm_stream& operator=(const eosfm_stream&) = delete;
+  ~eosfm_stream();
 
   // Checks options and tells what a stream with them allocates.
   static eosfm_status plan(eosfm_context* context, const eosfm_stream_options* given, size_t* bytes);
@@ -50,6 +51,7 @@ struct eosfm_stream {
   eosfm_status begin(eosfm_context* context, const eosfm_stream_options* given);
   eosfm_status push_rows(int band, const void* rows, int count, int width, int* taken);
   void end() { ended_ = true; }
+  void reset();
   eosfm_status next(const eosfm_run_options* given_options, eosfm_block* given_block);
   eosfm_context* context() const { return context_; }
 
@@ -77,6 +79,7 @@ struct eosfm_stream {
   eosfm_context* context_ = nullptr;
   eosfm_stream_options options_ = EOSFM_STREAM_OPTIONS_INIT;
   int overlap_ = 0;
+  size_t reserved_ = 0;  // of the model's memory
   eosfm::Block block_;
   eosfm::StreamMemory memory_ = {};
   bool ended_ = false;

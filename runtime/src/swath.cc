@@ -106,6 +106,10 @@ int Swath::push(int index, const void* rows, int count, int64_t needed) {
   return taken;
 }
 
+void Swath::reset() {
+  for (int b = 0; b < count_; ++b) bands_[b].pushed = 0;
+}
+
 int64_t Swath::rows() const {
   int64_t least = INT64_MAX;
   for (int b = 0; b < count_; ++b) {

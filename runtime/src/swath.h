@@ -31,6 +31,9 @@ class Swath {
   // before it that a last tile is moved back to.
   int push(int band, const void* rows, int count, int64_t needed);
 
+  // Forgets all rows.
+  void reset();
+
   // Rows of the scene that all bands have had.
   int64_t rows() const;
 

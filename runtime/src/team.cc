@@ -1,5 +1,6 @@
 #include "team.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,22 +45,25 @@ bool Stop::due() {
   return true;
 }
 
-bool Pool::start(int workers) {
-  if (!seats_.allocate(workers - 1)) return false;
+int Pool::start(int workers, const Hook& hook) {
+  if (!seats_.allocate(workers - 1)) return ENOMEM;
   workers_ = workers;
+  hook_ = hook;
   process_ = getpid();
   const sigset_t blocked = signals_of_others();
   sigset_t before;
   pthread_sigmask(SIG_BLOCK, &blocked, &before);  // threads inherit it
-  bool started = true;
-  for (int i = 0; started && i < workers - 1; ++i) {
+  int failure = 0;
+  for (int i = 0; failure == 0 && i < workers - 1; ++i) {
     seats_[i].pool = this;
     seats_[i].worker = i + 1;
-    started = pthread_create(&seats_[i].thread, nullptr, thread_main, &seats_[i]) == 0;
-    started_ += started ? 1 : 0;
+    failure = pthread_create(&seats_[i].thread, nullptr, thread_main, &seats_[i]);
+    started_ += failure == 0 ? 1 : 0;
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return started;
+  // A thread comes to its first loop when its hook has returned.
+  if (failure == 0 && hook.started != nullptr) each(0, nullptr, nullptr);
+  return failure;
 }
 
 bool Pool::is_here() const { return started_ == 0 || process_ == getpid(); }
@@ -80,6 +84,8 @@ Pool::~Pool() {
 
 void* Pool::thread_main(void* argument) {
   const Seat* seat = static_cast<Seat*>(argument);
+  const Hook& hook = seat->pool->hook_;
+  if (hook.started != nullptr) hook.started(hook.user, seat->worker);
   seat->pool->serve(seat->worker);
   return nullptr;
 }

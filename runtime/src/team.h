@@ -36,6 +36,19 @@ class Stop {
 
 int64_t monotonic_ns();
 
+// Adds the time from here to the end of its scope to a sum.
+class Clock {
+ public:
+  explicit Clock(int64_t* sum) : sum_(sum), began_(monotonic_ns()) {}
+  Clock(const Clock&) = delete;
+  Clock& operator=(const Clock&) = delete;
+  ~Clock() { *sum_ += monotonic_ns() - began_; }
+
+ private:
+  int64_t* sum_;
+  int64_t began_;
+};
+
 // Threads that sleep until there is a loop to share.
 class Pool {
  public:
@@ -46,8 +59,15 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
   ~Pool();
 
-  // Starts workers - 1 threads: the caller of `each` is worker 0. False if they cannot be had.
-  bool start(int workers);
+  // What the host wants called on each thread as it starts.
+  struct Hook {
+    void (*started)(void* user, int32_t thread);  // null: nothing
+    void* user;
+  };
+
+  // Starts workers - 1 threads: the caller of `each` is worker 0. Returns when the hook has been called on
+  // all, with 0, or else why they cannot be had: an errno.
+  int start(int workers, const Hook& hook);
   int workers() const { return workers_; }
   // Whether the threads are in this process: the child of a fork has only the one that forked.
   bool is_here() const;
@@ -69,6 +89,7 @@ class Pool {
   Array<Seat> seats_;
   int workers_ = 1;
   int started_ = 0;
+  Hook hook_ = {nullptr, nullptr};
   pid_t process_ = 0;  // that started them
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t work_ = PTHREAD_COND_INITIALIZER;

@@ -150,6 +150,16 @@ struct TestStream {
   TestStream& operator=(const TestStream&) = delete;
   ~TestStream() { eosfm_stream_destroy(stream); }
 
+  // Begins another scene.
+  void reset() {
+    status = eosfm_stream_reset(stream);
+    sums.assign(EOSFM_LEVELS, 0.0);
+    nodata = 0.0;
+    tiles = 0;
+    skipped = 0;
+    row_ = 0;
+  }
+
   // Goes on to the next block, to the end, or to what fails.
   eosfm_status step(const TestImage& image, int rows_at_once, const eosfm_run_options* options = nullptr) {
     eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;

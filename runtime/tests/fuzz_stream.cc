@@ -59,7 +59,7 @@ class Session {
       case 8: if (stream_ != nullptr) eosfm_stream_end(stream_); break;
       case 9: set(); break;
       case 10: run(); break;
-      case 11: end_stream(); break;
+      case 11: choices_.byte() < 128 ? end_stream() : reset_stream(); break;
     }
   }
 
@@ -125,6 +125,10 @@ class Session {
     require(eosfm_stream_create(context_, &options, &stream_) == EOSFM_OK);
   }
 
+  void reset_stream() {
+    if (stream_ != nullptr) require(eosfm_stream_reset(stream_) == EOSFM_OK);
+  }
+
   void end_stream() {
     eosfm_stream_destroy(stream_);
     stream_ = nullptr;
@@ -183,6 +187,7 @@ class Session {
     for (uint8_t& one : active) one = choices_.byte() < 200;
     eosfm_context_set_active(context_, active.data(), choices_.byte() < 240 ? active.size() : 0);
     if (choices_.byte() >= 240) eosfm_context_cancel(context_);
+    if (choices_.byte() >= 128) eosfm_context_resume(context_);
   }
 
   void run() {

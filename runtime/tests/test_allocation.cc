@@ -195,6 +195,10 @@ void running_allocates_nothing(const char* path) {
     reset(0);
     CHECK(stream.run(scene, 3) == EOSFM_OK);
     CHECK(g_calls == 0 && stream.tiles > 9);
+    const std::vector<double> sums = stream.sums;
+    stream.reset();
+    CHECK(stream.run(scene, 40) == EOSFM_OK && stream.sums == sums);
+    CHECK(g_calls == 0);
     reset();
   }
   eosfm_context_destroy(context);

@@ -61,6 +61,12 @@ void null_is_harmless() {
   eosfm_model_close(nullptr);
   eosfm_context_destroy(nullptr);
   eosfm_context_cancel(nullptr);
+  eosfm_context_resume(nullptr);
+  CHECK(eosfm_model_get_error_code(nullptr) == 0 && eosfm_context_get_error_code(nullptr) == 0);
+  CHECK(eosfm_context_measure(nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_measure_specialist(nullptr, 0, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_library_describe_engine(0, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_reset(nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(std::strcmp(eosfm_model_get_error(nullptr), "") == 0);
   CHECK(std::strcmp(eosfm_context_get_error(nullptr), "") == 0);
   eosfm_model* model = nullptr;
@@ -567,6 +573,9 @@ void another_thread_cancels() {
   CHECK(status == EOSFM_CANCELLED);
   over.store(true);
   other.join();
+  TestLevels out = o.levels();
+  CHECK(eosfm_context_run(o.context, &view, out.levels, nullptr) == EOSFM_CANCELLED && out.wrong(false) == 0);
+  eosfm_context_resume(o.context);
   CHECK(o.run(image) == expected);
 }
 
@@ -643,10 +652,14 @@ void streams() {
   int cancelled = 0;
   do {
     status = third.run(image, 64);
-    if (status == EOSFM_CANCELLED && ++cancelled == 20) done = true;
+    if (status == EOSFM_CANCELLED && ++cancelled == 20) {
+      done = true;
+      other.join();
+    }
+    eosfm_context_resume(opened.context);
   } while (status == EOSFM_CANCELLED);
   done = true;
-  other.join();
+  if (other.joinable()) other.join();
   CHECK(status == EOSFM_OK && third.sums == first.sums);
   // Whatever is wrong is said, and nothing is given.
   eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;

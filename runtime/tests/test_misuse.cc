@@ -291,8 +291,8 @@ struct Cancelled {
   }
 };
 
-// Whenever it comes, a cancellation is of one run: that one is cancelled, and no other fails for it.
-void a_cancellation_is_of_one_run() {
+// Whenever it comes, and whenever it is taken back, runs are cancelled or whole, and none fails for it.
+void cancelling_and_resuming_harm_no_run() {
   Cancelled state;
   eosfm_engine engine = EOSFM_ENGINE_INIT;
   engine.compute = Cancelled::compute;
@@ -316,10 +316,12 @@ void a_cancellation_is_of_one_run() {
     const eosfm_status status = opened.run();
     CHECK(status == EOSFM_OK || status == EOSFM_CANCELLED);
     cancelled += status == EOSFM_CANCELLED ? 1 : 0;
+    eosfm_context_resume(opened.context);
   }
   over = true;
   for (std::thread& other : others) other.join();
   CHECK(cancelled > 0);
+  eosfm_context_resume(opened.context);
   CHECK(opened.run() == EOSFM_OK);
 }
 
@@ -336,6 +338,6 @@ int main(int argc, char** argv) {
   files_that_change_harm_no_private_copy();
   threads_leave_signals_to_the_host();
   options_of_skipped_tiles_are_checked();
-  a_cancellation_is_of_one_run();
+  cancelling_and_resuming_harm_no_run();
   return report();
 }

@@ -259,6 +259,9 @@ def test_another_thread_cancels(model: Model) -> None:
             over.set()
             other.join()
         assert error.value.status == CANCELLED
+        with pytest.raises(EosfmError, match="eosfm_context_resume"):
+            context.run(image)
+        context.resume()
         assert_same(context.run(image), expected)
 
 

@@ -51,7 +51,7 @@ PROTOTYPE = re.compile(
 )
 VERBS = {
     "create", "destroy", "open", "close", "describe", "plan", "get", "set", "run", "verify",
-    "cancel", "push", "pull", "end", "find", "encode", "decode",
+    "cancel", "resume", "push", "pull", "end", "reset", "find", "encode", "decode", "measure",
 }  # fmt: skip
 
 

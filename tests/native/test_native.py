@@ -12,7 +12,7 @@ CORPUS = RUNTIME / "tests" / "corpus"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize("name", ["test_api", "test_allocation"])
+@pytest.mark.parametrize("name", ["test_api", "test_allocation", "test_hosting"])
 def test_promises(programs: Path, specks: dict[str, Path], name: str, precision: str) -> None:
     assert "all checks hold" in run([programs / name, specks[precision]])
 

@@ -139,11 +139,26 @@ void runs_end_when_they_are_to(const Result& alone) {
     while (status == EOSFM_OK) status = stream.step(scene.image, kRowsAtOnce, turn == 0 ? &late : nullptr);
     CHECK(status == (turn == 0 ? EOSFM_DEADLINE : EOSFM_CANCELLED));
     if (turn == 1) pthread_join(thread, nullptr);
+    eosfm_context_resume(opened.context);
     g_standin->patience = 1;
   }
   CHECK(out.wrong(false) == 0);
   CHECK(stream.run(scene.image, kRowsAtOnce) == EOSFM_OK);
   CHECK(Result(stream) == alone);
+}
+
+// Of the scene before, tiles are under way when the next begins.
+void a_stream_begins_again(const Result& alone) {
+  Opened opened;
+  CHECK(opened.create("cuda", g_driver, 2) == EOSFM_OK);
+  const Scene scene(opened.info);
+  TestStream stream(opened.context, opened.info, scene.image.width);
+  for (int tiles = 1; tiles < 5; ++tiles) {
+    for (int i = 0; i < tiles; ++i) CHECK(stream.step(scene.image, kRowsAtOnce) == EOSFM_OK);
+    stream.reset();
+    CHECK(stream.run(scene.image, kRowsAtOnce) == EOSFM_OK && Result(stream) == alone);
+    stream.reset();
+  }
 }
 
 void the_plan_says_what_is_allocated() {
@@ -213,6 +228,8 @@ int main(int argc, char** argv) {
   what_fails_is_computed_again(alone);
   reset();
   runs_end_when_they_are_to(alone);
+  reset();
+  a_stream_begins_again(alone);
   reset();
   the_plan_says_what_is_allocated();
   reset();
