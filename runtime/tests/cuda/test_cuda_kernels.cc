@@ -81,25 +81,35 @@ Case random_case(Random& random) {
 constexpr shim::Schedule kSchedules[] = {shim::Schedule::greedy, shim::Schedule::random,
                                          shim::Schedule::round_robin};
 
-bool holds(const Case& one, unsigned seed, shim::Options options, bool tells) {
+bool holds(const Case& one, unsigned seed) {
+  shim::Options options;
+  options.seed = seed;
   for (const shim::Schedule schedule : kSchedules) {
     options.schedule = schedule;
-    options.seed = seed;
     const double margin = one.run(seed, options);
     if (margin >= 0.0) continue;
-    if (tells) {
-      std::fprintf(stderr, "%s, seed %u, schedule %d: %.1f dB less than asked\n", one.name.c_str(), seed,
-                   static_cast<int>(schedule), -margin);
-    }
+    std::fprintf(stderr, "%s, seed %u, schedule %d: %.1f dB less than asked\n", one.name.c_str(), seed,
+                 static_cast<int>(schedule), -margin);
     return false;
   }
   return true;
 }
 
+// Whether any case fails under any schedule, each schedule over all cases: most faults show in the first.
+bool is_noticed(const std::vector<Case>& cases, shim::Options options) {
+  for (const shim::Schedule schedule : kSchedules) {
+    options.schedule = schedule;
+    for (const Case& one : cases) {
+      if (one.run(1, options) < 0.0) return true;
+    }
+  }
+  return false;
+}
+
 void every_kernel_is_right(const std::vector<Case>& cases, unsigned seeds) {
-  for (const Case& one : cases) CHECK(holds(one, 1, {}, true));
+  for (const Case& one : cases) CHECK(holds(one, 1));
   Random random(7);
-  for (unsigned seed = 1; seed <= seeds; ++seed) CHECK(holds(random_case(random), seed, {}, true));
+  for (unsigned seed = 1; seed <= seeds; ++seed) CHECK(holds(random_case(random), seed));
 }
 
 void a_barrier_left_out_is_noticed(const std::vector<Case>& cases) {
@@ -108,8 +118,7 @@ void a_barrier_left_out_is_noticed(const std::vector<Case>& cases) {
   for (int barrier = 0; barrier < barriers; ++barrier) {
     shim::Options options;
     options.skipped_barrier = barrier;
-    bool noticed = false;
-    for (size_t i = 0; i < cases.size() && !noticed; ++i) noticed = !holds(cases[i], 1, options, false);
+    const bool noticed = is_noticed(cases, options);
     if (!noticed) std::fprintf(stderr, "barrier %d is not missed\n", barrier);
     CHECK(noticed);
   }
@@ -120,7 +129,7 @@ void a_wrong_fragment_is_noticed(const std::vector<Case>& cases) {
   options.swaps_fragments = true;
   for (const Case& one : cases) {
     const bool uses_mma = one.name.find("block") == 0 && one.name.find("fp32 fp32") == std::string::npos;
-    if (uses_mma) CHECK(!holds(one, 1, options, false));
+    if (uses_mma) CHECK(is_noticed({one}, options));
   }
 }
 
