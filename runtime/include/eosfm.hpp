@@ -141,6 +141,12 @@ class Context {
     const Status status = status_of(eosfm_context_verify(get(), worst.data()));
     return {worst, status};
   }
+  // Returns how far verify lets each level be off, in parts of its largest value.
+  Result<std::array<double, EOSFM_LEVELS>> tolerance() {
+    std::array<double, EOSFM_LEVELS> allowed = {};
+    const Status status = status_of(eosfm_context_get_tolerance(get(), allowed.data()));
+    return {allowed, status};
+  }
 
   [[nodiscard]] Status set_active(const std::uint8_t* active, std::size_t count) {
     return status_of(eosfm_context_set_active(get(), active, count));

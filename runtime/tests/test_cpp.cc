@@ -65,6 +65,9 @@ void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
   CHECK(std::strcmp(context.backend(), "native") == 0);
   const auto worst = context.verify();
   CHECK(worst.ok() && (*worst)[0] >= 0.0 && (*worst)[0] < 0.05);
+  const auto allowed = context.tolerance();
+  CHECK(allowed.ok());
+  for (int level = 0; level < EOSFM_LEVELS; ++level) CHECK((*worst)[level] <= (*allowed)[level]);
   const std::vector<uint8_t> none(static_cast<size_t>(info->specialists), 0);
   CHECK(context.set_active(none.data(), none.size()).code() == EOSFM_BAD_ARGUMENT);
   CHECK(context.set_grn(EOSFM_GRN_SCENE).code() == EOSFM_BAD_ARGUMENT);
