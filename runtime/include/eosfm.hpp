@@ -107,6 +107,9 @@ class Stream {
   }
   [[nodiscard]] Status end() { return status_of(eosfm_stream_end(get())); }
 
+  // Begins another scene with the same options, without allocating.
+  [[nodiscard]] Status reset() { return status_of(eosfm_stream_reset(get())); }
+
   // EOSFM_AGAIN: push more rows first. EOSFM_END: there are no more blocks.
   [[nodiscard]] Status pull_block(Block& block, const eosfm_run_options& options = EOSFM_RUN_OPTIONS_INIT) {
     block.block_.levels = block.levels_.data();
@@ -132,8 +135,9 @@ class Context {
                            const eosfm_run_options& options = EOSFM_RUN_OPTIONS_INIT) {
     return status_of(eosfm_context_run(get(), &image, levels, &options));
   }
-  // Ends the run that is going on; from any thread.
+  // Ends the run that is going on and those that follow, until resume(); both from any thread.
   void cancel() const noexcept { eosfm_context_cancel(get()); }
+  void resume() const noexcept { eosfm_context_resume(get()); }
 
   // Returns each level's largest difference over its largest value, also with EOSFM_WRONG_ANSWER.
   Result<std::array<double, EOSFM_LEVELS>> verify() {
@@ -152,6 +156,23 @@ class Context {
     return status_of(eosfm_context_set_active(get(), active, count));
   }
   [[nodiscard]] Status set_grn(eosfm_grn mode) { return status_of(eosfm_context_set_grn(get(), mode)); }
+
+  // Returns how far each level may be off the known answer, as verify() compares.
+  Result<std::array<double, EOSFM_LEVELS>> tolerance() {
+    std::array<double, EOSFM_LEVELS> most = {};
+    const Status status = status_of(eosfm_context_get_tolerance(get(), most.data()));
+    return {most, status};
+  }
+  Result<eosfm_statistics> measure() {
+    eosfm_statistics statistics = EOSFM_STATISTICS_INIT;
+    const Status status = status_of(eosfm_context_measure(get(), &statistics));
+    return {statistics, status};
+  }
+  Result<eosfm_specialist_statistics> measure_specialist(std::int32_t index) {
+    eosfm_specialist_statistics statistics = EOSFM_SPECIALIST_STATISTICS_INIT;
+    const Status status = status_of(eosfm_context_measure_specialist(get(), index, &statistics));
+    return {statistics, status};
+  }
 
   // Returns the bytes that a stream allocates.
   Result<std::size_t> plan_stream(const eosfm_stream_options& options) {

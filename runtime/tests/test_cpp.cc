@@ -99,6 +99,16 @@ void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
   CHECK(stream->pull_block(block).ok() && block->tiles == 1);
   CHECK(block.level(3).data != nullptr && block.level(3).data[0] == second.at(3, 0, 0, 0));
   CHECK(stream->pull_block(block).code() == EOSFM_END);
+  CHECK(stream->reset().ok() && stream->pull_block(block).code() == EOSFM_AGAIN);
+
+  const auto most = context.tolerance();
+  CHECK(most.ok() && (*most)[0] >= (*worst)[0]);
+  CHECK(context.measure().ok() && context.measure_specialist(0).ok());
+  CHECK(context.measure_specialist(-1).code() == EOSFM_BAD_ARGUMENT);
+  context.cancel();
+  CHECK(context.run(view, first.levels).code() == EOSFM_CANCELLED);
+  context.resume();
+  CHECK(context.run(view, first.levels).ok());
 }
 
 }  // namespace
