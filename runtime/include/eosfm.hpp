@@ -157,12 +157,6 @@ class Context {
   }
   [[nodiscard]] Status set_grn(eosfm_grn mode) { return status_of(eosfm_context_set_grn(get(), mode)); }
 
-  // Returns how far each level may be off the known answer, as verify() compares.
-  Result<std::array<double, EOSFM_LEVELS>> tolerance() {
-    std::array<double, EOSFM_LEVELS> most = {};
-    const Status status = status_of(eosfm_context_get_tolerance(get(), most.data()));
-    return {most, status};
-  }
   Result<eosfm_statistics> measure() {
     eosfm_statistics statistics = EOSFM_STATISTICS_INIT;
     const Status status = status_of(eosfm_context_measure(get(), &statistics));
