@@ -28,7 +28,8 @@ needs_clang = pytest.mark.skipif(shutil.which("clang++") is None, reason="there 
 @pytest.fixture(scope="session")
 def asan() -> Path:
     """The native tests with address and undefined-behaviour sanitizers."""
-    targets = [*SANITIZED, "test_damaged", "test_misuse", "test_cuda_kernels", "test_cuda_engine"]
+    cuda = ["test_cuda_kernels", "test_cuda_engine", "test_cuda_stream", "test_cuda_codes"]
+    targets = [*SANITIZED, "test_damaged", "test_misuse", *cuda]
     return build("asan", *DEBUG, "EOSFM_SANITIZE=address,undefined", targets=targets)
 
 
@@ -68,6 +69,11 @@ def test_cuda_engine_is_clean_under_asan(
 ) -> None:
     standin = asan / "libcuda_standin.so"
     run([asan / "test_cuda_engine", standin, specks[precision], "55", "55", "23"])
+    run([asan / "test_cuda_stream", standin, specks[precision]])
+
+
+def test_cuda_codes_are_clean_under_asan(asan: Path, specks: dict[str, Path]) -> None:
+    run([asan / "test_cuda_codes", specks["int8"]])
 
 
 @precisions
