@@ -200,7 +200,10 @@ class Model:
             raise raised[-1]
         self._checked(status)
         raised.clear()
-        return Context(handle, info, size, shapes, (engine, guard), raised)
+        context = Context(handle, info, size, shapes, (engine, guard), raised)
+        if context.backend != name:  # an engine that is not used gives back what it holds
+            context._called = guard
+        return context
 
 
 class Context:

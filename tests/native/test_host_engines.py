@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +71,19 @@ def test_an_engine_that_fails_is_followed_by_the_next_with_its_reason(host: Host
     (warning,) = host.warnings
     assert warning.startswith("mine is not used: ") and warning.endswith("; native is next")
     assert "the GPU is gone; expected: a GPU; fix: put it back" in warning
+
+
+def test_an_engine_that_is_not_used_gives_back_what_it_holds(host: Host) -> None:
+    class Held:
+        def compute(self, image: Array) -> list[Array]:
+            return [level + 1 for level in host.compute(image)]
+
+    held = Held()
+    alive = weakref.ref(held)
+    with host.open("mine native", held.compute) as context:
+        del held
+        gc.collect()
+        assert context.backend == "native" and alive() is None
 
 
 def test_an_engine_that_fails_alone_raises_what_it_raised(host: Host) -> None:
