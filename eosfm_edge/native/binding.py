@@ -14,7 +14,7 @@ from ctypes import byref, c_double, c_void_p, pointer
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.ctypeslib import as_array
@@ -206,6 +206,13 @@ class Model:
         return context
 
 
+class Closable(Protocol):
+    """Something that gives its memory back when it is closed."""
+
+    def close(self) -> None:
+        """Give it back."""
+
+
 class Context:
     """The state that running a model needs (``eosfm_context``); made by :meth:`Model.context`."""
 
@@ -222,11 +229,14 @@ class Context:
         self._called, self._raised = called, raised  # for as long as the library may call them
         self.handle = handle
         self._closed = weakref.finalize(self, self._library.eosfm_context_destroy, handle)
+        self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._size, self.specialists = size, info.specialists
         self.shapes = tuple(shapes)
 
     def close(self) -> None:
-        """Destroy the context."""
+        """Destroy the context, and before it the streams that use its memory."""
+        for stream in list(self.streams):
+            stream.close()
         self._closed()
         self.handle = c_void_p()
 

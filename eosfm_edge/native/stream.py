@@ -142,8 +142,9 @@ class Stream:
             self._library.eosfm_stream_create(context.handle, byref(options), byref(self._handle))
         )
         self.bytes = size.value
-        # The context must outlive its streams: the finalizer holds it.
+        # The context must outlive its streams: the finalizer holds it, and it closes them first.
         self._closed = weakref.finalize(self, _destroy, self._handle, context)
+        context.streams.add(self)
 
     def close(self) -> None:
         """Destroy the stream; blocks that it gave are gone."""

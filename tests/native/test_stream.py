@@ -520,3 +520,15 @@ def test_an_engine_s_failure_is_raised(specks: dict[str, Path]) -> None:
         pytest.raises(ZeroDivisionError, match="on purpose"),
     ):
         run(hosted, list(image_of(2, 64, 64)))
+
+
+def test_a_context_closes_its_streams_first(specks: dict[str, Path]) -> None:
+    # Streams that an error's traceback keeps alive are destroyed when it goes, long afterwards.
+    with Model(specks["fp32"]) as model:
+        context = model.context()
+        stream = Stream(context, 96, [StreamBand(FLOAT)] * 2)
+        stream.push_rows(0, np.zeros((8, 96), np.float32))
+        context.close()
+        with pytest.raises(EosfmError):
+            stream.push_rows(0, np.zeros((8, 96), np.float32))
+        stream.close()
