@@ -1,4 +1,4 @@
-"""What ``open`` gives: read-only views of ensembles and bundles on disk."""
+"""Read-only views of ensembles and bundles on disk, as ``open`` gives them."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class Options(BaseModel):
 
 
 class ImageryOptions(Options):
-    """How imagery is read, if its files do not say so."""
+    """Options of imagery, for what its files do not say."""
 
     bands: Annotated[Bands | None, Imaging()] = Field(
         None,
@@ -234,7 +234,7 @@ class ImportOptions(Options):
 
 
 class PruneOptions(ImageryOptions):
-    """What to prune, and how. Options that a recipe has too override it."""
+    """Options of pruning. Those that a recipe has too override it."""
 
     data: Scenes = Field(
         (),
@@ -301,7 +301,7 @@ class PruneOptions(ImageryOptions):
 
 
 class CalibrateOptions(ImageryOptions):
-    """What to calibrate on, and how."""
+    """Options of calibration."""
 
     data: Scenes = Field(
         (),
@@ -346,7 +346,7 @@ class CalibrateOptions(ImageryOptions):
 
 
 class ExportOptions(ImageryOptions):
-    """What a bundle is for, and how it is made."""
+    """Options of an export: the bundle's target, and how it is made."""
 
     target: str | FilePath = Field(
         "cpu",
@@ -392,7 +392,7 @@ class ExportOptions(ImageryOptions):
 
 
 class BuildOptions(Options):
-    """Which engines are built of a bundle, on the device that runs them."""
+    """Options of building a bundle's engines, on the device that runs them."""
 
     sm: Texts = Field(
         (),
@@ -413,7 +413,7 @@ class VerifyOptions(Options):
 
 
 class RunOptions(ImageryOptions):
-    """How a bundle runs over a scene."""
+    """Options of a run over a scene."""
 
     backend: BackendName = Field("native", description="Who computes.")
     quicklook: bool = Field(False, description="Write quicklook.png: the scene and its features.")
