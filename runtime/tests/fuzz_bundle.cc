@@ -16,8 +16,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // Copies of exactly the size, so that a read too far is seen.
   const std::vector<uint8_t> chain(data, data + chain_size);
   const std::vector<uint8_t> specialist(data + chain_size, data + size);
-  attempt({{"chain.gguf", chain.data(), chain.size()},
-           {"specialists/s0.gguf", specialist.data(), specialist.size()},
-           {"specialists/s1.gguf", specialist.data(), specialist.size()}});
+  const auto file = [](const char* name, const std::vector<uint8_t>& content) {
+    return eosfm_file{sizeof(eosfm_file), name, content.data(), content.size()};
+  };
+  attempt({file("chain.gguf", chain), file("specialists/s0.gguf", specialist),
+           file("specialists/s1.gguf", specialist)});
   return 0;
 }
