@@ -164,7 +164,7 @@ def main() -> None:
 
 
 def record(rows: Sequence[Row]) -> None:
-    """Put rows in the place of those of the same specialist and ratio."""
+    """Replace the rows of the same specialist and ratio."""
     new = {(row.specialist, row.ratio): asdict(row) | {"machine": machine_facts()} for row in rows}
     old = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
     kept = [row for row in old if (row["specialist"], row["ratio"]) not in new]

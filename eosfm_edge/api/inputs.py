@@ -14,7 +14,7 @@ from eosfm_edge.formats.ensemble import InputBand, SelectionSpec
 
 
 def input_bands(options: ImportOptions) -> tuple[InputBand, ...] | None:
-    """Return the ensemble's input bands; None: nothing is said of them.
+    """Return the ensemble's input bands; None if the options give no bands.
 
     Raises:
         UserError: a value is none, of no band, or there are values without bands.
@@ -38,11 +38,11 @@ def input_bands(options: ImportOptions) -> tuple[InputBand, ...] | None:
             for band in bands
         )
     except ValidationError as error:
-        raise UserError(f"the input's bands cannot be read so: {explain(error)}") from error
+        raise UserError(f"the input's bands are not valid: {explain(error)}") from error
 
 
 def selection(options: ImportOptions) -> SelectionSpec | None:
-    """Return how encoders count; None: nothing is said of it.
+    """Return how encoders count; None if the options do not say.
 
     Raises:
         UserError: a number of encoders is given for smooth selection.
@@ -60,7 +60,7 @@ def _per_band(option: str, texts: Sequence[str], bands: Sequence[Band]) -> dict[
     """Read ``0``, which is for every band, ``B10=none``, for one, and ``1,2``, for each in turn."""
     by_name = {canonical(str(band)): band for band in bands}
     values: dict[Band, float | None] = {}
-    # What is said of one band counts more than what is said of all, whichever came first.
+    # A value for one band overrides a value for all, whichever came first.
     for text in sorted(texts, key=lambda text: "=" in text):
         name, separator, value = text.rpartition("=")
         if not separator and "," in text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 48
 
 
-class Opened:
+class Opened(ABC):
     """An ensemble or a bundle on disk, as it was when it was opened.
 
     Attributes:
@@ -57,14 +58,14 @@ class Opened:
         return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
     @property
+    @abstractmethod
     def levels(self) -> tuple[str, ...]:
         """The levels of its features, with their strides in pixels."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def precision(self) -> str:
         """The precision of its matrices."""
-        raise NotImplementedError
 
     def _facts(self) -> dict[str, str]:
         return {

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from pydantic import ValidationError
 
 from eosfm_edge.cli.options import PATH, console, overwrite
-from eosfm_edge.errors import UserError
 from eosfm_edge.formats.adaptation import AdaptationMode
-from eosfm_edge.formats.bands import PRESETS, S2_L1C, Band, canonical, parse_bands
-from eosfm_edge.formats.base import explain
-from eosfm_edge.formats.ensemble import FusionMode, InputBand, NormalisationMode, SelectionSpec
+from eosfm_edge.formats.bands import PRESETS, S2_L1C, canonical, parse_bands
+from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode
 
 if TYPE_CHECKING:
+    from eosfm_edge.api.options import ImportOptions
     from eosfm_edge.ensemble.importer import Imported
     from eosfm_edge.formats.ensemble import EnsembleSpec
 
@@ -93,109 +90,20 @@ def import_(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     be timm's, its classifiers', or those of ConvNeXt-V2's authors. No code in a file is run. What
     the files do not say is taken from the options, else it is what the reference starts with.
     """
-    from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
+    from eosfm_edge.api.options import ImportOptions
+    from eosfm_edge.api.verbs import import_ensemble
 
-    imported = import_ensemble(
-        sources,
-        output,
-        ImportOptions(
-            name=options["name"],
-            input=_input(options),
-            specialist_bands=dict(_named_bands(text) for text in options["specialist_bands"]),
-            adaptation=options["adaptation"],
-            normalisation=options["norm"],
-            selection=_selection(options),
-            fusion=options["fusion"],
-            prefix=options["prefix"],
-        ),
-        overwrite=options["overwrite"],
-    )
-    _note_of_scale(options, imported.spec)
+    overwrite = options.pop("overwrite")
+    chosen = ImportOptions(**options)
+    imported = import_ensemble(sources, output, chosen, overwrite=overwrite)
+    _note_of_scale(chosen, imported.spec)
     _report(imported, output)
 
 
-def _input(options: dict[str, Any]) -> tuple[InputBand, ...] | None:
-    given = {key: options[key] for key in ("scale", "offset", "mean", "std", "nodata", "fill")}
-    given = {key: value for key, value in given.items() if value}
-    bands: tuple[Band, ...] | None = options["bands"]
-    if bands is None:
-        if given:
-            raise UserError(f"--{next(iter(given))} without --bands", remedy="add --bands")
-        return None
-    per_band = {key: _per_band(f"--{key}", value, bands) for key, value in given.items()}
-    try:
-        return tuple(
-            InputBand(
-                **band.model_dump(),
-                **{key: values[band] for key, values in per_band.items() if band in values},
-            )
-            for band in bands
-        )
-    except ValidationError as error:
-        raise UserError(f"the input's bands cannot be read so: {explain(error)}") from error
-
-
-def _per_band(option: str, texts: Sequence[str], bands: Sequence[Band]) -> dict[Band, float | None]:
-    """Read ``0``, which is for every band, ``B10=none``, for one, and ``1,2``, for each in turn."""
-    by_name = {canonical(str(band)): band for band in bands}
-    values: dict[Band, float | None] = {}
-    # What is said of one band counts more than what is said of all, whichever came first.
-    for text in sorted(texts, key=lambda text: "=" in text):
-        name, separator, value = text.rpartition("=")
-        if not separator and "," in text:
-            each = text.split(",")
-            if len(each) != len(bands):
-                raise UserError(
-                    f"{option} {text!r} has {len(each)} values",
-                    expected=f"one, or {len(bands)}: {', '.join(map(str, bands))}",
-                )
-            values |= {
-                band: _value(option, text, one) for band, one in zip(bands, each, strict=True)
-            }
-            continue
-        if separator and canonical(name) not in by_name:
-            raise UserError(
-                f"{option} {text!r}: there is no band {name}",
-                expected=f"one of {', '.join(map(str, bands))}",
-            )
-        meant = [by_name[canonical(name)]] if separator else bands
-        values |= dict.fromkeys(meant, _value(option, text, value))
-    return values
-
-
-def _value(option: str, text: str, value: str) -> float | None:
-    may_be_none = option == "--nodata"
-    if may_be_none and value.strip().lower() == "none":
-        return None
-    try:
-        return float(value)
-    except ValueError as error:
-        expected = "a number or 'none'" if may_be_none else "a number"
-        raise UserError(
-            f"{option} {text!r}", expected=f"{expected}, or BAND= and such a value"
-        ) from error
-
-
-def _named_bands(text: str) -> tuple[str, tuple[Band, ...]]:
-    name, separator, bands = text.partition("=")
-    if not separator:
-        raise UserError(f"--specialist-bands {text!r}", expected="NAME=BANDS")
-    return name, parse_bands(bands)
-
-
-def _selection(options: dict[str, Any]) -> SelectionSpec | None:
-    mode, k, scaled = options["selection"], options["top_k"], options["scale_features"]
-    if mode is None and k is None and not scaled:
-        return None
-    if mode == "smooth" and k is not None:
-        raise UserError("--top-k with --selection smooth", remedy="leave one of them out")
-    return SelectionSpec(mode=mode or "topk", k=k, scale_features=scaled)
-
-
-def _note_of_scale(options: dict[str, Any], spec: EnsembleSpec) -> None:
+def _note_of_scale(options: ImportOptions, spec: EnsembleSpec) -> None:
     """Tell that a sensor's values go in as they are stored, which seldom is what was trained on."""
     sentinel_2 = [band for band in spec.input if canonical(band.name or "") in S2_L1C]
-    if options["scale"] or options["offset"] or not sentinel_2:
+    if options.scale or options.offset or not sentinel_2:
         return
     if all(band.scale == 1 and band.mean is None for band in sentinel_2):
         click.echo(

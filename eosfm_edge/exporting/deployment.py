@@ -97,7 +97,7 @@ class Deployment:
 
     @property
     def rounds(self) -> bool:
-        """Whether the ONNX graphs are quantised or cast: fp32 is neither."""
+        """True if the ONNX graphs are quantised or cast; in fp32 they are neither."""
         return any(
             layer.precision == "int8" or (layer.precision == "half" and self.form != CPU)
             for encoder in self.native.values()

@@ -140,7 +140,7 @@ class Candidate(Strict):
 
     @property
     def keeps_budget(self) -> bool:
-        """Whether it has the requested fidelity."""
+        """True if it has the requested fidelity."""
         return self.precision == "fp32" or self.min_cosine >= self.asked
 
     @property

@@ -113,7 +113,7 @@ class _Rows:
 
     @property
     def done(self) -> bool:
-        """Whether all rows have been given."""
+        """True once all rows have been given."""
         return self._waiting is None and self._at == self._end
 
     def give(self, push: Callable[[FloatImage], int]) -> None:

@@ -47,7 +47,7 @@ struct Panels {
   }
 };
 
-// The identity in the place of a matrix: what comes out is the code of each input, plus `offset`.
+// The identity instead of a matrix: each output is the code of its input, plus `offset`.
 std::unique_ptr<Panels> identity(const Matrix& like, const std::vector<int>& groups, float offset) {
   int count = 0;
   for (const int size : groups) count += size;
