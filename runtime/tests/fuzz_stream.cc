@@ -117,7 +117,11 @@ class Session {
     mask_ = EOSFM_STREAM_BAND_INIT;
     mask_.dtype = choices_.byte() < 250 ? EOSFM_U8 : EOSFM_F32;
     mask_.step = choices_.number({1, 2});
-    if (choices_.byte() < 80) options.mask = &mask_;
+    if (choices_.byte() < 80) {
+      options.mask = &mask_;
+    } else {
+      mask_ = EOSFM_STREAM_BAND_INIT;  // nobody has looked at it, and push counts its bytes
+    }
     size_t bytes = 0;
     const eosfm_status planned = eosfm_context_plan_stream(context_, &options, &bytes);
     if (planned != EOSFM_OK || bytes > (64U << 20)) return;
