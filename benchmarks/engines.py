@@ -36,16 +36,12 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
+import eosfm_edge as ee
 from eosfm_edge.bundle.known_answer import sqnr_db
-from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
 from eosfm_edge.ensemble.chain import Chain
-from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import physical_units
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.exporting.onnx import INPUT_NAME, write_onnx
-from eosfm_edge.formats.bands import PRESETS
-from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.native.binding import Model
 from eosfm_edge.runtime.bench import Contender, Timing, alternate, machine_facts
 from eosfm_edge.scene.sampling import sample_tiles
@@ -55,9 +51,7 @@ HERE = Path(__file__).parent
 SPECIALISTS = HERE.parent / "examples" / "specialists"
 DEMO = ("eurosat_rgb", "mining_rgb", "landuse_s2", "landcover_l2a", "landcover_sar", "clouds_6band")
 TILE = 224
-S2_L2A_INPUT = ImportOptions(
-    input=tuple(InputBand(name=name, scale=1e-4) for name in PRESETS["S2L2A"])
-)
+S2_L2A_INPUT = ee.ImportOptions(bands="S2L2A", scale=1e-4)
 PRECISIONS = ("fp32", "bf16", "int8")
 CALIBRATION_TILES = 12
 
@@ -92,12 +86,12 @@ class Case:
     """An ensemble in every form that a contender takes."""
 
     def __init__(
-        self, folder: Path, sources: Sequence[Path], scene: Path, options: ImportOptions
+        self, folder: Path, sources: Sequence[Path], scene: Path, options: ee.ImportOptions
     ) -> None:
         folder.mkdir()
         self.folder = folder
         ensemble_directory = folder / "ensemble"
-        import_ensemble(sources, ensemble_directory, options)
+        ee.import_ensemble(sources, ensemble_directory, options)
         self.ensemble = load_ensemble(ensemble_directory)
         self.chain = Chain(self.ensemble)
         with open_scene(scene, self.ensemble.spec.input) as opened:
@@ -105,15 +99,11 @@ class Case:
         self.tile, self.others = tiles[0], tiles[4:]
         np.save(folder / "image.npy", self.tile[np.newaxis])
         scales = folder / "calibration"
-        wanted = CalibrateOptions(tiles=CALIBRATION_TILES, tile=TILE)
-        calibrate_ensemble(ensemble_directory, [scene], scales, wanted)
+        wanted = ee.CalibrateOptions(data=scene, tiles=CALIBRATION_TILES, tile=TILE)
+        ee.calibrate(ensemble_directory, scales, wanted)
         for precision in PRECISIONS:
-            export_bundle(
-                ensemble_directory,
-                scene,
-                folder / f"{precision}.eosfm",
-                ExportOptions(precision=precision, calibration=scales, tile=TILE),
-            )
+            form = ee.ExportOptions(data=scene, precision=precision, calibration=scales, tile=TILE)
+            ee.export(ensemble_directory, folder / f"{precision}.eosfm", form)
         with torch.inference_mode():
             image = torch.from_numpy(self.tile[np.newaxis])
             levels = self.ensemble(physical_units(self.ensemble.spec, image))
@@ -231,7 +221,7 @@ def main() -> None:
         scene = options.scene
         one = Case(Path(scratch) / "one", _sources("landcover_l2a"), scene, S2_L2A_INPUT)
         shared = SPECIALISTS / "ensemble.safetensors"
-        many = Case(Path(scratch) / "many", [*_sources(*DEMO), shared], scene, ImportOptions())
+        many = Case(Path(scratch) / "many", [*_sources(*DEMO), shared], scene, ee.ImportOptions())
         runs = len(many.chain.runs)
         for title, case, contenders in (
             ("one specialist, one thread", one, list(single(one))),

@@ -34,18 +34,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+import eosfm_edge as ee
 from eosfm_edge.bundle.known_answer import read_known_answer, sqnr_db
-from eosfm_edge.engines.build import build_engines
 from eosfm_edge.engines.cuda import checked, cuda_runtime, find_gpu
 from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bundle import MODEL_NAME, Layout, read_manifest
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.runtime.backends import open_context
 from eosfm_edge.runtime.bench import Spread, machine_facts
 from eosfm_edge.runtime.tensorrt import open_tensorrt
-from eosfm_edge.targets.registry import find_target
 
 HERE = Path(__file__).parent
 LAYOUTS: tuple[Layout, ...] = ("whole", "split", "stacked")
@@ -71,14 +69,16 @@ def bundles(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, 
     for precision in precisions:
         for layout in LAYOUTS:
             bundle = folder / f"{precision}-{layout}.eosfm"
-            options = ExportOptions(
-                target=find_target(arguments.target),
+            options = ee.ExportOptions(
+                target=arguments.target,
+                data=arguments.scene,
                 precision=precision,
                 calibration=arguments.calibration,
-                layout=layout,
+                split=layout == "split",
+                stack=layout == "stacked",
             )
-            manifest = export_bundle(arguments.ensemble, arguments.scene, bundle, options)
-            build_engines(bundle, manifest)  # what export has not built already
+            ee.export(arguments.ensemble, bundle, options)
+            ee.build(bundle)  # what export has not built already
             yield f"TensorRT {precision}, {layout}", bundle
 
 

@@ -1,4 +1,4 @@
-"""Measure what `eosfm-edge prune` with its defaults leaves, on images that nothing else has used.
+"""Measure what `prune` and `calibrate` with their defaults leave, on images that nothing has used.
 
     python benchmarks/held_out.py --data DATA [--only NAME ...] [--ratios 0.5 0.75]
 
@@ -6,14 +6,16 @@ DATA is the folder of data sets that examples/specialists/tasks.py describes. Im
 split are written as GeoTIFFs, without labels: of chips 2,000, of regions all that there are. Then
 
     eosfm-edge prune SPECIALIST --data IMAGES --tile T --ratio R -o OUT
+    eosfm-edge calibrate SPECIALIST --data IMAGES --tile T -o OUT
 
-is called by its API with no other option; T is the largest multiple of 32 that the chips hold, and
-64 for regions, the size of the crops that the probe is fitted on. Accuracies of the own head and of
-a probe that was fitted on the original features are of the test split, which neither the
+are called by their API with no other option; T is the largest multiple of 32 that the chips hold,
+and 64 for regions, the size of the crops that the probe is fitted on. Accuracies of the own head
+and of a probe that was fitted on the original features are of the test split, which neither the
 specialist's training nor the calibration saw. Some of the regions are smaller than the unknowns
-need, which prune warns of: ``tiles_needed`` says how many tiles that would take.
+need, which the commands warn of: ``tiles_needed`` says how many tiles that would take. int8 is
+simulated, as the export checks engines against.
 
-Writes benchmarks/results/held-out.json; rows of the same specialist and ratio are replaced there.
+Writes benchmarks/results/held-out.json; rows of the same specialist and command are replaced there.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +36,12 @@ import torch
 from probe import CROP, TASKS, Probe
 from specialist import load, score
 from tasks import IGNORE, Chips, Pixels, Region, Task
+from torch import nn
 
-from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
+import eosfm_edge as ee
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.formats.ensemble import InputBand
+from eosfm_edge.network.calibration import deploy, read_calibration
 from eosfm_edge.network.cells import tiles_needed
-from eosfm_edge.network.latency import footprints
-from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
 from eosfm_edge.runtime.bench import machine_facts
 
 HERE = Path(__file__).parent
@@ -50,16 +52,16 @@ CHIPS = 2000  # to calibrate on, of which the command takes what it needs
 
 @dataclass
 class Row:
-    """One pruned specialist; accuracies in percent of the test split."""
+    """One compressed specialist; accuracies in percent of the test split."""
 
     specialist: str
-    ratio: float
+    command: str  # with the options that are not defaults, but for the imagery
     macs: float  # share that is left
     tiles: int
     tiles_needed: int  # for four cells a channel at every stage
     tile: int
     distillation_steps: int
-    sqnr_db: list[float]  # by level, on the tiles that the command holds out
+    sqnr_db: list[float | None]  # by level, on the tiles that the command holds out
     promised_db: float | None
     accuracy: float
     accuracy_before: float
@@ -90,44 +92,88 @@ def _write(path: Path, image: Pixels, bands: Sequence[str]) -> None:
         file.descriptions = bands
 
 
-def measure(name: str, data: Path, ratios: list[float], folder: Path) -> list[Row]:
-    """Prune one specialist by the command's API, and measure what is left."""
+@dataclass(frozen=True)
+class Form:
+    """What a verb made of a specialist."""
+
+    command: str
+    encoder: nn.Module
+    macs: float
+    tiles: int
+    distillation_steps: int
+    sqnr_db: list[float | None]
+    promised_db: float | None
+
+
+def pruned(source: Path, images: Path, tile: int, ratio: float) -> Form:
+    """Return a specialist as `prune` leaves it."""
+    output = source.with_name(f"{source.name}-{ratio:g}")
+    try:
+        report = ee.prune(source, output, ee.PruneOptions(data=images, ratio=ratio, tile=tile))
+    except ee.PromiseBrokenError as error:
+        print(error)
+        report = error.report
+    ensemble = load_ensemble(output)
+    return Form(
+        f"prune --ratio {ratio:g}",
+        ensemble.encoders[0],
+        report.plan.macs_after / report.plan.macs_before,
+        len(report.tiles.calibration),
+        ensemble.spec.specialists[0].pruning[-1].distillation_steps,
+        [level.sqnr_db for level in report.fidelity or ()],
+        report.promised_db,
+    )
+
+
+def calibrated(source: Path, images: Path, tile: int) -> Form:
+    """Return a specialist as `calibrate` rounds it."""
+    output = source.with_name(f"{source.name}-int8")
+    report = ee.calibrate(source, output, ee.CalibrateOptions(data=images, tile=tile))
+    calibration, tensors = read_calibration(output)
+    (scales,) = calibration.specialists
+    encoder = deploy(load_ensemble(source).encoders[0], scales, tensors, calibration.grn)
+    return Form(
+        "calibrate",
+        encoder.requires_grad_(False),
+        1.0,
+        report.data.tiles,
+        0,  # not by default
+        [level.sqnr_db for level in scales.native],
+        None,
+    )
+
+
+def measure(name: str, data: Path, ratios: list[float], folder: Path) -> Iterator[Row]:
+    """Compress one specialist by the verbs, and measure what each form of it has kept."""
     task = TASKS[name](data)
     model = load(task, SPECIALISTS / name)
-    encoder, test = model.encoder.requires_grad_(False), next(iter(task.tests.values()))
-    probe = Probe(encoder, task)
-    before = score(model, test)["accuracy"], probe.accuracy(encoder, task)
-    tile = write_images(task, folder / "images")
+    test = next(iter(task.tests.values()))
+    probe = Probe(model.encoder.requires_grad_(False), task)
+    before = score(model, test)["accuracy"], probe.accuracy(model.encoder, task)
+    images, source = folder / "images", folder / name
+    tile = write_images(task, images)
     scale, offset = 1.0, 0.0
     if isinstance(task.train, Chips):
         scale, offset = task.train.scale, task.train.offset
-    bands = tuple(InputBand(name=band, scale=scale, offset=offset) for band in task.bands)
-    options = ImportOptions(input=bands, normalisation="none", fusion="none")
-    source = folder / name
-    import_ensemble([SPECIALISTS / name / "model.safetensors"], source, options)
+    said = ee.ImportOptions(
+        bands=",".join(task.bands), scale=scale, offset=offset, norm="none", fusion="none"
+    )
+    ee.import_ensemble(SPECIALISTS / name / "model.safetensors", source, said)
     needed = tiles_needed(load_ensemble(source), tile)
-    rows = []
-    for ratio in ratios:
-        output, wall, cpu = folder / f"{name}-{ratio:g}", time.monotonic(), time.process_time()
-        asked = PruneOptions(ratio=ratio, tile=tile)
-        report = prune_ensemble(source, [folder / "images"], output, asked, footprints)
+    verbs: list[Callable[[Path, Path, int], Form]] = [
+        *(partial(pruned, ratio=ratio) for ratio in ratios),
+        calibrated,
+    ]
+    for verb in verbs:
+        wall, cpu = time.monotonic(), time.process_time()
+        form = verb(source, images, tile)
         wall, cpu = time.monotonic() - wall, time.process_time() - cpu
-        assert report.fidelity is not None
-        pruned = load_ensemble(output)
-        model.encoder = pruned.encoders[0]
-        rows.append(
-            Row(
-                name, ratio, report.plan.macs_after / report.plan.macs_before,
-                len(report.tiles.calibration), needed, tile,
-                pruned.spec.specialists[0].pruning[-1].distillation_steps,
-                [level.sqnr_db for level in report.fidelity], report.promised_db,
-                score(model, test)["accuracy"], before[0],
-                probe.accuracy(model.encoder, task), before[1],
-                labels_of(test), wall, cpu,
-            )
+        model.encoder = form.encoder
+        yield Row(
+            name, form.command, form.macs, form.tiles, needed, tile, form.distillation_steps,
+            form.sqnr_db, form.promised_db, score(model, test)["accuracy"], before[0],
+            probe.accuracy(form.encoder, task), before[1], labels_of(test), wall, cpu,
         )  # fmt: skip
-        print(line_of(rows[-1]), flush=True)
-    return rows
 
 
 def labels_of(test: Chips | list[Region]) -> int:
@@ -139,10 +185,10 @@ def labels_of(test: Chips | list[Region]) -> int:
 
 def line_of(row: Row) -> str:
     """Return a row for people."""
-    levels = " / ".join(f"{value:.1f}" for value in row.sqnr_db)
+    levels = " / ".join("-" if value is None else f"{value:.1f}" for value in row.sqnr_db)
     own, probe = row.accuracy - row.accuracy_before, row.probe - row.probe_before
     return (
-        f"{row.specialist} {row.ratio:g}: {row.tiles} tiles of {row.tile} ({row.tiles_needed} "
+        f"{row.specialist}, {row.command}: {row.tiles} tiles of {row.tile} ({row.tiles_needed} "
         f"needed), {levels} dB (promised {row.promised_db}), own task {own:+.2f}, probe "
         f"{probe:+.2f} points of {row.test_labels} labels, {row.seconds:.0f} s "
         f"({row.cpu_seconds:.0f} s of CPU)"
@@ -160,15 +206,19 @@ def main() -> None:
         warnings.simplefilter("ignore")
         for name in options.only:
             (Path(folder) / name).mkdir()
-            record(measure(name, options.data, options.ratios, Path(folder) / name))
+            for row in measure(name, options.data, options.ratios, Path(folder) / name):
+                print(line_of(row), flush=True)
+                record(row)
 
 
-def record(rows: Sequence[Row]) -> None:
-    """Replace the rows of the same specialist and ratio."""
-    new = {(row.specialist, row.ratio): asdict(row) | {"machine": machine_facts()} for row in rows}
-    old = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    kept = [row for row in old if (row["specialist"], row["ratio"]) not in new]
-    RESULTS.write_text(json.dumps({"rows": [*kept, *new.values()]}, indent=1) + "\n")
+def record(row: Row) -> None:
+    """Replace the row of the same specialist and command."""
+    new = asdict(row) | {"machine": machine_facts()}
+    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    rows = [
+        one for one in rows if (one["specialist"], one["command"]) != (row.specialist, row.command)
+    ]
+    RESULTS.write_text(json.dumps({"rows": [*rows, new]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

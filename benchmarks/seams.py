@@ -30,12 +30,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
-from eosfm_edge.calibration.encoder import Recipe
-from eosfm_edge.calibration.mixed import Budget
-from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
+import eosfm_edge as ee
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE, Context, Model
 from eosfm_edge.native.stream import Stream, StreamBand
 from eosfm_edge.runtime.bench import machine_facts
@@ -82,16 +78,16 @@ def make_bundles(folder: Path, scene: Path) -> dict[str, Path]:
     ensemble = folder / "ensemble"
     shared = SPECIALISTS / "ensemble.safetensors"
     sources = [*(SPECIALISTS / name / "model.safetensors" for name in DEMO), shared]
-    import_ensemble(sources, ensemble, ImportOptions())
+    ee.import_ensemble(sources, ensemble)
     bundles = {"fp32": folder / "fp32.eosfm"}
-    export_bundle(ensemble, scene, bundles["fp32"], ExportOptions(tile=TILE))
+    ee.export(ensemble, bundles["fp32"], ee.ExportOptions(data=scene, tile=TILE))
     for name, grn in (("int8", "exact"), ("static", "static")):
         scales, bundles[name] = folder / f"{name}-scales", folder / f"{name}.eosfm"
-        recipe = Recipe(grn=grn, budget=Budget(min_cosine=-1.0))  # int8 throughout
-        wanted = CalibrateOptions(recipe, tile=TILE)
-        calibrate_ensemble(ensemble, [scene], scales, wanted)
-        options = ExportOptions(precision="int8", calibration=scales, tile=TILE)
-        export_bundle(ensemble, scene, bundles[name], options)
+        # int8 throughout
+        wanted = ee.CalibrateOptions(data=scene, grn=grn, min_cosine=0.0, tile=TILE)
+        ee.calibrate(ensemble, scales, wanted)
+        options = ee.ExportOptions(data=scene, precision="int8", calibration=scales, tile=TILE)
+        ee.export(ensemble, bundles[name], options)
     return bundles
 
 

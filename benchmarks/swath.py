@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from eosfm_edge.ensemble.importer import ImportOptions
+import eosfm_edge as ee
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.native.stream import tile_count
 from eosfm_edge.runtime.bench import Contender, Process, Spread, machine_facts
@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         shared = SPECIALISTS / "ensemble.safetensors"
         sources = [*(SPECIALISTS / name / "model.safetensors" for name in DEMO), shared]
-        case = Case(Path(scratch) / "case", sources, options.scene, ImportOptions())
+        case = Case(Path(scratch) / "case", sources, options.scene, ee.ImportOptions())
         bands = Path(scratch) / "bands.npz"
         steps = write_bands(options.scene, case, bands)
 

@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
+import eosfm_edge as ee
 from eosfm_edge.ensemble.store import load_ensemble, save_ensemble
-from eosfm_edge.formats.ensemble import INPUT_ADAPTER, EnsembleSpec
+from eosfm_edge.formats.ensemble import EnsembleSpec
 from eosfm_edge.runtime.bench import machine_facts
 
 HERE = Path(__file__).parent
@@ -36,13 +36,10 @@ NOISE = 0.01  # of a tensor's standard deviation
 
 def make(folder: Path) -> Path:
     """Write the ensemble of twenty-five."""
-    from safetensors import safe_open
-
-    with safe_open(SPECIALISTS / "ensemble.safetensors", framework="pt") as shared:
-        bands = INPUT_ADAPTER.validate_json(shared.metadata()["input"])
     five = folder / "five"
     sources = [SPECIALISTS / name / "model.safetensors" for name in NAMES]
-    import_ensemble(sources, five, ImportOptions(input=bands, normalisation="none", fusion="none"))
+    said = ee.ImportOptions(bands="S2L1C", scale=1e-4, nodata=0, norm="none", fusion="none")
+    ee.import_ensemble(sources, five, said)
     ensemble = load_ensemble(five)
     random = torch.Generator().manual_seed(0)
     specs, states = [], []
