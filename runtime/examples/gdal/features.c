@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "scene.h"
+#include "values.h"
 
 enum { kPath = 4096 };
 
@@ -119,8 +120,8 @@ static int stream_scene(Scene *scene, eosfm_context *context, GDALDatasetH *leve
   return result;
 }
 
-int write_features(eosfm_model *model, eosfm_context *context, const char *input,
-                   const char *output) {
+int write_features(eosfm_model *model, eosfm_context *context, const char *input, const char *output,
+                   int trust_values) {
   Scene scene;
   GDALDatasetH levels[EOSFM_LEVELS] = {NULL, NULL, NULL, NULL};
   eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
@@ -129,6 +130,7 @@ int write_features(eosfm_model *model, eosfm_context *context, const char *input
   eosfm_model_describe(model, &info);
   VSIMkdir(output, 0777);
   result = open_scene(&scene, model, input);
+  if (result == 0 && !trust_values) result = require_plausible(&scene, model, input);
   for (int l = 0; l < EOSFM_LEVELS && result == 0; l++) {
     levels[l] = create_level(&scene, l, info.channels[l], output);
     if (levels[l] == NULL) result = complain(output, CPLGetLastErrorMsg());

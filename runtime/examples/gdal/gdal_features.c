@@ -1,7 +1,10 @@
-/* Feature rasters of a GeoTIFF, or of a folder of JPEG 2000 bands: gdal_features BUNDLE SCENE OUTPUT */
+/* Feature rasters of a GeoTIFF, or of a folder of JPEG 2000 bands: gdal_features [--trust-values] BUNDLE SCENE OUTPUT
+ *
+ * Values that cannot be what the bundle takes are refused, unless they are to be trusted. */
 #include <gdal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "features.h"
 
@@ -11,8 +14,10 @@ int main(int argc, char **argv) {
   eosfm_model *model = NULL;
   eosfm_context *context = NULL;
   int result = EXIT_FAILURE;
-  if (argc != 4) {
-    fprintf(stderr, "usage: gdal_features BUNDLE SCENE OUTPUT\n");
+  const int trust_values = argc > 1 && strcmp(argv[1], "--trust-values") == 0;
+  argv += trust_values;
+  if (argc - trust_values != 4) {
+    fprintf(stderr, "usage: gdal_features [--trust-values] BUNDLE SCENE OUTPUT\n");
     return EXIT_FAILURE;
   }
   GDALAllRegister();
@@ -22,7 +27,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "%s: %s\n", argv[1], error);
   } else if (eosfm_context_create(model, NULL, &context) != EOSFM_OK) {
     fprintf(stderr, "%s: %s\n", argv[1], eosfm_model_get_error(model));
-  } else if (write_features(model, context, argv[2], argv[3]) == 0) {
+  } else if (write_features(model, context, argv[2], argv[3], trust_values) == 0) {
     result = EXIT_SUCCESS;
   }
   eosfm_context_destroy(context);

@@ -1,4 +1,4 @@
-/* Features of every scene that is moved into a folder: watch_folder BUNDLE INBOX OUTBOX
+/* Features of every scene that is moved into a folder: watch_folder [--trust-values] BUNDLE INBOX OUTBOX
  *
  * For systemd: see eosfm-watch.service. Scenes are moved in by renaming, so that they are whole when they
  * are seen; what begins with a dot is not looked at. Scenes that OUTBOX has already are left alone, so that
@@ -20,6 +20,7 @@
 #include "features.h"
 
 static volatile sig_atomic_t g_ending;
+static int g_trust_values; /* of scenes, however strange */
 
 static void end(int signal) {
   (void)signal;
@@ -35,7 +36,7 @@ static void run_scene(eosfm_model *model, eosfm_context *context, const char *in
   snprintf(output, sizeof output, "%s/%s", outbox, name);
   if (stat(output, &there) == 0 || stat(input, &there) != 0) return;
   printf("%s: ", name);
-  if (write_features(model, context, input, working) == 0) {
+  if (write_features(model, context, input, working, g_trust_values) == 0) {
     /* Whoever looks into the outbox sees all of a scene's features, or none. */
     if (rename(working, output) != 0) fprintf(stderr, "%s: %s\n", output, strerror(errno));
   } else {
@@ -88,8 +89,10 @@ int main(int argc, char **argv) {
   struct sigaction action;
   sigset_t ending, before;
   int result = EXIT_FAILURE;
-  if (argc != 4) {
-    fprintf(stderr, "usage: watch_folder BUNDLE INBOX OUTBOX\n");
+  g_trust_values = argc > 1 && strcmp(argv[1], "--trust-values") == 0;
+  argv += g_trust_values;
+  if (argc - g_trust_values != 4) {
+    fprintf(stderr, "usage: watch_folder [--trust-values] BUNDLE INBOX OUTBOX\n");
     return EXIT_FAILURE;
   }
   /* Signals come while it waits, and at no other time: none is missed, and no scene is interrupted. */
