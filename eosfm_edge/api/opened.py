@@ -21,7 +21,7 @@ from eosfm_edge.progress import Progress, silent
 
 if TYPE_CHECKING:
     from eosfm_edge.native.binding import Model
-    from eosfm_edge.native.stream import Block, Stream
+    from eosfm_edge.native.stream import Patch, Stream
 
 _ROWS_AT_ONCE = 48
 
@@ -202,8 +202,8 @@ class Bundle(Opened):
             require_plausible_scene(scene)
             one_pass = ScenePass(context, scene, tiling)
             tiles = tiling.tiles(scene)
-            blocks = one_pass.blocks(lambda done: progress("tiles", done, tiles))
-            return self._gathered(blocks, scene.height, scene.width)
+            patches = one_pass.patches(lambda done: progress("tiles", done, tiles))
+            return self._gathered(patches, scene.height, scene.width)
 
     def _run_array(
         self, image: NDArray[Any], options: RunOptions, progress: Progress
@@ -244,14 +244,14 @@ class Bundle(Opened):
                 halo=tiling.halo,
                 least_valid=LEAST_VALID_SHARE,
             )
-            blocks = stream.blocks(_feeder(stream, image))
+            patches = stream.patches(_feeder(stream, image))
 
-            def told() -> Iterator[Block]:
+            def told() -> Iterator[Patch]:
                 for done in range(tiles):
                     progress("tiles", done, tiles)
                     with not_finite_is_a_failed_check(context):
-                        block = next(blocks)
-                    yield block
+                        patch = next(patches)
+                    yield patch
                 progress("tiles", tiles, tiles)
 
             try:
@@ -260,9 +260,9 @@ class Bundle(Opened):
                 stream.close()
 
     def _gathered(
-        self, blocks: Iterator[Block], height: int, width: int
+        self, patches: Iterator[Patch], height: int, width: int
     ) -> tuple[NDArray[np.float32], ...]:
-        """Put the blocks of each level together."""
+        """Put the patches of each level together."""
         levels = tuple(
             np.full(
                 (level.channels, -(-height // level.stride), -(-width // level.stride)),
@@ -271,8 +271,8 @@ class Bundle(Opened):
             )
             for level in self.manifest.levels
         )
-        for block in blocks:
-            for whole, part in zip(levels, block.levels, strict=True):
+        for patch in patches:
+            for whole, part in zip(levels, patch.levels, strict=True):
                 assert part is not None, "all levels are wanted"
                 _, rows, columns = part.features.shape
                 whole[:, part.row : part.row + rows, part.column : part.column + columns] = (

@@ -40,8 +40,8 @@ from eosfm_edge.native.header import (
     ModelInfo,
     OpenFn,
     OpenOptions,
-    Plan,
     ProgressFn,
+    Requirements,
     RunOptions,
     SpecialistInfo,
     library,
@@ -137,14 +137,14 @@ class Model:
         )
         return info
 
-    def plan(self, **options: int) -> Plan:
+    def requirements(self, **options: int) -> Requirements:
         """Return the memory that a context with these options needs (as for :meth:`context`)."""
-        plan = Plan()
-        status = self._library.eosfm_model_plan_context(
-            self._handle, byref(ContextOptions(**options)), byref(plan)
+        requirements = Requirements()
+        status = self._library.eosfm_model_get_requirements(
+            self._handle, byref(ContextOptions(**options)), byref(requirements)
         )
         self._checked(status)
-        return plan
+        return requirements
 
     def context(
         self,

@@ -165,8 +165,8 @@ class ContextOptions(Struct):
     )
 
 
-class Plan(Struct):
-    """``eosfm_plan``."""
+class Requirements(Struct):
+    """``eosfm_requirements``."""
 
     _fields_ = (
         ("struct_size", c_size_t),
@@ -268,8 +268,8 @@ class StreamOptions(Struct):
     )
 
 
-class BlockLevel(Struct):
-    """``eosfm_block_level``."""
+class PatchLevel(Struct):
+    """``eosfm_patch_level``."""
 
     _fields_ = (
         ("struct_size", c_size_t),
@@ -285,8 +285,8 @@ class BlockLevel(Struct):
     )
 
 
-class Block(Struct):
-    """``eosfm_block``."""
+class Patch(Struct):
+    """``eosfm_patch``."""
 
     _fields_ = (
         ("struct_size", c_size_t),
@@ -295,11 +295,11 @@ class Block(Struct):
         ("skipped", c_int32),
         ("tiles", c_int64),
         ("tiles_skipped", c_int64),
-        ("levels", POINTER(BlockLevel)),
+        ("levels", POINTER(PatchLevel)),
     )
 
     def __init__(self) -> None:
-        super().__init__(levels=(BlockLevel * LEVELS)(*(BlockLevel() for _ in range(LEVELS))))
+        super().__init__(levels=(PatchLevel * LEVELS)(*(PatchLevel() for _ in range(LEVELS))))
 
 
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -311,7 +311,10 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "eosfm_model_describe": (c_int32, (c_void_p, POINTER(ModelInfo))),
     "eosfm_model_describe_band": (c_int32, (c_void_p, c_int32, POINTER(BandInfo))),
     "eosfm_model_describe_specialist": (c_int32, (c_void_p, c_int32, POINTER(SpecialistInfo))),
-    "eosfm_model_plan_context": (c_int32, (c_void_p, POINTER(ContextOptions), POINTER(Plan))),
+    "eosfm_model_get_requirements": (
+        c_int32,
+        (c_void_p, POINTER(ContextOptions), POINTER(Requirements)),
+    ),
     "eosfm_context_create": (c_int32, (c_void_p, POINTER(ContextOptions), POINTER(c_void_p))),
     "eosfm_context_destroy": (None, (c_void_p,)),
     "eosfm_context_get_error": (c_char_p, (c_void_p,)),
@@ -326,14 +329,17 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "eosfm_context_resume": (None, (c_void_p,)),
     "eosfm_context_verify": (c_int32, (c_void_p, POINTER(c_double))),
     "eosfm_context_get_tolerance": (c_int32, (c_void_p, POINTER(c_double))),
-    "eosfm_context_plan_stream": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_size_t))),
+    "eosfm_context_get_stream_bytes": (
+        c_int32,
+        (c_void_p, POINTER(StreamOptions), POINTER(c_size_t)),
+    ),
     "eosfm_stream_create": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_void_p))),
     "eosfm_stream_push_rows": (
         c_int32,
         (c_void_p, c_int32, c_void_p, c_int32, c_int32, POINTER(c_int32)),
     ),
     "eosfm_stream_end": (c_int32, (c_void_p,)),
-    "eosfm_stream_pull_block": (c_int32, (c_void_p, POINTER(RunOptions), POINTER(Block))),
+    "eosfm_stream_pull_patch": (c_int32, (c_void_p, POINTER(RunOptions), POINTER(Patch))),
     "eosfm_stream_destroy": (None, (c_void_p,)),
 }
 

@@ -1,4 +1,4 @@
-"""Scenes of any length through libeosfm: rows go in, blocks of blended features come out.
+"""Scenes of any length through libeosfm: rows go in, patches of blended features come out.
 
 ``eosfm_stream`` of ``runtime/include/eosfm.h``, which says how tiles are placed and blended.
 """
@@ -55,8 +55,8 @@ class StreamBand:
 
 
 @dataclass(frozen=True)
-class BlockLevel:
-    """A level's part of a block; arrays are views that hold until the next block.
+class PatchLevel:
+    """A level's part of a patch; arrays are views that hold until the next patch.
 
     Attributes:
         features: (C, h, w), NaN where there is no data.
@@ -72,7 +72,7 @@ class BlockLevel:
 
 
 @dataclass(frozen=True)
-class Block:
+class Patch:
     """The cells that one tile completes.
 
     Attributes:
@@ -87,7 +87,7 @@ class Block:
     tiles: int
     tiles_skipped: int
     present: NDArray[np.bool_]
-    levels: tuple[BlockLevel | None, ...]
+    levels: tuple[PatchLevel | None, ...]
 
 
 class Stream:
@@ -136,7 +136,9 @@ class Stream:
         self._library = header.library()
         size, self._handle = c_size_t(), c_void_p()
         context.checked(
-            self._library.eosfm_context_plan_stream(context.handle, byref(options), byref(size))
+            self._library.eosfm_context_get_stream_bytes(
+                context.handle, byref(options), byref(size)
+            )
         )
         context.checked(
             self._library.eosfm_stream_create(context.handle, byref(options), byref(self._handle))
@@ -147,7 +149,7 @@ class Stream:
         context.streams.add(self)
 
     def close(self) -> None:
-        """Destroy the stream; blocks that it gave are gone."""
+        """Destroy the stream; patches that it gave are gone."""
         self._closed()
         self._handle = c_void_p()
 
@@ -170,13 +172,13 @@ class Stream:
         """Say that the next rows of a band are missing; returns how many had room."""
         return self._push(band, None, count, 0)
 
-    def blocks(
+    def patches(
         self,
         feed: Callable[[], bool],
         *,
         deadline_ms: int = 0,
         progress: Progress | None = None,
-    ) -> Iterator[Block]:
+    ) -> Iterator[Patch]:
         """Run the tiles, from left to right and from top to bottom.
 
         Args:
@@ -190,10 +192,10 @@ class Stream:
         """
         present = np.zeros(self._context.specialists, np.uint8)
         while True:
-            block = header.Block()
+            patch = header.Patch()
             with run_options(deadline_ms, progress, present) as options:
-                status = self._library.eosfm_stream_pull_block(
-                    self._handle, byref(options), byref(block)
+                status = self._library.eosfm_stream_pull_patch(
+                    self._handle, byref(options), byref(patch)
                 )
             if status == header.END:
                 return
@@ -202,15 +204,15 @@ class Stream:
                     self._context.checked(self._library.eosfm_stream_end(self._handle))
                 continue
             self._context.checked(status)
-            yield Block(
-                skipped=bool(block.skipped),
-                tiles=block.tiles,
-                tiles_skipped=block.tiles_skipped,
+            yield Patch(
+                skipped=bool(patch.skipped),
+                tiles=patch.tiles,
+                tiles_skipped=patch.tiles_skipped,
                 present=present.astype(np.bool_),
                 levels=tuple(
                     _view(level, shape[0])
                     for level, shape in zip(
-                        block.levels[:LEVELS], self._context.shapes, strict=True
+                        patch.levels[:LEVELS], self._context.shapes, strict=True
                     )
                 ),
             )
@@ -237,11 +239,11 @@ def _destroy(handle: c_void_p, context: Context) -> None:
     header.library().eosfm_stream_destroy(handle)
 
 
-def _view(level: header.BlockLevel, channels: int) -> BlockLevel | None:
+def _view(level: header.PatchLevel, channels: int) -> PatchLevel | None:
     if not level.data:
         return None
     plane = (level.height, level.width)
-    return BlockLevel(
+    return PatchLevel(
         features=_array(
             level.data, (channels, *plane), (level.channel_stride, level.row_stride, 1)
         ),

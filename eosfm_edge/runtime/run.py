@@ -172,15 +172,15 @@ def run_scene(
         if options.grn == "scene":
             context.set_grn(GRN_GATHER)
             gather = ScenePass(context, scene, tiling, levels=False)
-            for _ in gather.blocks(lambda done: progress("gathering", done, tiles)):
+            for _ in gather.patches(lambda done: progress("gathering", done, tiles)):
                 pass
             compute_seconds += gather.seconds
             if gather.skipped < tiles:  # else there is nothing to normalise over
                 context.set_grn(GRN_SCENE)
 
         blend = ScenePass(context, scene, tiling)
-        for block in blend.blocks(lambda done: progress("tiles", done, tiles)):
-            for number, part in enumerate(block.levels, start=1):
+        for patch in blend.patches(lambda done: progress("tiles", done, tiles)):
+            for number, part in enumerate(patch.levels, start=1):
                 assert part is not None, "all levels are wanted"
                 rasters[number - 1].write(part.features, part.column, part.row)
                 if packets:

@@ -13,7 +13,7 @@ import numpy as np
 from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.native.binding import Context
 from eosfm_edge.native.header import LEVELS, NOT_FINITE, EosfmError
-from eosfm_edge.native.stream import Block, Stream, StreamBand, tile_count
+from eosfm_edge.native.stream import Patch, Stream, StreamBand, tile_count
 from eosfm_edge.scene.reading import FloatImage
 from eosfm_edge.scene.scene import Scene
 
@@ -49,7 +49,7 @@ class ScenePass:
     Attributes:
         tiles: that it has.
         skipped: tiles without enough valid pixels.
-        seconds: that it took to compute, without reading the scene or using the blocks.
+        seconds: that it took to compute, without reading the scene or using the patches.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ScenePass:
         self._levels = [levels] * LEVELS
         self.skipped, self.seconds = 0, 0.0
 
-    def blocks(self, progress: Callable[[int], None]) -> Iterator[Block]:
+    def patches(self, progress: Callable[[int], None]) -> Iterator[Patch]:
         """Give what each tile completes; progress is told how many tiles are done."""
         rows = [_Rows(self._scene, index) for index in range(len(self._scene.grids))]
         stream = Stream(
@@ -81,15 +81,15 @@ class ScenePass:
             return any(not band.done for band in rows)
 
         try:
-            blocks = stream.blocks(feed)
+            patches = stream.patches(feed)
             for done in range(self.tiles):
                 progress(done)
                 started = time.monotonic()
                 with not_finite_is_a_failed_check(self._context):
-                    block = next(blocks)
+                    patch = next(patches)
                 self.seconds += time.monotonic() - started
-                self.skipped = block.tiles_skipped
-                yield block
+                self.skipped = patch.tiles_skipped
+                yield patch
             progress(self.tiles)
         finally:
             stream.close()

@@ -73,7 +73,7 @@ typedef struct eosfm_backend {
   void (*close)(void *user);
   int32_t reads; /* an eosfm_backend_reads */
   /* Says what an engine would allocate, without the device. NULL: the backend cannot know. */
-  eosfm_status (*plan)(const eosfm_backend_request *request, eosfm_backend_memory *memory);
+  eosfm_status (*measure)(const eosfm_backend_request *request, eosfm_backend_memory *memory);
 } eosfm_backend;
 
 extern __attribute__((visibility("default"))) const eosfm_backend EOSFM_BACKEND;

@@ -27,7 +27,7 @@ int main(int argc, char **argv) {
   }
   eosfm_model_close(model); /* what info points to stays as long as the context */
 
-  /* The bands of an image may lie anywhere; here they are one block of 16-bit pixels. */
+  /* The bands of an image may lie anywhere; here they are one array of 16-bit pixels. */
   size_t tile = (size_t)info.tile, bands = (size_t)info.bands, plane = tile * tile;
   uint16_t *pixels = malloc(bands * plane * sizeof *pixels);
   eosfm_band *band = malloc(bands * sizeof *band);

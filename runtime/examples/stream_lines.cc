@@ -37,13 +37,13 @@ int main(int argc, char** argv) {
   if (!stream.ok()) return fail(stream.sentence());
 
   std::vector<std::uint16_t> line(static_cast<std::size_t>(width));
-  eosfm::Block block;
+  eosfm::Patch patch;
   bool more = true;
   for (;;) {
-    const eosfm::Status status = stream->pull_block(block);
+    const eosfm::Status status = stream->pull_patch(patch);
     if (status.code() == EOSFM_END) break;
     if (status.ok()) {
-      const eosfm_block_level& level = block.level(3);
+      const eosfm_patch_level& level = patch.level(3);
       std::printf("level 4: %d x %d cells at row %lld, column %d; the first is %g\n", level.height, level.width,
                   static_cast<long long>(level.row), level.column, static_cast<double>(level.data[0]));
       continue;
@@ -59,7 +59,7 @@ int main(int argc, char** argv) {
     const eosfm::Status ended = stream->end();
     if (!ended.ok()) return fail(ended.sentence());
   }
-  std::printf("%lld tiles, of which %lld skipped\n", static_cast<long long>(block->tiles),
-              static_cast<long long>(block->tiles_skipped));
+  std::printf("%lld tiles, of which %lld skipped\n", static_cast<long long>(patch->tiles),
+              static_cast<long long>(patch->tiles_skipped));
   return EXIT_SUCCESS;
 }

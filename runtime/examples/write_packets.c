@@ -27,7 +27,7 @@ int main(int argc, char **argv) {
   packet.height = atoi(argv[4]);
   packet.width = atoi(argv[5]);
   packet.encoding = strcmp(argv[6], "fp16") == 0 ? EOSFM_PACKET_FP16 : EOSFM_PACKET_INT8;
-  if (eosfm_packet_plan(&packet, &size) != EOSFM_OK) return fail("there is no such level");
+  if (eosfm_packet_get_work_size(&packet, &size) != EOSFM_OK) return fail("there is no such level");
   level.row_stride = packet.width;
   level.channel_stride = (ptrdiff_t)packet.width * packet.height;
   const size_t count = (size_t)packet.channels * (size_t)level.channel_stride;

@@ -50,7 +50,7 @@
  *
  * Memory: a model keeps its files mapped (or uses the caller's memory) and the weights as the
  * processor's kernels want them; the first context of a precision makes those. A context allocates all
- * that it needs when it is created, as a stream does; eosfm_context_run and eosfm_stream_pull_block allocate nothing.
+ * that it needs when it is created, as a stream does; eosfm_context_run and eosfm_stream_pull_patch allocate nothing.
  * eosfm_context_verify does, for the known answer, and gives it back. What EOSFM_GRN_GATHER adds up has its
  * place from the start.
  *
@@ -104,7 +104,7 @@ typedef enum eosfm_status {
   EOSFM_WRONG_ANSWER = 8, /* the known answer does not come out */
   EOSFM_NOT_FINITE = 9,   /* the model gives values that are not finite */
   EOSFM_AGAIN = 10,       /* of a stream: push more rows first */
-  EOSFM_END = 11,         /* of a stream: there are no more blocks */
+  EOSFM_END = 11,         /* of a stream: there are no more patches */
   EOSFM_ENGINE_FAILED = 12, /* the host's engine, or the backend, could not compute */
   EOSFM_BUSY = 13         /* another call is using the context; its sentence stays as it is */
 } eosfm_status;
@@ -136,8 +136,8 @@ typedef struct eosfm_open_options {
                            what is done to them later harms nobody. Not for eosfm_model_open_memory. */
   int32_t *error_code; /* where the code beneath a failure goes, as eosfm_model_get_error_code gives it; or NULL */
   size_t memory_limit; /* bytes that the model's weights, contexts and streams may take together; 0: no
-                          limit. What would take more fails with EOSFM_NO_MEMORY. Counted as eosfm_model_plan_context
-                          and eosfm_context_plan_stream count: without the files and what backends allocate. */
+                          limit. What would take more fails with EOSFM_NO_MEMORY. Counted as eosfm_model_get_requirements
+                          and eosfm_context_get_stream_bytes count: without the files and what backends allocate. */
 } eosfm_open_options;
 
 #define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0, 0, NULL, 0}
@@ -283,7 +283,7 @@ typedef struct eosfm_context_options {
   int32_t precision; /* an eosfm_precision */
   int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
   int32_t height;
-  size_t memory_limit; /* bytes; 0: none. Creating fails if the plan's context_bytes and weights_bytes
+  size_t memory_limit; /* bytes; 0: none. Creating fails if the requirements' context_bytes and weights_bytes
                           are more together: the files and what eosfm_context_verify takes are not counted. */
   const eosfm_engine *engine; /* copied; NULL: the library's own. Where one computes, no weights are made,
                                  all specialists are active and GRN is the tile's. */
@@ -335,8 +335,8 @@ typedef struct eosfm_context_options {
  * A backend is taken only if it gives the bundle's known answer. For one that is not, the model's log gets
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
  * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
- * over the tile. They allocate memory of their own: cuda when the context is created, as the plan says; the
- * others, which the plan does not know, while running too. eosfm_context_cancel ends ONNX Runtime's runs soon, and
+ * over the tile. They allocate memory of their own: cuda when the context is created, as the requirements say; the
+ * others, which the requirements do not count, while running too. eosfm_context_cancel ends ONNX Runtime's runs soon, and
  * those of TensorRT go on to their end; a deadline is looked at before and after. A run on cuda returns
  * within a fraction of a millisecond of either, and the next waits for what the GPU was given.
  *
@@ -344,23 +344,23 @@ typedef struct eosfm_context_options {
  * while the host blends those before. eosfm_context_run, and another stream of the same context, take its place: it
  * then computes again what was ahead. */
 
-typedef struct eosfm_plan {
+typedef struct eosfm_requirements {
   size_t struct_size;
   size_t context_bytes; /* what the context itself allocates, stacks of its threads not counted */
   size_t weights_bytes; /* the weights for this precision, which contexts of a model share */
   size_t mapped_bytes;  /* the bundle's files */
   size_t device_bytes;  /* of a GPU's memory, that cuda allocates: beside what its driver takes for itself */
   size_t pinned_bytes;  /* of the host's, that cuda has pinned for copies */
-} eosfm_plan;
+} eosfm_requirements;
 
-#define EOSFM_PLAN_INIT {sizeof(eosfm_plan), 0, 0, 0, 0, 0}
+#define EOSFM_REQUIREMENTS_INIT {sizeof(eosfm_requirements), 0, 0, 0, 0, 0}
 
 /* What a context with these options will need; with several backends, what the one that needs most will.
  * NULL options are the defaults. A backend whose library is not there needs nothing.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_NO_MEMORY. */
-EOSFM_API eosfm_status eosfm_model_plan_context(eosfm_model *model, const eosfm_context_options *options,
-                                        eosfm_plan *plan);
+EOSFM_API eosfm_status eosfm_model_get_requirements(eosfm_model *model, const eosfm_context_options *options,
+                                        eosfm_requirements *requirements);
 
 /* Creates a context. NULL options are the defaults. EOSFM_NOT_FOUND, EOSFM_WRONG_ANSWER and
  * EOSFM_ENGINE_FAILED come from backends other than native.
@@ -407,12 +407,12 @@ typedef struct eosfm_statistics {
   size_t struct_size;
   int64_t images;        /* that were computed, a stream's tiles among them */
   int64_t failures;      /* that were begun and not: cancelled, late, not finite, or the engine failed */
-  int64_t tiles;         /* of streams, whose blocks were given */
+  int64_t tiles;         /* of streams, whose patches were given */
   int64_t tiles_skipped; /* of them, for want of valid pixels */
   int64_t read_ns;       /* pixels into planes */
   int64_t compute_ns;    /* the specialists, or the engine */
   int64_t fuse_ns;       /* fusion, and levels into the caller's memory */
-  int64_t blend_ns;      /* tiles of streams into blocks */
+  int64_t blend_ns;      /* tiles of streams into patches */
 } eosfm_statistics;
 
 #define EOSFM_STATISTICS_INIT {sizeof(eosfm_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
@@ -593,13 +593,13 @@ EOSFM_API eosfm_status eosfm_context_get_tolerance(eosfm_context *context, doubl
 
 /* A scene of any length, whose rows come as a decoder makes them:
  *
- *   eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
- *   eosfm_block block = EOSFM_BLOCK_INIT;
- *   block.levels = levels;
+ *   eosfm_patch_level levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+ *   eosfm_patch patch = EOSFM_PATCH_INIT;
+ *   patch.levels = levels;
  *   eosfm_stream_create(context, &options, &stream);
  *   for (;;) {
- *     status = eosfm_stream_pull_block(stream, NULL, &block);
- *     if (status == EOSFM_OK) write(&block);
+ *     status = eosfm_stream_pull_patch(stream, NULL, &patch);
+ *     if (status == EOSFM_OK) write(&patch);
  *     else if (status != EOSFM_AGAIN) break;
  *     else if (decode(...)) eosfm_stream_push_rows(stream, band, rows, count, width, &taken);
  *     else eosfm_stream_end(stream);
@@ -611,7 +611,7 @@ EOSFM_API eosfm_status eosfm_context_get_tolerance(eosfm_context *context, doubl
  * is left of it. With a halo as wide as the network looks, in a bundle whose GRN is static, the levels are
  * those of the whole scene in one image, to rounding: a block of stage s looks 12 << s pixels to each side
  * (s from 0), and a level sees what its own and all earlier stages' blocks see. Each tile completes a
- * block of cells of each level, and the blocks of all tiles are the levels of the scene, without gaps.
+ * patch of cells of each level, and the patches of all tiles are the levels of the scene, without gaps.
  * The last tile of a row or column of tiles is moved back so that it ends with the scene, but for its
  * start on a multiple of 32 pixels; what of a tile lies beyond the scene is mirrored.
  *
@@ -670,7 +670,7 @@ typedef struct eosfm_stream_options {
 /* The bytes that a stream with these options allocates, beside its context.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
-EOSFM_API eosfm_status eosfm_context_plan_stream(eosfm_context *context,
+EOSFM_API eosfm_status eosfm_context_get_stream_bytes(eosfm_context *context,
                                          const eosfm_stream_options *options, size_t *bytes);
 
 /* Begins a scene.
@@ -697,53 +697,53 @@ EOSFM_API eosfm_status eosfm_stream_push_rows(eosfm_stream *stream, int32_t band
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_stream_end(eosfm_stream *stream);
 
-/* Begins another scene with the stream's options, wherever it is in the one before: rows and blocks of that are
+/* Begins another scene with the stream's options, wherever it is in the one before: rows and patches of that are
  * gone, and counts begin at 0. Allocates nothing.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_stream_reset(eosfm_stream *stream);
 
-/* A level's part of a block. Cells that are nodata are NaN. */
-typedef struct eosfm_block_level {
+/* A level's part of a patch. Cells that are nodata are NaN. */
+typedef struct eosfm_patch_level {
   size_t struct_size;
   const float *data;        /* NULL if the level is not wanted: then all the rest is 0 */
   ptrdiff_t channel_stride; /* in floats */
   ptrdiff_t row_stride;
   const float *valid;       /* [height][width]: the share of a cell's pixels that are valid */
   ptrdiff_t valid_stride;   /* floats from row to row */
-  int64_t row;              /* where in the level of the scene the block begins, in cells */
+  int64_t row;              /* where in the level of the scene the patch begins, in cells */
   int32_t column;
   int32_t height; /* cells */
   int32_t width;
-} eosfm_block_level;
+} eosfm_patch_level;
 
-#define EOSFM_BLOCK_LEVEL_INIT {sizeof(eosfm_block_level), NULL, 0, 0, NULL, 0, 0, 0, 0, 0}
+#define EOSFM_PATCH_LEVEL_INIT {sizeof(eosfm_patch_level), NULL, 0, 0, NULL, 0, 0, 0, 0, 0}
 
 /* Of an array of all levels. */
-#define EOSFM_BLOCK_LEVELS_INIT \
-  {EOSFM_BLOCK_LEVEL_INIT, EOSFM_BLOCK_LEVEL_INIT, EOSFM_BLOCK_LEVEL_INIT, EOSFM_BLOCK_LEVEL_INIT}
+#define EOSFM_PATCH_LEVELS_INIT \
+  {EOSFM_PATCH_LEVEL_INIT, EOSFM_PATCH_LEVEL_INIT, EOSFM_PATCH_LEVEL_INIT, EOSFM_PATCH_LEVEL_INIT}
 
-typedef struct eosfm_block {
+typedef struct eosfm_patch {
   size_t struct_size;
   int64_t tile_row;    /* which tile completed it */
   int32_t tile_column;
   int32_t skipped;     /* not 0: that tile was skipped */
   int64_t tiles;       /* of the stream so far */
   int64_t tiles_skipped;
-  eosfm_block_level *levels; /* the caller's array of EOSFM_LEVELS, which is filled in */
-} eosfm_block;
+  eosfm_patch_level *levels; /* the caller's array of EOSFM_LEVELS, which is filled in */
+} eosfm_patch;
 
-#define EOSFM_BLOCK_INIT {sizeof(eosfm_block), 0, 0, 0, 0, 0, NULL}
+#define EOSFM_PATCH_INIT {sizeof(eosfm_patch), 0, 0, 0, 0, 0, NULL}
 
-/* Computes the next tile, from left to right and from top to bottom, and gives the block that it
+/* Computes the next tile, from left to right and from top to bottom, and gives the patch that it
  * completes; it stays until the next call for this stream. EOSFM_AGAIN if there are too few rows for
- * that, EOSFM_END after the last block. The deadline of the options is that of the tile. After a
+ * that, EOSFM_END after the last patch. The deadline of the options is that of the tile. After a
  * failure, cancellation too, the tile is the next one still.
  *
  * Status: EOSFM_OK, EOSFM_AGAIN, EOSFM_END, EOSFM_BAD_ARGUMENT, EOSFM_CANCELLED, EOSFM_DEADLINE,
  * EOSFM_NOT_FINITE, EOSFM_ENGINE_FAILED, EOSFM_BUSY. */
-EOSFM_API eosfm_status eosfm_stream_pull_block(eosfm_stream *stream, const eosfm_run_options *options,
-                                         eosfm_block *block);
+EOSFM_API eosfm_status eosfm_stream_pull_patch(eosfm_stream *stream, const eosfm_run_options *options,
+                                         eosfm_patch *patch);
 
 EOSFM_API void eosfm_stream_destroy(eosfm_stream *stream);
 

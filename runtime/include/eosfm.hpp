@@ -76,21 +76,21 @@ struct Closer {
   void operator()(eosfm_stream* stream) const noexcept { eosfm_stream_destroy(stream); }
 };
 
-// What a tile of a stream completes. Data is the stream's, until its next block.
-class Block {
+// What a tile of a stream completes. Data is the stream's, until its next patch.
+class Patch {
  public:
-  Block() = default;
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
+  Patch() = default;
+  Patch(const Patch&) = delete;
+  Patch& operator=(const Patch&) = delete;
 
-  const eosfm_block& operator*() const noexcept { return block_; }
-  const eosfm_block* operator->() const noexcept { return &block_; }
-  const eosfm_block_level& level(int index) const { return levels_[static_cast<std::size_t>(index)]; }
+  const eosfm_patch& operator*() const noexcept { return patch_; }
+  const eosfm_patch* operator->() const noexcept { return &patch_; }
+  const eosfm_patch_level& level(int index) const { return levels_[static_cast<std::size_t>(index)]; }
 
  private:
   friend class Stream;
-  eosfm_block block_ = EOSFM_BLOCK_INIT;
-  std::array<eosfm_block_level, EOSFM_LEVELS> levels_ = {EOSFM_BLOCK_LEVELS_INIT};
+  eosfm_patch patch_ = EOSFM_PATCH_INIT;
+  std::array<eosfm_patch_level, EOSFM_LEVELS> levels_ = {EOSFM_PATCH_LEVELS_INIT};
 };
 
 class Stream {
@@ -110,10 +110,10 @@ class Stream {
   // Begins another scene with the same options, without allocating.
   [[nodiscard]] Status reset() { return status_of(eosfm_stream_reset(get())); }
 
-  // EOSFM_AGAIN: push more rows first. EOSFM_END: there are no more blocks.
-  [[nodiscard]] Status pull_block(Block& block, const eosfm_run_options& options = EOSFM_RUN_OPTIONS_INIT) {
-    block.block_.levels = block.levels_.data();
-    return status_of(eosfm_stream_pull_block(get(), &options, &block.block_));
+  // EOSFM_AGAIN: push more rows first. EOSFM_END: there are no more patches.
+  [[nodiscard]] Status pull_patch(Patch& patch, const eosfm_run_options& options = EOSFM_RUN_OPTIONS_INIT) {
+    patch.patch_.levels = patch.levels_.data();
+    return status_of(eosfm_stream_pull_patch(get(), &options, &patch.patch_));
   }
 
   eosfm_stream* get() const noexcept { return handle_.get(); }
@@ -169,9 +169,9 @@ class Context {
   }
 
   // Returns the bytes that a stream allocates.
-  Result<std::size_t> plan_stream(const eosfm_stream_options& options) {
+  Result<std::size_t> stream_bytes(const eosfm_stream_options& options) {
     std::size_t bytes = 0;
-    const Status status = status_of(eosfm_context_plan_stream(get(), &options, &bytes));
+    const Status status = status_of(eosfm_context_get_stream_bytes(get(), &options, &bytes));
     return {bytes, status};
   }
   Result<Stream> create_stream(const eosfm_stream_options& options) {
@@ -222,10 +222,10 @@ class Model {
     return {info, status};
   }
 
-  Result<eosfm_plan> plan_context(const eosfm_context_options& options = EOSFM_CONTEXT_OPTIONS_INIT) const {
-    eosfm_plan plan = EOSFM_PLAN_INIT;
-    const Status status = status_of(eosfm_model_plan_context(get(), &options, &plan));
-    return {plan, status};
+  Result<eosfm_requirements> requirements(const eosfm_context_options& options = EOSFM_CONTEXT_OPTIONS_INIT) const {
+    eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+    const Status status = status_of(eosfm_model_get_requirements(get(), &options, &needs));
+    return {needs, status};
   }
   Result<Context> create_context(const eosfm_context_options& options = EOSFM_CONTEXT_OPTIONS_INIT) const {
     eosfm_context* context = nullptr;

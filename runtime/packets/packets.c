@@ -354,7 +354,7 @@ static int has_data(const Writing *writing, const Part *part) {
 
 static size_t packet_room(size_t content) { return kHeader + ZSTD_compressBound(content); }
 
-eosfm_status eosfm_packet_plan(const eosfm_packet *packet, size_t *work_size) {
+eosfm_status eosfm_packet_get_work_size(const eosfm_packet *packet, size_t *work_size) {
   if (packet == NULL || !is_size(packet->struct_size, kFirstPacketSize) || work_size == NULL) {
     return EOSFM_BAD_ARGUMENT;
   }
@@ -369,7 +369,7 @@ eosfm_status eosfm_packet_plan(const eosfm_packet *packet, size_t *work_size) {
 eosfm_status eosfm_packet_encode(const eosfm_packet *packet, const eosfm_level *features, size_t most,
                                   eosfm_packet_send_fn send, void *user, void *work, size_t work_size) {
   size_t needed = 0;
-  eosfm_status status = eosfm_packet_plan(packet, &needed);
+  eosfm_status status = eosfm_packet_get_work_size(packet, &needed);
   if (status != EOSFM_OK) return status;
   if (features == NULL || !is_size(features->struct_size, kFirstLevelSize) || features->data == NULL ||
       most < EOSFM_PACKET_LEAST || send == NULL || work == NULL || work_size < needed) {

@@ -129,14 +129,14 @@ eosfm_status Backend::open(const char* name, const char* library, const eosfm_mo
   return status;
 }
 
-eosfm_status Backend::plan(const char* name, const eosfm_model& model, int batch,
+eosfm_status Backend::measure(const char* name, const eosfm_model& model, int batch,
                            eosfm_backend_memory* memory, ErrorText& error) {
   const eosfm_backend* loaded = nullptr;
   eosfm_status status = load_backend(name, &loaded, error);
-  if (status != EOSFM_OK || loaded->plan == nullptr) return status;
+  if (status != EOSFM_OK || loaded->measure == nullptr) return status;
   Request wanted;
   status = wanted.set(name, *loaded, model, batch, error);
-  return status == EOSFM_OK ? loaded->plan(&wanted.request, memory) : status;
+  return status == EOSFM_OK ? loaded->measure(&wanted.request, memory) : status;
 }
 
 }  // namespace eosfm

@@ -23,7 +23,7 @@ class Backend {
   eosfm_status open(const char* name, const char* library, const eosfm_model& model, int threads, int batch,
                     ErrorText& error);
   // Says what an engine would allocate; nothing, if the backend cannot know.
-  static eosfm_status plan(const char* name, const eosfm_model& model, int batch,
+  static eosfm_status measure(const char* name, const eosfm_model& model, int batch,
                            eosfm_backend_memory* memory, ErrorText& error);
   const eosfm_engine& engine() const { return engine_; }
   const eosfm_batches& batches() const { return batches_; }

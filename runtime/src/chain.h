@@ -103,7 +103,7 @@ struct ChainWeights {
   Array<SetWeights> sets[kLevels];     // one for each run
   Matrix first[kLevels];               // conv1x1, or the mlp's first
   Matrix second[kLevels];
-  Block memory;
+  Span memory;
 
   // As of a specialist: shapes alone, or with memory.
   eosfm_status shape(const Chain& chain, const int (*widths)[kLevels], const Kernels& kernels,

@@ -111,29 +111,29 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
   for (const NetworkWeights& network : packed.networks) {
     extent.include(network, kernels, settings.width, settings.height);
   }
-  size_t most_bands = 0;
+  size_t most_strips = 0;
   size_t widest = 0;
   for (int level = 0; level < kLevels; ++level) {
     const Grid grid(cells(settings.width, level), cells(settings.height, level));
-    const size_t band = static_cast<size_t>(grid.band_rows) * grid.width + kRowPadding;
+    const size_t strip = static_cast<size_t>(grid.strip_rows) * grid.width + kRowPadding;
     const size_t lanes = static_cast<size_t>(kernels.lanes);
     const Matrix& first = packed.chain.first[level];
     const Matrix& second = packed.chain.second[level];
     features[level] = layout.take<char>(
         (static_cast<size_t>(grid.pixels()) + kRowPadding) *
         row_bytes(packed.chain.columns[level], packed.chain.storage));
-    extent.wide = larger(extent.wide, band * lanes * (first.vectors + second.vectors));
-    extent.wide = larger(extent.wide, band * round_up(chain.level_channels[level], lanes));
+    extent.wide = larger(extent.wide, strip * lanes * (first.vectors + second.vectors));
+    extent.wide = larger(extent.wide, strip * round_up(chain.level_channels[level], lanes));
     extent.rows = larger(extent.rows,
-                         band * row_bytes(first.vectors * kernels.lanes, Storage::f32));
-    most_bands = larger(most_bands, static_cast<size_t>(grid.bands));
+                         strip * row_bytes(first.vectors * kernels.lanes, Storage::f32));
+    most_strips = larger(most_strips, static_cast<size_t>(grid.strips));
     for (const NetworkWeights& network : packed.networks) {
       const size_t padded = static_cast<size_t>(network.stages[level].padded);
       widest = larger(widest, padded);
-      extent.rows = larger(extent.rows, band * row_bytes(static_cast<int>(padded), Storage::f32));
+      extent.rows = larger(extent.rows, strip * row_bytes(static_cast<int>(padded), Storage::f32));
     }
     for (const SetWeights& set : packed.chain.sets[level]) {
-      extent.wide = larger(extent.wide, band * set.padded);
+      extent.wide = larger(extent.wide, strip * set.padded);
     }
   }
 
@@ -145,7 +145,7 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
   workers = layout.take<WorkerMemory>(workers_count);
   for (size_t i = 0; i < passes_count; ++i) {
     const PassMemory pass = take_pass(layout, extent);
-    const SetMemory set = {layout.take<double>(2 * most_bands), layout.take<float>(widest),
+    const SetMemory set = {layout.take<double>(2 * most_strips), layout.take<float>(widest),
                            layout.take<float>(widest)};
     if (passes != nullptr) passes[i] = pass;
     if (sets != nullptr) sets[i] = set;
@@ -293,13 +293,13 @@ eosfm_status eosfm_context::make_memory(ErrorText& text) {
   if (!has_engine()) status = model_->packed(settings_.precision, &packed_, text);
   if (status != EOSFM_OK) return status;
   const int specialists = model_->specialists.size();
-  if (!block_.allocate(needed) || !active_.allocate(specialists) ||
+  if (!span_.allocate(needed) || !active_.allocate(specialists) ||
       !active_runs_.allocate(chain.runs.size()) || !run_done_.allocate(chain.runs.size()) ||
       !present_.allocate(specialists) || !under_way_.allocate(batches_.slots)) {
     return text.no_memory("the context");
   }
-  memset(block_.data(), 0, needed);  // so that no run waits for the system to find pages
-  Layout layout(block_.data());
+  memset(span_.data(), 0, needed);  // so that no run waits for the system to find pages
+  Layout layout(span_.data());
   if (has_engine()) {
     memory_.lay_out(layout, settings_, chain, has_batches());
     return EOSFM_OK;
@@ -796,12 +796,12 @@ eosfm_status eosfm_context::verify(double* worst) {
     planes[level] = static_cast<size_t>(cells(chain.tile, level)) * cells(chain.tile, level);
     sizes.take<float>(planes[level] * chain.level_channels[level]);
   }
-  Block block;
+  Span span;
   Array<eosfm_band> bands;
-  if (!block.allocate(sizes.size()) || !bands.allocate(chain.bands.size())) {
+  if (!span.allocate(sizes.size()) || !bands.allocate(chain.bands.size())) {
     return error.no_memory("the known answer");
   }
-  Layout layout(block.data());
+  Layout layout(span.data());
   float* stored = layout.take<float>(pixels * bands.size());
   // The file's tensors need not be aligned when it is in the caller's memory.
   memcpy(stored, chain.known_image()->data, pixels * bands.size() * sizeof(float));

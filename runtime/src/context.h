@@ -32,7 +32,7 @@ struct Settings {
 
 // What a pass needs beside the network's own: statistics for layer normalisation.
 struct SetMemory {
-  double* sums;  // [bands of rows][2]
+  double* sums;  // [strips][2]
   float* scale;
   float* shift;
 };
@@ -51,7 +51,7 @@ struct RunTime {
   int64_t ns;
 };
 
-// All memory of a context, laid out in one block.
+// All memory of a context, laid out in one span.
 struct ContextMemory {
   float* planes;             // [bands][height][width]
   uint8_t* valid;            // [height][width]: which pixels are
@@ -167,7 +167,7 @@ struct eosfm_context {
   void copy_level(int level, const eosfm_level& to);
   void run_one(int run, int pass, eosfm::Team& team);
   bool write_level(int level, const eosfm_level& to);
-  bool write_band(int level, const eosfm::Grid& grid, int band, int worker, const eosfm_level& to);
+  bool write_strip(int level, const eosfm::Grid& grid, int strip, int worker, const eosfm_level& to);
 
   eosfm_model* model_ = nullptr;
   const eosfm::PackedModel* packed_ = nullptr;
@@ -179,7 +179,7 @@ struct eosfm_context {
   char backend_name_[eosfm::kMostBackendName] = "";
   const float* tolerance_ = nullptr;  // [levels], of the known answer
   size_t reserved_ = 0;  // of the model's memory
-  eosfm::Block block_;
+  eosfm::Span span_;
   eosfm::ContextMemory memory_ = {};
   eosfm::Array<uint8_t> active_;  // [specialists]
   eosfm::Array<int> active_runs_;   // in the order in which they run

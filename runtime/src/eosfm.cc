@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "context.h"
-#include "kernels/paths.h"
+#include "kernels/isa.h"
 #include "ladder.h"
 #include "made.h"
 #include "model.h"
@@ -210,9 +210,9 @@ eosfm_status eosfm_model_describe_specialist(eosfm_model* model, int32_t index,
   });
 }
 
-eosfm_status eosfm_model_plan_context(eosfm_model* model, const eosfm_context_options* options,
-                              eosfm_plan* plan) {
-  return give(model, plan, [&](eosfm_plan& own, ErrorText& text) {
+eosfm_status eosfm_model_get_requirements(eosfm_model* model, const eosfm_context_options* options,
+                              eosfm_requirements* requirements) {
+  return give(model, requirements, [&](eosfm_requirements& own, ErrorText& text) {
     Settings settings;
     PackedModel shapes;
     eosfm_status status = settings.set(options, model->chain, text);
@@ -336,10 +336,10 @@ eosfm_status eosfm_context_get_tolerance(eosfm_context* context, double toleranc
   });
 }
 
-eosfm_status eosfm_context_plan_stream(eosfm_context* context, const eosfm_stream_options* options,
+eosfm_status eosfm_context_get_stream_bytes(eosfm_context* context, const eosfm_stream_options* options,
                                size_t* bytes) {
   return alone(context, [&] {
-    if (bytes != nullptr) return eosfm_stream::plan(context, options, bytes);
+    if (bytes != nullptr) return eosfm_stream::measure(context, options, bytes);
     return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the size");
   });
 }
@@ -381,9 +381,9 @@ eosfm_status eosfm_stream_reset(eosfm_stream* stream) {
   });
 }
 
-eosfm_status eosfm_stream_pull_block(eosfm_stream* stream, const eosfm_run_options* options,
-                               eosfm_block* block) {
-  return alone(stream, [&] { return stream->next(options, block); });
+eosfm_status eosfm_stream_pull_patch(eosfm_stream* stream, const eosfm_run_options* options,
+                               eosfm_patch* patch) {
+  return alone(stream, [&] { return stream->next(options, patch); });
 }
 
 void eosfm_stream_destroy(eosfm_stream* stream) { unmake(stream); }

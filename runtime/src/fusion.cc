@@ -39,9 +39,9 @@ class eosfm_context::Features final : public LevelSink {
         context_.broken_.store(run_ * kLevels + level, std::memory_order_relaxed);
       }
     };
-    team.each(image.grid.bands, [&](int band, int worker) {
-      const int first = band * image.grid.band_rows;
-      const int rows = image.grid.rows_of(band);
+    team.each(image.grid.strips, [&](int strip, int worker) {
+      const int first = strip * image.grid.strip_rows;
+      const int rows = image.grid.rows_of(strip);
       for (int y = first; y < first + rows; ++y) {
         const Rows out = {features + static_cast<size_t>(y) * image.grid.width * stride, stride,
                           bytes, chain.storage, 0.0F};
@@ -57,7 +57,7 @@ class eosfm_context::Features final : public LevelSink {
                            image.padded, scale, shift, {mine.rows, row, row, Storage::f32, 0.0F});
         const size_t projected = static_cast<size_t>(set.padded);
         kernels.linear(set.projection, mine.rows, row, image.grid.width,
-                       {mine.wide, image.grid.width, 0, projected}, Store::leaky_relu, mine.tile);
+                       {mine.wide, image.grid.width, 0, projected}, Store::leaky_relu, mine.sums);
         kernels.scale_rows(mine.wide, projected * sizeof(float), Storage::f32, image.grid.width,
                            set.padded, set.factor, nullptr, out);
         check(out);
@@ -74,10 +74,10 @@ class eosfm_context::Features final : public LevelSink {
     double mean = 0.0;
     double variance = 0.0;
     for (int moment = 0; moment < 2; ++moment) {
-      team.each(grid.bands, [&](int band, int) {
+      team.each(grid.strips, [&](int strip, int) {
         double sum = 0.0;
-        const int first = band * grid.band_rows;
-        for (int y = first; y < first + grid.rows_of(band); ++y) {
+        const int first = strip * grid.strip_rows;
+        for (int y = first; y < first + grid.rows_of(strip); ++y) {
           for (int x = 0; x < grid.width; ++x) {
             const float* pixel = image.pixel(y, x);
             for (int c = 0; c < width; ++c) {
@@ -86,10 +86,10 @@ class eosfm_context::Features final : public LevelSink {
             }
           }
         }
-        memory_.sums[2 * band + moment] = sum;
+        memory_.sums[2 * strip + moment] = sum;
       });
       double total = 0.0;
-      for (int band = 0; band < grid.bands; ++band) total += memory_.sums[2 * band + moment];
+      for (int strip = 0; strip < grid.strips; ++strip) total += memory_.sums[2 * strip + moment];
       (moment == 0 ? mean : variance) = total / count;
     }
     const double inverse = 1.0 / sqrt(variance + kEpsilon);
@@ -121,7 +121,7 @@ void eosfm_context::run_one(int run, int pass, Team& team) {
 
 namespace {
 
-// Cells of a band, [cells][stride], become rows of planes.
+// Cells of a strip, [cells][stride], become rows of planes.
 void to_planes(const float* cells, size_t stride, int channels, int width, int first_row, int rows,
                const eosfm_level& to, int first_channel) {
   constexpr int kAtOnce = 16;  // channels: a cache line of a cell
@@ -151,10 +151,10 @@ bool eosfm_context::gate_opens(int run) {
     const SetWeights& set = chain.sets[l][run];
     const size_t stride = row_bytes(chain.columns[l], chain.storage);
     const eosfm_level level = {sizeof(eosfm_level), memory_.levels[l], grid.pixels(), grid.width};
-    team.each(grid.bands, [&](int band, int worker) {
+    team.each(grid.strips, [&](int strip, int worker) {
       // Scaling by nothing makes floats of what is stored.
-      const int first = band * grid.band_rows;
-      const int pixels = grid.rows_of(band) * grid.width;
+      const int first = strip * grid.strip_rows;
+      const int pixels = grid.rows_of(strip) * grid.width;
       const size_t row = static_cast<size_t>(set.padded) * sizeof(float);
       const char* from = memory_.features[l] + static_cast<size_t>(first) * grid.width * stride +
                          static_cast<size_t>(set.column) * element_bytes(chain.storage);
@@ -162,7 +162,7 @@ bool eosfm_context::gate_opens(int run) {
       model_->kernels->scale_rows(from, stride, chain.storage, pixels, set.padded, nullptr, nullptr,
                                   {wide, row, row, Storage::f32, 0.0F});
       to_planes(wide, static_cast<size_t>(set.padded), set.channels, grid.width, first,
-                grid.rows_of(band), level, 0);
+                grid.rows_of(strip), level, 0);
     });
     levels[l] = level.data;
     channels[l] = set.channels;
@@ -175,8 +175,8 @@ bool eosfm_context::write_level(int level, const eosfm_level& to) {
   Stop never;  // from here on the caller's buffers are written: a run that came so far is finished
   Team team(&pool_, &never);
   std::atomic<bool> finite{true};
-  team.each(grid.bands, [&](int band, int worker) {
-    if (!write_band(level, grid, band, worker, to)) finite.store(false, std::memory_order_relaxed);
+  team.each(grid.strips, [&](int strip, int worker) {
+    if (!write_strip(level, grid, strip, worker, to)) finite.store(false, std::memory_order_relaxed);
   });
   return finite.load(std::memory_order_relaxed);
 }
@@ -195,14 +195,14 @@ void zero_planes(int channels, int width, int first_row, int rows, const eosfm_l
 }  // namespace
 
 // Returns whether all that it wrote is finite; what is only copied was looked at before.
-bool eosfm_context::write_band(int level, const Grid& grid, int band, int worker,
+bool eosfm_context::write_strip(int level, const Grid& grid, int strip, int worker,
                                const eosfm_level& to) {
   const Chain& chain = model_->chain;
   const ChainWeights& weights = packed_->chain;
   const Kernels& kernels = *model_->kernels;
   const WorkerMemory& mine = memory_.workers[worker];
-  const int first = band * grid.band_rows;
-  const int rows = grid.rows_of(band);
+  const int first = strip * grid.strip_rows;
+  const int rows = grid.rows_of(strip);
   const int pixels = rows * grid.width;
   const int channels = chain.level_channels[level];
   const size_t stride = row_bytes(weights.columns[level], weights.storage);
@@ -255,7 +255,7 @@ bool eosfm_context::write_band(int level, const Grid& grid, int band, int worker
       const Matrix& one = weights.first[level];
       const size_t padded = static_cast<size_t>(one.vectors) * kernels.lanes;
       kernels.linear(one, features, stride, pixels, {mine.wide, pixels, 0, padded},
-                     mlp ? Store::relu : Store::plain, mine.tile);
+                     mlp ? Store::relu : Store::plain, mine.sums);
       if (!mlp) return write(mine.wide, padded);
       const Matrix& two = weights.second[level];
       const size_t row = row_bytes(static_cast<int>(padded), weights.storage);
@@ -265,7 +265,7 @@ bool eosfm_context::write_band(int level, const Grid& grid, int band, int worker
       float* fused = mine.wide + static_cast<size_t>(pixels) * padded;
       const size_t fused_padded = static_cast<size_t>(two.vectors) * kernels.lanes;
       kernels.linear(two, mine.rows, row, pixels, {fused, pixels, 0, fused_padded}, Store::plain,
-                     mine.tile);
+                     mine.sums);
       return write(fused, fused_padded);
     }
   }

@@ -82,7 +82,7 @@ eosfm_backend_memory most_memory(const eosfm_model& model, const Settings& setti
     ErrorText ignored;
     const bool is_host = settings.engine.compute != nullptr && strcmp(name, settings.engine.name) == 0;
     if (strcmp(name, kNative) == 0 || is_host ||
-        Backend::plan(name, model, settings.batch, &one, ignored) != EOSFM_OK) {
+        Backend::measure(name, model, settings.batch, &one, ignored) != EOSFM_OK) {
       continue;
     }
     if (one.device_bytes > most.device_bytes) most.device_bytes = one.device_bytes;

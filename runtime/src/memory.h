@@ -1,4 +1,4 @@
-// Memory: owned buffers, and one block that is laid out once and then only used.
+// Memory: owned buffers, and one span that is laid out once and then only used.
 #ifndef EOSFM_MEMORY_H
 #define EOSFM_MEMORY_H
 
@@ -17,15 +17,15 @@ constexpr size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// An owned, aligned, zeroed block; empty when there was no memory for it.
-class Block {
+// An owned, aligned, zeroed span; empty when there was no memory for it.
+class Span {
  public:
-  Block() = default;
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  ~Block() { free(memory_); }
+  Span() = default;
+  Span(const Span&) = delete;
+  Span& operator=(const Span&) = delete;
+  ~Span() { free(memory_); }
 
-  // Returns whether there was memory. Called once. Large blocks come as the system's zero pages, which
+  // Returns whether there was memory. Called once. Large spans come as the system's zero pages, which
   // nobody has to write.
   bool allocate(size_t size) {
     memory_ = calloc(1, size + kAlignment);
@@ -41,7 +41,7 @@ class Block {
   char* data_ = nullptr;
 };
 
-// Lays out parts of one block. Used twice with the same calls: first without a block, to learn the
+// Lays out parts of one span. Used twice with the same calls: first without a span, to learn the
 // size, then with it, to learn where each part is.
 class Layout {
  public:

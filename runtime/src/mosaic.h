@@ -1,4 +1,4 @@
-// One level of a scene in the making: tiles are blended where they overlap, block by block.
+// One level of a scene in the making: tiles are blended where they overlap, patch by patch.
 #ifndef EOSFM_MOSAIC_H
 #define EOSFM_MOSAIC_H
 
@@ -30,7 +30,7 @@ struct MosaicTile {
   int height;
   int column_before;  // cells before its start that were computed with it
   int row_before;
-  int done_width;     // the block that it completes: what no later tile covers
+  int done_width;     // the patch that it completes: what no later tile covers
   int done_height;
   bool first_row;     // of tiles
   bool last_row;
@@ -48,12 +48,12 @@ class Mosaic {
   // Where a tile's features are to be written.
   eosfm_level features() const;
 
-  // Adds the features, unless the tile was skipped, and completes the tile's block: cells with less than
+  // Adds the features, unless the tile was skipped, and completes the tile's patch: cells with less than
   // `least` of their pixels valid, and those that no tile has, become NaN. `valid` is [tile height][tile
   // width], of the pixels that were computed.
   void add(const MosaicTile& tile, bool skipped, const float* valid, float least, Team& team);
 
-  const float* block() const { return window_; }
+  const float* patch() const { return window_; }
   size_t cells() const { return static_cast<size_t>(shape_.tile_width) * shape_.tile_height; }
 
  private:

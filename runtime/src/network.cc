@@ -5,11 +5,11 @@
 namespace eosfm {
 namespace {
 
-// Pixels that a band should have: its activations stay in the second-level cache, and the weights are
+// Pixels that a strip should have: its activations stay in the second-level cache, and the weights are
 // read often enough for each time they are fetched.
-constexpr int kBandPixels = 112;
+constexpr int kStripPixels = 112;
 
-// Words of 16 are 64 bytes: no path pads a matrix's rows further.
+// Words of 16 are 64 bytes: no isa pads a matrix's rows further.
 constexpr int kGrnPadding = 64;
 
 int smaller(int a, int b) { return a < b ? a : b; }
@@ -62,12 +62,12 @@ void zero_halo(const Image& image) {
          kHalo * row * sizeof(float));
 }
 
-// One row of the stem's patches: 4x4 pixels of every band, in the order of the weights.
-void gather_patches(const float* const* planes, int bands, int width, int patch_row, float* rows,
+// Gathers one row of the stem's inputs: for each cell its 4x4 pixels of every band, in the order of the weights.
+void gather_pixels(const float* const* planes, int bands, int width, int cell_row, float* rows,
                     size_t row_floats) {
   for (int band = 0; band < bands; ++band) {
     for (int y = 0; y < 4; ++y) {
-      const float* from = planes[band] + (static_cast<size_t>(patch_row) * 4 + y) * width;
+      const float* from = planes[band] + (static_cast<size_t>(cell_row) * 4 + y) * width;
       float* to = rows + 16 * band + 4 * y;
       for (int x = 0; x < width / 4; ++x, from += 4, to += row_floats) {
         memcpy(to, from, 4 * sizeof(float));
@@ -90,19 +90,19 @@ class Pass {
   void stem(const float* const* planes, int width, const Image& out) {
     const StageWeights& stage = network_.stages[0];
     const int columns = 16 * network_.bands;
-    team_.each(out.grid.bands, [&](int band, int worker) {
+    team_.each(out.grid.strips, [&](int strip, int worker) {
       const WorkerMemory& mine = workers_[worker];
-      const int first = band * out.grid.band_rows;
-      const int rows = out.grid.rows_of(band);
+      const int first = strip * out.grid.strip_rows;
+      const int rows = out.grid.rows_of(strip);
       const int pixels = rows * out.grid.width;
-      const Rows patches = rows_for(stage.entry, mine.rows);
+      const Rows gathered = rows_for(stage.entry, mine.rows);
       const size_t row_floats = round_up(static_cast<size_t>(columns), kAlignment / 4);
       float* wide = mine.wide;
       for (int y = 0; y < rows; ++y) {
-        gather_patches(planes, network_.bands, width, first + y,
+        gather_pixels(planes, network_.bands, width, first + y,
                        wide + static_cast<size_t>(y) * out.grid.width * row_floats, row_floats);
       }
-      // Patches have a row's padding of what was there before; its weights are zero, and so must it be.
+      // A row's padding is of what was there before; its weights are zero, and so must it be.
       for (int p = 0; p < pixels; ++p) {
         memset(wide + p * row_floats + columns, 0, (row_floats - columns) * sizeof(float));
       }
@@ -110,11 +110,11 @@ class Pass {
       size_t stride = row_floats * sizeof(float);
       if (stage.entry.storage != Storage::f32) {
         kernels_.scale_rows(wide, stride, Storage::f32, pixels, static_cast<int>(row_floats),
-                            nullptr, nullptr, patches);
-        a = patches.data;
-        stride = patches.stride;
+                            nullptr, nullptr, gathered);
+        a = gathered.data;
+        stride = gathered.stride;
       }
-      kernels_.linear(stage.entry, a, stride, pixels, out.from_row(first), Store::plain, mine.tile);
+      kernels_.linear(stage.entry, a, stride, pixels, out.from_row(first), Store::plain, mine.sums);
       for (int y = first; y < first + rows; ++y) {
         const size_t bytes = static_cast<size_t>(stage.padded) * sizeof(float);
         kernels_.norm({out.pixel(y, 0), static_cast<size_t>(stage.padded), out.grid.width,
@@ -127,28 +127,28 @@ class Pass {
   void downsample(int s, const Image& in, const Image& out) {
     const StageWeights& before = network_.stages[s - 1];
     const StageWeights& stage = network_.stages[s];
-    team_.each(out.grid.bands, [&](int band, int worker) {
+    team_.each(out.grid.strips, [&](int strip, int worker) {
       const WorkerMemory& mine = workers_[worker];
-      const int first = band * out.grid.band_rows;
-      const int rows = out.grid.rows_of(band);
-      const Rows patches = rows_for(stage.entry, mine.rows);
-      const size_t quarter = static_cast<size_t>(before.padded) * element_bytes(patches.storage);
+      const int first = strip * out.grid.strip_rows;
+      const int rows = out.grid.rows_of(strip);
+      const Rows gathered = rows_for(stage.entry, mine.rows);
+      const size_t quarter = static_cast<size_t>(before.padded) * element_bytes(gathered.storage);
       const float* inverse = stage.entry.inverse;
       for (int y = 0; y < rows; ++y) {
         for (int corner = 0; corner < 4; ++corner) {
-          Rows part = patches;
-          part.data = static_cast<char*>(patches.data) +
-                      static_cast<size_t>(y) * out.grid.width * patches.stride + corner * quarter;
+          Rows part = gathered;
+          part.data = static_cast<char*>(gathered.data) +
+                      static_cast<size_t>(y) * out.grid.width * gathered.stride + corner * quarter;
           // The last quarter fills the row up.
-          part.bytes = corner < 3 ? quarter : patches.bytes - 3 * quarter;
+          part.bytes = corner < 3 ? quarter : gathered.bytes - 3 * quarter;
           kernels_.norm({in.pixel(2 * (first + y) + corner / 2, corner % 2),
                          2 * static_cast<size_t>(before.padded), out.grid.width, before.width,
                          before.padded, inverse ? inverse + corner * before.padded : nullptr,
                          nullptr, part});
         }
       }
-      kernels_.linear(stage.entry, patches.data, patches.stride, rows * out.grid.width,
-                      out.from_row(first), Store::plain, mine.tile);
+      kernels_.linear(stage.entry, gathered.data, gathered.stride, rows * out.grid.width,
+                      out.from_row(first), Store::plain, mine.sums);
     });
   }
 
@@ -160,33 +160,33 @@ class Pass {
     const size_t hidden_bytes = row_bytes(hidden, storage);
     const Rows all_hidden = {memory_.hidden, hidden_bytes, hidden_bytes, storage, 0.0F};
 
-    team_.each(grid.bands, [&](int band, int worker) {
+    team_.each(grid.strips, [&](int strip, int worker) {
       const WorkerMemory& mine = workers_[worker];
-      const int first = band * grid.band_rows;
-      const int rows = grid.rows_of(band);
+      const int first = strip * grid.strip_rows;
+      const int rows = grid.rows_of(strip);
       const Rows normed = rows_for(block.fc1, mine.rows);
       kernels_.depthwise_norm({image.pixel(first - kHalo, -kHalo), image.row_stride(), grid.width,
                                rows, stage.width, stage.padded, block.depthwise,
                                block.depthwise_bias, block.fc1.inverse, mine.scratch, normed});
-      float* squares = memory_.squares + static_cast<size_t>(band) * hidden;
+      float* squares = memory_.squares + static_cast<size_t>(strip) * hidden;
       memset(squares, 0, static_cast<size_t>(hidden) * sizeof(float));
       Rows out = all_hidden;
       out.data = memory_.hidden + static_cast<size_t>(first) * grid.width * hidden_bytes;
       kernels_.linear_gelu(block.fc1, normed.data, normed.stride, rows * grid.width, out, squares,
-                           mine.tile);
+                           mine.sums);
       if (sums_.weights == nullptr || sums_.weights->whole) return;
       const int at = first * grid.width;
       if (!sums_.weights->all_valid) {
         memset(squares, 0, static_cast<size_t>(hidden) * sizeof(float));
         add_squares(out, rows * grid.width, hidden, sums_.weights->valid[s] + at, squares);
       }
-      float* once = memory_.once + static_cast<size_t>(band) * hidden;
+      float* once = memory_.once + static_cast<size_t>(strip) * hidden;
       memset(once, 0, static_cast<size_t>(hidden) * sizeof(float));
       add_squares(out, rows * grid.width, hidden, sums_.weights->once[s] + at, once);
     });
     if (team_.stopped()) return;
 
-    set_grn(block, grid.bands, hidden);
+    set_grn(block, grid.strips, hidden);
     const bool weights = scales_weights(block, grid);
     Matrix fc2 = block.fc2;
     if (weights) {
@@ -199,10 +199,10 @@ class Pass {
       if (team_.stopped()) return;
     }
 
-    team_.each(grid.bands, [&](int band, int worker) {
+    team_.each(grid.strips, [&](int strip, int worker) {
       const WorkerMemory& mine = workers_[worker];
-      const int first = band * grid.band_rows;
-      const int pixels = grid.rows_of(band) * grid.width;
+      const int first = strip * grid.strip_rows;
+      const int pixels = grid.rows_of(strip) * grid.width;
       const char* in = memory_.hidden + static_cast<size_t>(first) * grid.width * hidden_bytes;
       size_t stride = hidden_bytes;
       if (!weights) {
@@ -212,21 +212,21 @@ class Pass {
         in = mine.rows;
         stride = scaled.stride;
       }
-      kernels_.linear(fc2, in, stride, pixels, image.from_row(first), Store::add, mine.tile);
+      kernels_.linear(fc2, in, stride, pixels, image.from_row(first), Store::add, mine.sums);
     });
   }
 
  private:
   // grn[h] = 1 + gamma[h] * norm[h] / (mean of norms + 1e-6): the bias of GRN is in fc2's. Where that
   // is of integers, the hidden tensor is quantised with the same factors.
-  void set_grn(const BlockWeights& block, int bands, int hidden) {
+  void set_grn(const BlockWeights& block, int strips, int hidden) {
     float* grn = memory_.grn;
     if (sums_.mode == EOSFM_GRN_SCENE) {
       take_norms(block, hidden);
     } else {
-      set_norms(bands, hidden);
+      set_norms(strips, hidden);
     }
-    if (sums_.mode == EOSFM_GRN_GATHER) give_squares(block, bands, hidden);
+    if (sums_.mode == EOSFM_GRN_GATHER) give_squares(block, strips, hidden);
     if (sums_.mode != EOSFM_GRN_TILE) sums_.squares += block.hidden;
     double total = 0.0;
     for (int h = 0; h < hidden; ++h) total += static_cast<double>(grn[h]);
@@ -239,10 +239,10 @@ class Pass {
   }
 
   // The norms of the image's hidden channels.
-  void set_norms(int bands, int hidden) {
+  void set_norms(int strips, int hidden) {
     for (int h = 0; h < hidden; ++h) {
       float sum = 0.0F;
-      for (int b = 0; b < bands; ++b) sum += memory_.squares[static_cast<size_t>(b) * hidden + h];
+      for (int s = 0; s < strips; ++s) sum += memory_.squares[static_cast<size_t>(s) * hidden + h];
       memory_.grn[h] = sqrtf(sum);
     }
   }
@@ -254,12 +254,12 @@ class Pass {
     }
   }
 
-  void give_squares(const BlockWeights& block, int bands, int hidden) {
+  void give_squares(const BlockWeights& block, int strips, int hidden) {
     const float* squares = sums_.weights->whole ? memory_.squares : memory_.once;
     for (int h = 0; h < block.hidden; ++h) {
       double sum = 0.0;
-      for (int b = 0; b < bands; ++b) {
-        sum += static_cast<double>(squares[static_cast<size_t>(b) * hidden + h]);
+      for (int s = 0; s < strips; ++s) {
+        sum += static_cast<double>(squares[static_cast<size_t>(s) * hidden + h]);
       }
       sums_.squares[h] = sum;
     }
@@ -276,13 +276,13 @@ class Pass {
 }  // namespace
 
 Grid::Grid(int w, int h) : width(w), height(h) {
-  const int rows = kBandPixels / w > 1 ? kBandPixels / w : 1;
-  bands = (h + rows - 1) / rows;
-  band_rows = (h + bands - 1) / bands;
-  bands = (h + band_rows - 1) / band_rows;
+  const int rows = kStripPixels / w > 1 ? kStripPixels / w : 1;
+  strips = (h + rows - 1) / rows;
+  strip_rows = (h + strips - 1) / strips;
+  strips = (h + strip_rows - 1) / strip_rows;
 }
 
-int Grid::rows_of(int band) const { return smaller(band_rows, height - band * band_rows); }
+int Grid::rows_of(int strip) const { return smaller(strip_rows, height - strip * strip_rows); }
 
 size_t row_bytes(int columns, Storage storage) {
   return round_up(static_cast<size_t>(columns) * element_bytes(storage), kAlignment);
@@ -293,20 +293,20 @@ void Extent::include(const NetworkWeights& network, const Kernels& kernels, int 
     const StageWeights& stage = network.stages[s];
     const Grid grid(w >> (s + 2), h >> (s + 2));
     const Image shape = {nullptr, grid, stage.padded};
-    const size_t band_rows = static_cast<size_t>(grid.band_rows) * grid.width + kRowPadding;
+    const size_t strip_rows = static_cast<size_t>(grid.strip_rows) * grid.width + kRowPadding;
     image = larger(image, shape.row_stride() * (grid.height + 2 * kHalo));
     scratch = larger(scratch, static_cast<size_t>(grid.width) * stage.padded);
-    rows = larger(rows, band_rows * rows_for(stage.entry, nullptr).stride);
-    wide = larger(wide, band_rows * stage.padded);
-    if (s == 0) wide = larger(wide, band_rows * round_up(16 * network.bands, kAlignment / 4));
+    rows = larger(rows, strip_rows * rows_for(stage.entry, nullptr).stride);
+    wide = larger(wide, strip_rows * stage.padded);
+    if (s == 0) wide = larger(wide, strip_rows * round_up(16 * network.bands, kAlignment / 4));
     for (const BlockWeights& block : stage.blocks) {
       const int columns = block.fc1.vectors * kernels.lanes;
       hidden = larger(hidden, (static_cast<size_t>(grid.pixels()) + kRowPadding) *
                                   row_bytes(columns, hidden_storage(block)));
-      squares = larger(squares, static_cast<size_t>(grid.bands) * columns);
+      squares = larger(squares, static_cast<size_t>(grid.strips) * columns);
       channels = larger(channels, columns + kGrnPadding);
-      rows = larger(rows, band_rows * rows_for(block.fc1, nullptr).stride);
-      rows = larger(rows, band_rows * rows_for(block.fc2, nullptr).stride);
+      rows = larger(rows, strip_rows * rows_for(block.fc1, nullptr).stride);
+      rows = larger(rows, strip_rows * rows_for(block.fc2, nullptr).stride);
       if (scales_weights(block, grid)) {
         scaled = larger(scaled, static_cast<size_t>(block.fc2.k_words) * block.fc2.vectors *
                                     kernels.lanes);
@@ -339,7 +339,7 @@ WorkerMemory take_worker(Layout& layout, const Extent& extent) {
   WorkerMemory worker;
   worker.rows = layout.take<char>(extent.rows);
   worker.scratch = layout.take<float>(extent.scratch);
-  worker.tile = layout.take<float>(kTileFloats);
+  worker.sums = layout.take<float>(kSumsFloats);
   worker.wide = layout.take<float>(extent.wide);
   return worker;
 }

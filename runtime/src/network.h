@@ -4,7 +4,7 @@
 // layer norm -> fc1 -> GELU -> global response normalisation (GRN) -> fc2 -> add to the input.
 //
 // GRN needs the sum of squares of every hidden channel over the whole image, so a block is two loops
-// over bands of rows with a barrier between: up to the hidden tensor, adding up its squares, and
+// over strips of rows with a barrier between: up to the hidden tensor, adding up its squares, and
 // from it. GRN's factor then goes into fc2's weights, or where there are fewer pixels than channels,
 // over the hidden tensor. The sums can also be handed out, and those of many images be used instead.
 #ifndef EOSFM_NETWORK_H
@@ -42,20 +42,20 @@ struct NetworkWeights {
   const float* stem_gamma = nullptr;  // of the layer norm after the stem
   const float* stem_beta = nullptr;
   StageWeights stages[kStages];
-  Block memory;  // what the pointers point into
+  Span memory;  // what the pointers point into
 };
 
-// The size of an image at one stage, and how it is cut into bands of whole rows: by the shape alone,
-// so that results do not depend on who computes which band.
+// The size of an image at one stage, and how it is cut into strips of whole rows: by the shape alone,
+// so that results do not depend on who computes which strip.
 struct Grid {
   int width;
   int height;
-  int band_rows;
-  int bands;
+  int strip_rows;
+  int strips;
 
   Grid(int w, int h);
   int pixels() const { return width * height; }
-  int rows_of(int band) const;
+  int rows_of(int strip) const;
 };
 
 // An image with a halo of zeros; pixels hold `padded` channels.
@@ -78,7 +78,7 @@ struct Image {
 struct PassMemory {
   float* images[2];
   char* hidden;
-  float* squares;     // [bands][hidden]
+  float* squares;     // [strips][hidden]
   float* once;        // the same, of what is gathered, where that is other
   float* grn;         // [hidden]
   uint32_t* scaled;   // fc2's weights times GRN's factor
@@ -86,10 +86,10 @@ struct PassMemory {
 
 // What one worker needs.
 struct WorkerMemory {
-  char* rows;     // activations of one band
+  char* rows;     // activations of one strip
   float* scratch;
-  float* tile;
-  float* wide;    // fp32 rows of one band, of levels and fused features
+  float* sums;    // of a panel: kSumsFloats
+  float* wide;    // fp32 rows of one strip, of levels and fused features
 };
 
 // What the memory must hold for a set of networks.

@@ -148,7 +148,7 @@ eosfm_stream::~eosfm_stream() {
   if (reserved_ > 0) context_->model()->give_back(reserved_);
 }
 
-eosfm_status eosfm_stream::plan(eosfm_context* context, const eosfm_stream_options* given,
+eosfm_status eosfm_stream::measure(eosfm_context* context, const eosfm_stream_options* given,
                                 size_t* bytes) {
   const Chain& chain = context->model()->chain;
   const Settings& tile = context->settings();
@@ -176,9 +176,9 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
   status = context_->model()->reserve(bytes, "a stream", context_->error);
   if (status != EOSFM_OK) return status;
   reserved_ = bytes;
-  if (!block_.allocate(bytes)) return context_->error.no_memory("the stream");
-  memset(block_.data(), 0, bytes);  // so that no tile waits for the system to find pages
-  Layout layout(block_.data());
+  if (!span_.allocate(bytes)) return context_->error.no_memory("the stream");
+  memset(span_.data(), 0, bytes);  // so that no tile waits for the system to find pages
+  Layout layout(span_.data());
   memory_.lay_out(layout, options_, overlap_, tiles_ahead, tile, chain);
   const size_t plane = static_cast<size_t>(tile.width) * tile.height;
   for (int b = 0; b < chain.bands.size(); ++b) {
@@ -232,11 +232,11 @@ void eosfm_stream::reset() {
   forget_ahead();
 }
 
-eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_block* given_block) {
-  eosfm_status status = check_struct(given_block, context_->error);
+eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_patch* given_patch) {
+  eosfm_status status = check_struct(given_patch, context_->error);
   if (status != EOSFM_OK) return status;
-  eosfm_block block = read_struct(given_block);
-  status = check_structs(block.levels, kLevels, context_->error);
+  eosfm_patch patch = read_struct(given_patch);
+  status = check_structs(patch.levels, kLevels, context_->error);
   if (status != EOSFM_OK) return status;
   eosfm_run_options options;
   status = context_->read_run_options(given_options, &options);  // of tiles that are skipped too
@@ -252,8 +252,8 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_bl
   status = context_->has_batches() ? compute_ahead(rows, options, &tile) : compute(rows, options, &tile);
   if (status != EOSFM_OK) return status;
   if (tile->skipped && options.present != nullptr) memset(options.present, 0, options.present_count);
-  give(*tile, &block);
-  write_struct(block, given_block);
+  give(*tile, &patch);
+  write_struct(patch, given_patch);
   if (!tile->last_column) {
     ++tile_column_;
     return EOSFM_OK;
@@ -504,7 +504,7 @@ eosfm_status eosfm_stream::located(eosfm_status status, const StreamTile& tile) 
                               static_cast<long long>(tile.pixels.row), reason.text);
 }
 
-void eosfm_stream::give(const StreamTile& place, eosfm_block* block) {
+void eosfm_stream::give(const StreamTile& place, eosfm_patch* patch) {
   const Clock blending(&context_->statistics().blend_ns);
   const Settings& tile = context_->settings();
   Stop never;
@@ -514,8 +514,8 @@ void eosfm_stream::give(const StreamTile& place, eosfm_block* block) {
                        : tile.height;
   const int columns = place.last_column ? options_.width - place.column : tile.width;
   for (int l = 0; l < kLevels; ++l) {
-    eosfm_block_level* given = struct_at(block->levels, l);
-    eosfm_block_level part_of_level = EOSFM_BLOCK_LEVEL_INIT;
+    eosfm_patch_level* given = struct_at(patch->levels, l);
+    eosfm_patch_level part_of_level = EOSFM_PATCH_LEVEL_INIT;
     if (options_.levels[l] == 0) {
       write_struct(part_of_level, given);
       continue;
@@ -535,7 +535,7 @@ void eosfm_stream::give(const StreamTile& place, eosfm_block* block) {
     Mosaic& level = memory_.levels[l];
     level.add(part, place.skipped, place.shares[l], options_.least_valid, team);
     const ptrdiff_t width = tile.width / stride;
-    part_of_level.data = level.block();
+    part_of_level.data = level.patch();
     part_of_level.channel_stride = static_cast<ptrdiff_t>(level.cells());
     part_of_level.row_stride = width;
     part_of_level.valid = place.shares[l] + part.row_before * width + part.column_before;
@@ -550,9 +550,9 @@ void eosfm_stream::give(const StreamTile& place, eosfm_block* block) {
   tiles_skipped_ += place.skipped ? 1 : 0;
   ++context_->statistics().tiles;
   context_->statistics().tiles_skipped += place.skipped ? 1 : 0;
-  block->tile_row = tile_row_;
-  block->tile_column = tile_column_;
-  block->skipped = place.skipped ? 1 : 0;
-  block->tiles = tiles_;
-  block->tiles_skipped = tiles_skipped_;
+  patch->tile_row = tile_row_;
+  patch->tile_column = tile_column_;
+  patch->skipped = place.skipped ? 1 : 0;
+  patch->tiles = tiles_;
+  patch->tiles_skipped = tiles_skipped_;
 }

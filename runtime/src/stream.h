@@ -1,4 +1,4 @@
-// A scene of any length, tile by tile: rows in, blocks of blended features out.
+// A scene of any length, tile by tile: rows in, patches of blended features out.
 #ifndef EOSFM_STREAM_H
 #define EOSFM_STREAM_H
 
@@ -21,7 +21,7 @@ struct StreamTile {
   float* shares[kLevels];  // of valid pixels among those in the scene, for each of its cells
 };
 
-// All memory of a stream, laid out in one block.
+// All memory of a stream, laid out in one span.
 struct StreamMemory {
   Swath swath;
   Mosaic levels[kLevels];
@@ -46,13 +46,13 @@ struct eosfm_stream {
   ~eosfm_stream();
 
   // Checks options and tells what a stream with them allocates.
-  static eosfm_status plan(eosfm_context* context, const eosfm_stream_options* given, size_t* bytes);
+  static eosfm_status measure(eosfm_context* context, const eosfm_stream_options* given, size_t* bytes);
 
   eosfm_status begin(eosfm_context* context, const eosfm_stream_options* given);
   eosfm_status push_rows(int band, const void* rows, int count, int width, int* taken);
   void end() { ended_ = true; }
   void reset();
-  eosfm_status next(const eosfm_run_options* given_options, eosfm_block* given_block);
+  eosfm_status next(const eosfm_run_options* given_options, eosfm_patch* given_patch);
   eosfm_context* context() const { return context_; }
 
  private:
@@ -74,13 +74,13 @@ struct eosfm_stream {
   eosfm_status start_slot();
   void forget_ahead();
   void get_features(eosfm_level* levels) const;
-  void give(const eosfm::StreamTile& tile, eosfm_block* block);
+  void give(const eosfm::StreamTile& tile, eosfm_patch* patch);
 
   eosfm_context* context_ = nullptr;
   eosfm_stream_options options_ = EOSFM_STREAM_OPTIONS_INIT;
   int overlap_ = 0;
   size_t reserved_ = 0;  // of the model's memory
-  eosfm::Block block_;
+  eosfm::Span span_;
   eosfm::StreamMemory memory_ = {};
   bool ended_ = false;
   bool done_ = false;

@@ -19,10 +19,10 @@ inline eosfm_status attempt(const std::vector<eosfm_file>& files) {
   options.width = 32;
   options.height = 32;
   options.memory_limit = 64 << 20;
-  eosfm_plan plan = EOSFM_PLAN_INIT;
-  status = eosfm_model_plan_context(model, &options, &plan);
+  eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+  status = eosfm_model_get_requirements(model, &options, &needs);
   eosfm_context* context = nullptr;
-  const bool small = status == EOSFM_OK && plan.weights_bytes < (64U << 20);
+  const bool small = status == EOSFM_OK && needs.weights_bytes < (64U << 20);
   if (small) status = eosfm_context_create(model, &options, &context);
   if (context != nullptr) {
     const TestImage image(info.bands, 32, 32);

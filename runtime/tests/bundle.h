@@ -142,7 +142,7 @@ struct TestStream {
     options.width = width;
     options.bands = bands_.data();
     options.band_count = bands_.size();
-    status = eosfm_context_plan_stream(context, &options, &bytes);
+    status = eosfm_context_get_stream_bytes(context, &options, &bytes);
     if (status == EOSFM_OK) status = eosfm_stream_create(context, &options, &stream);
     std::memcpy(channels_, info.channels, sizeof channels_);
   }
@@ -160,14 +160,14 @@ struct TestStream {
     row_ = 0;
   }
 
-  // Goes on to the next block, to the end, or to what fails.
+  // Goes on to the next patch, to the end, or to what fails.
   eosfm_status step(const TestImage& image, int rows_at_once, const eosfm_run_options* options = nullptr) {
-    eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
-    eosfm_block block = EOSFM_BLOCK_INIT;
-    block.levels = levels;
+    eosfm_patch_level levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+    eosfm_patch patch = EOSFM_PATCH_INIT;
+    patch.levels = levels;
     while (stream != nullptr && status == EOSFM_OK) {
-      const eosfm_status next = eosfm_stream_pull_block(stream, options, &block);
-      if (next == EOSFM_OK) add(block);
+      const eosfm_status next = eosfm_stream_pull_patch(stream, options, &patch);
+      if (next == EOSFM_OK) add(patch);
       if (next != EOSFM_AGAIN) return next;
       push(image, rows_at_once);
     }
@@ -198,11 +198,11 @@ struct TestStream {
     row_ += taken;
   }
 
-  void add(const eosfm_block& block) {
+  void add(const eosfm_patch& patch) {
     ++tiles;
-    skipped += block.skipped;
+    skipped += patch.skipped;
     for (int l = 0; l < EOSFM_LEVELS; ++l) {
-      const eosfm_block_level& level = block.levels[l];
+      const eosfm_patch_level& level = patch.levels[l];
       for (int c = 0; c < channels_[l]; ++c) {
         for (int y = 0; y < level.height; ++y) {
           for (int x = 0; x < level.width; ++x) {

@@ -123,7 +123,7 @@ class Session {
       mask_ = EOSFM_STREAM_BAND_INIT;  // nobody has looked at it, and push counts its bytes
     }
     size_t bytes = 0;
-    const eosfm_status planned = eosfm_context_plan_stream(context_, &options, &bytes);
+    const eosfm_status planned = eosfm_context_get_stream_bytes(context_, &options, &bytes);
     if (planned != EOSFM_OK || bytes > (64U << 20)) return;
     scene_width_ = options.width;
     require(eosfm_stream_create(context_, &options, &stream_) == EOSFM_OK);
@@ -166,13 +166,13 @@ class Session {
     eosfm_run_options options = EOSFM_RUN_OPTIONS_INIT;
     const bool stops = choices_.byte() >= 230;
     if (stops) options.progress = [](void*, int32_t, int32_t) { return 1; };
-    eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
-    eosfm_block block = EOSFM_BLOCK_INIT;
-    block.levels = block_levels;
-    if (eosfm_stream_pull_block(stream_, &options, &block) != EOSFM_OK) return;
+    eosfm_patch_level patch_levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+    eosfm_patch patch = EOSFM_PATCH_INIT;
+    patch.levels = patch_levels;
+    if (eosfm_stream_pull_patch(stream_, &options, &patch) != EOSFM_OK) return;
     float sum = 0.0F;
     for (int l = 0; l < EOSFM_LEVELS; ++l) {
-      const eosfm_block_level& level = block.levels[l];
+      const eosfm_patch_level& level = patch.levels[l];
       for (int y = 0; level.data != nullptr && y < level.height; ++y) {
         for (int x = 0; x < level.width; ++x) {
           const float valid = level.valid[y * level.valid_stride + x];

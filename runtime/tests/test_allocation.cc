@@ -136,8 +136,8 @@ eosfm_status everything(const char* path, const std::vector<eosfm_file>* files) 
   if (status != EOSFM_OK) return status;
   eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
   CHECK(eosfm_model_describe(model, &info) == EOSFM_OK);
-  eosfm_plan plan = EOSFM_PLAN_INIT;
-  status = eosfm_model_plan_context(model, nullptr, &plan);
+  eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+  status = eosfm_model_get_requirements(model, nullptr, &needs);
   if (status != EOSFM_OK) CHECK(std::strlen(eosfm_model_get_error(model)) > 0);
   if (status == EOSFM_OK) status = use(model, info, EOSFM_AS_STORED);
   if (status == EOSFM_OK) status = use(model, info, EOSFM_BF16);
@@ -210,8 +210,8 @@ void a_context_takes_what_the_plan_says(const char* path) {
   CHECK(eosfm_model_open(path, nullptr, &model) == EOSFM_OK);
   eosfm_context_options options = EOSFM_CONTEXT_OPTIONS_INIT;
   options.threads = kThreads;
-  eosfm_plan plan = EOSFM_PLAN_INIT;
-  CHECK(eosfm_model_plan_context(model, &options, &plan) == EOSFM_OK);
+  eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+  CHECK(eosfm_model_get_requirements(model, &options, &needs) == EOSFM_OK);
   eosfm_status status;
   reset();
   eosfm_context* first = make_context(model, &status);
@@ -220,13 +220,13 @@ void a_context_takes_what_the_plan_says(const char* path) {
   eosfm_context* second = make_context(model, &status);
   const size_t alone = g_bytes;
   const size_t slack = 64 << 10;  // the handle, lists of shapes
-  CHECK(alone >= plan.context_bytes && alone <= plan.context_bytes + slack);
-  CHECK(with_weights >= plan.context_bytes + plan.weights_bytes);
-  CHECK(with_weights <= plan.context_bytes + plan.weights_bytes + slack * 8);
-  options.memory_limit = plan.context_bytes + plan.weights_bytes - 1;
+  CHECK(alone >= needs.context_bytes && alone <= needs.context_bytes + slack);
+  CHECK(with_weights >= needs.context_bytes + needs.weights_bytes);
+  CHECK(with_weights <= needs.context_bytes + needs.weights_bytes + slack * 8);
+  options.memory_limit = needs.context_bytes + needs.weights_bytes - 1;
   eosfm_context* third = nullptr;
   CHECK(eosfm_context_create(model, &options, &third) == EOSFM_NO_MEMORY);
-  options.memory_limit = plan.context_bytes + plan.weights_bytes;
+  options.memory_limit = needs.context_bytes + needs.weights_bytes;
   CHECK(eosfm_context_create(model, &options, &third) == EOSFM_OK);
   eosfm_context_destroy(third);
   eosfm_context_destroy(second);

@@ -82,11 +82,11 @@ void null_is_harmless() {
   CHECK(eosfm_context_set_grn(nullptr, EOSFM_GRN_TILE) == EOSFM_BAD_ARGUMENT);
   eosfm_stream* stream = nullptr;
   eosfm_stream_destroy(nullptr);
-  CHECK(eosfm_context_plan_stream(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_get_stream_bytes(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_create(nullptr, nullptr, &stream) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_push_rows(nullptr, 0, nullptr, 1, 1, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_end(nullptr) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_stream_pull_block(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_pull_patch(nullptr, nullptr, nullptr) == EOSFM_BAD_ARGUMENT);
   CHECK(model == nullptr && context == nullptr && stream == nullptr);
   for (int status = -1; status < 15; ++status) {
     CHECK(std::strlen(eosfm_status_get_text(status)) > 0);
@@ -157,9 +157,9 @@ void descriptions() {
   CHECK(eosfm_model_describe_specialist(o.model, o.info.specialists, &specialist) == EOSFM_BAD_ARGUMENT);
   specialist.struct_size = 0;
   CHECK(eosfm_model_describe_specialist(o.model, 0, &specialist) == EOSFM_BAD_ARGUMENT);
-  eosfm_plan plan = EOSFM_PLAN_INIT;
-  CHECK(eosfm_model_plan_context(o.model, nullptr, &plan) == EOSFM_OK);
-  CHECK(plan.context_bytes > 0 && plan.weights_bytes > 0 && plan.mapped_bytes > 0);
+  eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+  CHECK(eosfm_model_get_requirements(o.model, nullptr, &needs) == EOSFM_OK);
+  CHECK(needs.context_bytes > 0 && needs.weights_bytes > 0 && needs.mapped_bytes > 0);
 }
 
 void options_out_of_range_are_refused() {
@@ -668,11 +668,11 @@ void streams() {
   CHECK(eosfm_stream_create(opened.context, nullptr, &none) == EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_stream_create(opened.context, &options, &none) == EOSFM_BAD_ARGUMENT);
   options.struct_size = 3;
-  CHECK(eosfm_context_plan_stream(opened.context, &options, &bytes) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_context_get_stream_bytes(opened.context, &options, &bytes) == EOSFM_BAD_ARGUMENT);
   CHECK(none == nullptr && bytes == 7 && std::strlen(eosfm_context_get_error(opened.context)) > 0);
-  eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
-  eosfm_block block = EOSFM_BLOCK_INIT;
-  block.levels = block_levels;
+  eosfm_patch_level patch_levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+  eosfm_patch patch = EOSFM_PATCH_INIT;
+  patch.levels = patch_levels;
   int32_t taken = 7;
   CHECK(eosfm_stream_push_rows(first.stream, 0, nullptr, 1, 0, &taken) == EOSFM_BAD_ARGUMENT);
   TestStream fresh(opened.context, opened.info, image.width);
@@ -681,12 +681,12 @@ void streams() {
   }
   CHECK(eosfm_stream_push_rows(fresh.stream, 0, nullptr, -1, 0, &taken) == EOSFM_BAD_ARGUMENT);
   CHECK(taken == 7);
-  block.struct_size = 8;
-  CHECK(eosfm_stream_pull_block(fresh.stream, nullptr, &block) == EOSFM_BAD_ARGUMENT);
-  block.struct_size = sizeof block;
-  CHECK(eosfm_stream_pull_block(fresh.stream, nullptr, &block) == EOSFM_AGAIN);
+  patch.struct_size = 8;
+  CHECK(eosfm_stream_pull_patch(fresh.stream, nullptr, &patch) == EOSFM_BAD_ARGUMENT);
+  patch.struct_size = sizeof patch;
+  CHECK(eosfm_stream_pull_patch(fresh.stream, nullptr, &patch) == EOSFM_AGAIN);
   CHECK(eosfm_stream_end(fresh.stream) == EOSFM_OK);
-  CHECK(eosfm_stream_pull_block(fresh.stream, nullptr, &block) == EOSFM_END);
+  CHECK(eosfm_stream_pull_patch(fresh.stream, nullptr, &patch) == EOSFM_END);
 }
 
 void streams_in_many_threads() {

@@ -275,10 +275,10 @@ void the_plan_is_that_of_the_largest() {
   const char* ladders[] = {"native", "onnxruntime", "onnxruntime native"};
   for (int i = 0; i < 3; ++i) {
     const Opened opened(ladders[i]);
-    eosfm_plan plan = EOSFM_PLAN_INIT;
-    CHECK(eosfm_model_plan_context(opened.model, &opened.options, &plan) == EOSFM_OK);
-    CHECK((plan.weights_bytes > 0) == (i != 1));
-    bytes[i] = plan.context_bytes;
+    eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+    CHECK(eosfm_model_get_requirements(opened.model, &opened.options, &needs) == EOSFM_OK);
+    CHECK((needs.weights_bytes > 0) == (i != 1));
+    bytes[i] = needs.context_bytes;
   }
   CHECK(bytes[2] == (bytes[0] > bytes[1] ? bytes[0] : bytes[1]));
 }

@@ -44,8 +44,8 @@ void empty_handles_are_refused() {
   context.cancel();
   eosfm::Stream stream;
   CHECK(stream.push_rows(0, nullptr, 1, 1).code() == EOSFM_BAD_ARGUMENT);
-  eosfm::Block block;
-  CHECK(stream.pull_block(block).code() == EOSFM_BAD_ARGUMENT);
+  eosfm::Patch patch;
+  CHECK(stream.pull_patch(patch).code() == EOSFM_BAD_ARGUMENT);
 }
 
 void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
@@ -88,18 +88,18 @@ void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
   CHECK(context.plan_stream(options).ok() && *context.plan_stream(options) > 0);
   auto stream = context.create_stream(options);
   CHECK(stream.ok());
-  eosfm::Block block;
-  const eosfm::Status again = stream->pull_block(block);
+  eosfm::Patch patch;
+  const eosfm::Status again = stream->pull_patch(patch);
   CHECK(again.code() == EOSFM_AGAIN && std::strcmp(again.sentence(), "more rows are needed") == 0);
   for (int b = 0; b < info->bands; ++b) {
     const auto taken = stream->push_rows(b, image.bands[static_cast<size_t>(b)].data, info->tile, info->tile);
     CHECK(taken.ok() && *taken == info->tile);
   }
   CHECK(stream->end().ok());
-  CHECK(stream->pull_block(block).ok() && block->tiles == 1);
-  CHECK(block.level(3).data != nullptr && block.level(3).data[0] == second.at(3, 0, 0, 0));
-  CHECK(stream->pull_block(block).code() == EOSFM_END);
-  CHECK(stream->reset().ok() && stream->pull_block(block).code() == EOSFM_AGAIN);
+  CHECK(stream->pull_patch(patch).ok() && patch->tiles == 1);
+  CHECK(patch.level(3).data != nullptr && patch.level(3).data[0] == second.at(3, 0, 0, 0));
+  CHECK(stream->pull_patch(patch).code() == EOSFM_END);
+  CHECK(stream->reset().ok() && stream->pull_patch(patch).code() == EOSFM_AGAIN);
 
   const auto most = context.tolerance();
   CHECK(most.ok() && (*most)[0] >= (*worst)[0]);

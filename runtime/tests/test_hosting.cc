@@ -132,10 +132,10 @@ void a_stream_begins_again() {
     CHECK(stream.tiles == fresh.tiles && stream.sums == fresh.sums);
     stream.reset();
   }
-  eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
-  eosfm_block block = EOSFM_BLOCK_INIT;
-  block.levels = levels;
-  CHECK(eosfm_stream_pull_block(stream.stream, nullptr, &block) == EOSFM_AGAIN);
+  eosfm_patch_level levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+  eosfm_patch patch = EOSFM_PATCH_INIT;
+  patch.levels = levels;
+  CHECK(eosfm_stream_pull_patch(stream.stream, nullptr, &patch) == EOSFM_AGAIN);
 }
 
 void what_was_done_is_counted() {
@@ -226,20 +226,20 @@ void engines_are_listed() {
 
 void a_limit_is_for_all_of_a_model() {
   Opened free_of_it(2);
-  eosfm_plan plan = EOSFM_PLAN_INIT;
-  CHECK(eosfm_model_plan_context(free_of_it.model, &free_of_it.options, &plan) == EOSFM_OK);
+  eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+  CHECK(eosfm_model_get_requirements(free_of_it.model, &free_of_it.options, &needs) == EOSFM_OK);
   CHECK(free_of_it.memory() == 0);
   CHECK(free_of_it.create() == EOSFM_OK);
-  CHECK(free_of_it.memory() == plan.context_bytes + plan.weights_bytes);
+  CHECK(free_of_it.memory() == needs.context_bytes + needs.weights_bytes);
   size_t stream_bytes = 0;
   {
     TestStream stream(free_of_it.context, free_of_it.info, 100);
     stream_bytes = stream.bytes;
-    CHECK(free_of_it.memory() == plan.context_bytes + plan.weights_bytes + stream_bytes);
+    CHECK(free_of_it.memory() == needs.context_bytes + needs.weights_bytes + stream_bytes);
   }
-  CHECK(free_of_it.memory() == plan.context_bytes + plan.weights_bytes);
+  CHECK(free_of_it.memory() == needs.context_bytes + needs.weights_bytes);
 
-  const size_t two = 2 * plan.context_bytes + plan.weights_bytes + stream_bytes;
+  const size_t two = 2 * needs.context_bytes + needs.weights_bytes + stream_bytes;
   for (const size_t limit : {two, two - 1}) {
     Opened o(2, limit);
     CHECK(o.create() == EOSFM_OK);
@@ -258,7 +258,7 @@ void a_limit_is_for_all_of_a_model() {
     CHECK(eosfm_context_create(o.model, &o.options, &second) == EOSFM_OK);  // all was given back
     eosfm_context_destroy(second);
   }
-  Opened o(2, plan.context_bytes + plan.weights_bytes - 1);
+  Opened o(2, needs.context_bytes + needs.weights_bytes - 1);
   CHECK(o.create() == EOSFM_NO_MEMORY && o.memory() == 0);
   o.options.threads = 1;
   CHECK(o.create() == EOSFM_OK);

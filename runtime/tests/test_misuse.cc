@@ -59,10 +59,10 @@ void malformed_backends_are_refused() {
   Opened opened(1);
   for (const char* names : {"", " ", "CUDA", "native,onnxruntime", "-native", "native\n"}) {
     opened.options.backends = names;
-    eosfm_plan plan = EOSFM_PLAN_INIT;
-    CHECK(eosfm_model_plan_context(opened.model, &opened.options, &plan) == EOSFM_BAD_ARGUMENT);
+    eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+    CHECK(eosfm_model_get_requirements(opened.model, &opened.options, &needs) == EOSFM_BAD_ARGUMENT);
     CHECK(std::strstr(eosfm_model_get_error(opened.model), "backends") != nullptr);
-    CHECK(plan.context_bytes == 0 && plan.weights_bytes == 0 && plan.mapped_bytes == 0);
+    CHECK(needs.context_bytes == 0 && needs.weights_bytes == 0 && needs.mapped_bytes == 0);
     CHECK(eosfm_context_create(opened.model, &opened.options, &opened.context) == EOSFM_BAD_ARGUMENT);
   }
 }
@@ -86,14 +86,14 @@ struct Nested {
     eosfm_stream* other = nullptr;
     const eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
     size_t bytes = 0;
-    CHECK(eosfm_context_plan_stream(context, &options, &bytes) == EOSFM_BUSY);
+    CHECK(eosfm_context_get_stream_bytes(context, &options, &bytes) == EOSFM_BUSY);
     CHECK(eosfm_stream_create(context, &options, &other) == EOSFM_BUSY);
     int32_t taken = 0;
     CHECK(eosfm_stream_push_rows(self.stream, 0, nullptr, 1, 0, &taken) == EOSFM_BUSY);
-    eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
-    eosfm_block block = EOSFM_BLOCK_INIT;
-    block.levels = block_levels;
-    CHECK(eosfm_stream_pull_block(self.stream, nullptr, &block) == EOSFM_BUSY);
+    eosfm_patch_level patch_levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+    eosfm_patch patch = EOSFM_PATCH_INIT;
+    patch.levels = patch_levels;
+    CHECK(eosfm_stream_pull_patch(self.stream, nullptr, &patch) == EOSFM_BUSY);
     CHECK(eosfm_stream_end(self.stream) == EOSFM_BUSY);
     return 0;
   }
@@ -253,22 +253,22 @@ void options_of_skipped_tiles_are_checked() {
   CHECK(eosfm_stream_end(stream.stream) == EOSFM_OK);
   const size_t count = static_cast<size_t>(opened.info.specialists);
   std::vector<uint8_t> present(100, 7);
-  eosfm_block_level block_levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
-  eosfm_block block = EOSFM_BLOCK_INIT;
-  block.levels = block_levels;
+  eosfm_patch_level patch_levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+  eosfm_patch patch = EOSFM_PATCH_INIT;
+  patch.levels = patch_levels;
   eosfm_run_options options = EOSFM_RUN_OPTIONS_INIT;
   options.present = present.data();
   options.present_count = present.size();
-  CHECK(eosfm_stream_pull_block(stream.stream, &options, &block) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_pull_patch(stream.stream, &options, &patch) == EOSFM_BAD_ARGUMENT);
   options.present_count = count;
   options.deadline_ms = -1;
-  CHECK(eosfm_stream_pull_block(stream.stream, &options, &block) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_pull_patch(stream.stream, &options, &patch) == EOSFM_BAD_ARGUMENT);
   options.deadline_ms = 0;
   options.struct_size = 8;
-  CHECK(eosfm_stream_pull_block(stream.stream, &options, &block) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_stream_pull_patch(stream.stream, &options, &patch) == EOSFM_BAD_ARGUMENT);
   CHECK(present == std::vector<uint8_t>(100, 7));
   options.struct_size = sizeof options;
-  CHECK(eosfm_stream_pull_block(stream.stream, &options, &block) == EOSFM_OK && block.skipped != 0);
+  CHECK(eosfm_stream_pull_patch(stream.stream, &options, &patch) == EOSFM_OK && patch.skipped != 0);
   for (size_t i = 0; i < present.size(); ++i) CHECK(present[i] == (i < count ? 0 : 7));
 }
 

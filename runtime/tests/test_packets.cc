@@ -79,7 +79,7 @@ void wrong_writing_is_refused() {
   const auto planned = [&](const auto& change) {
     eosfm_packet other = packet;
     change(other);
-    return eosfm_packet_plan(&other, &needed);
+    return eosfm_packet_get_work_size(&other, &needed);
   };
   const auto refused = [&](const auto& change) { return planned(change) == EOSFM_BAD_ARGUMENT; };
   CHECK(refused([](eosfm_packet& p) { p.level = 0; }) && refused([](eosfm_packet& p) { p.level = 5; }));
@@ -94,9 +94,9 @@ void wrong_writing_is_refused() {
     p.height = p.width = 1024;
     p.channels = p.level_channels = 256;
   }));
-  CHECK(eosfm_packet_plan(nullptr, &needed) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_packet_plan(&packet, nullptr) == EOSFM_BAD_ARGUMENT && needed == 7);
-  CHECK(eosfm_packet_plan(&packet, &needed) == EOSFM_OK && needed > 2 * 9 * 2);
+  CHECK(eosfm_packet_get_work_size(nullptr, &needed) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_get_work_size(&packet, nullptr) == EOSFM_BAD_ARGUMENT && needed == 7);
+  CHECK(eosfm_packet_get_work_size(&packet, &needed) == EOSFM_OK && needed > 2 * 9 * 2);
 
   std::vector<float> values(18, 1.0F);
   eosfm_level level = EOSFM_LEVEL_INIT;

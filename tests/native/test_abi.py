@@ -91,7 +91,7 @@ def test_programs_and_libraries_of_other_versions_agree(
     files = [str(path.relative_to(bundle)) for path in sorted(bundle.rglob("*.gguf"))]
     printed = outputs(versions, tmp_path, ABI / "program.c", "eosfm", [bundle, *files])
     assert "the engine computed 1 images" in printed["today", "today"]
-    assert "block 1 2" in printed["today", "today"]
+    assert "patch 1 2" in printed["today", "today"]
     assert_all_same(printed)
 
 

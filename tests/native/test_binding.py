@@ -112,16 +112,19 @@ def test_what_is_closed_says_so(specks: dict[str, Path], image: list[Array]) -> 
 
 
 def test_plans(model: Model) -> None:
-    plan, larger = model.plan(threads=1), model.plan(threads=1, width=256, height=256)
+    plan, larger = (
+        model.requirements(threads=1),
+        model.requirements(threads=1, width=256, height=256),
+    )
     assert 0 < plan.context_bytes < larger.context_bytes
     assert plan.weights_bytes == larger.weights_bytes > 0
     assert plan.mapped_bytes > 0
     with pytest.raises(EosfmError, match="multiples of 32"):
-        model.plan(width=33)
+        model.requirements(width=33)
 
 
 def test_the_memory_limit_is_for_a_context_and_the_weights(model: Model) -> None:
-    plan = model.plan(threads=2)
+    plan = model.requirements(threads=2)
     needed = plan.context_bytes + plan.weights_bytes
     with pytest.raises(EosfmError, match=f"needs {plan.context_bytes} bytes") as error:
         model.context(threads=2, memory_limit=needed - 1)

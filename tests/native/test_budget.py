@@ -176,7 +176,7 @@ def test_a_scene_s_tiles_are_gated_one_by_one(three: Path) -> None:
                 assert stream.push_rows(band, image[band]) == 64
             return False
 
-        present = [block.present.tolist() for block in stream.blocks(feed)]
+        present = [patch.present.tolist() for patch in stream.patches(feed)]
         stream.close()
     one, every = [True, False, False], [True, True, True]
     assert present == [every, one, one, every]

@@ -46,8 +46,8 @@ def streamed(bundle: Path, lines: NDArray[np.uint16], level: int) -> NDArray[np.
                 assert stream.push_rows(band, line[[band]]) == 1
             return line is not None
 
-        for block in stream.blocks(feed):
-            part = block.levels[level - 1]
+        for patch in stream.patches(feed):
+            part = patch.levels[level - 1]
             assert part is not None
             _, height, width = part.features.shape
             place = cells[part.row : part.row + height, :, part.column : part.column + width]

@@ -50,7 +50,7 @@ def streamed(context: Context, image: Array, overlap: int) -> None:
             done[index] += stream.push_rows(index, band[done[index] :])
         return min(done) < image.shape[1]
 
-    for _ in stream.blocks(feed):
+    for _ in stream.patches(feed):
         pass
     stream.close()
 

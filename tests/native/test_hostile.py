@@ -150,7 +150,7 @@ def test_runs_of_one_specialist_share_its_weights(specks: dict[str, Path], tmp_p
     """A thousand runs of one specialist took a thousand times its projections."""
     copied = shutil.copytree(specks["int8"], tmp_path / "given")
     with Model(copied) as model:
-        once = model.plan(threads=1).weights_bytes
+        once = model.requirements(threads=1).weights_bytes
     chain = GgufFile(copied / "chain.gguf")
     runs = 1000
     chain.set("eosfm.runs.specialists", [0] * (runs - 1) + [1])
@@ -159,7 +159,7 @@ def test_runs_of_one_specialist_share_its_weights(specks: dict[str, Path], tmp_p
     chain.save(copied / "chain.gguf")
     with Model(copied) as model:
         assert model.describe().runs == runs
-        assert model.plan(threads=1).weights_bytes == once
+        assert model.requirements(threads=1).weights_bytes == once
 
 
 @pytest.mark.parametrize("file", ["chain.gguf", FIRST])
@@ -220,7 +220,7 @@ def test_python_and_the_library_read_the_same(specks: dict[str, Path], tmp_path:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_memory_limit_counts_the_weights(specks: dict[str, Path], precision: str) -> None:
     with Model(specks[precision]) as model:
-        plan = model.plan(threads=1)
+        plan = model.requirements(threads=1)
         needed = plan.context_bytes + plan.weights_bytes
         model.context(threads=1, memory_limit=needed).close()
         with pytest.raises(EosfmError, match=f"its weights {plan.weights_bytes}, the limit"):

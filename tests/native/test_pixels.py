@@ -214,13 +214,13 @@ def test_streams_are_read_as_numpy_reads_them(
             assert (status, taken.value) == (OK, len(rows)), seen.sentence()
     mask = None if coarse is None else coarse.repeat(step, 0).repeat(step, 1)
     expected = expected_of(bands, mask)
-    block = header.Block()
+    patch = header.Patch()
     header.library().eosfm_stream_end(handle)
     before = len(seen.images)
-    status = header.library().eosfm_stream_pull_block(handle, None, byref(block))
+    status = header.library().eosfm_stream_pull_patch(handle, None, byref(patch))
     header.library().eosfm_stream_destroy(handle)
     assert status == OK, seen.sentence()
-    if not block.skipped:
+    if not patch.skipped:
         assert_close(seen.images[-1], expected)
     else:
         assert len(seen.images) == before

@@ -19,9 +19,8 @@ from support.speck import SHALLOW
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.native.binding import GRN_GATHER, Context, Model
 from eosfm_edge.native.header import LEVELS, EosfmError
-from eosfm_edge.native.stream import Block, Stream, StreamBand
-from eosfm_edge.network.deployed import Block as NetworkBlock
-from eosfm_edge.network.deployed import DeployedEncoder
+from eosfm_edge.native.stream import Patch, Stream, StreamBand
+from eosfm_edge.network.deployed import Block, DeployedEncoder
 
 Array = NDArray[np.float32]
 
@@ -32,7 +31,7 @@ NODATA = -7.0  # of the last band, see chains.py
 
 
 class Mosaic:
-    """The blocks of a stream, put together."""
+    """The patches of a stream, put together."""
 
     def __init__(self, context: Context, size: tuple[int, int]) -> None:
         self.levels = [
@@ -43,9 +42,9 @@ class Mosaic:
         self.times = [np.zeros(level.shape[1:], int) for level in self.levels]
         self.tiles = self.skipped = 0
 
-    def add(self, block: Block) -> None:
-        self.tiles, self.skipped = block.tiles, block.tiles_skipped
-        for level, part in enumerate(block.levels):
+    def add(self, patch: Patch) -> None:
+        self.tiles, self.skipped = patch.tiles, patch.tiles_skipped
+        for level, part in enumerate(patch.levels):
             if part is not None:
                 height, width = part.valid.shape
                 rows = slice(part.row, part.row + height)
@@ -95,8 +94,8 @@ def run(
     size = size or bands[0].shape
     stream = Stream(context, size[1], how or [StreamBand(band.dtype) for band in bands], **options)
     mosaic = Mosaic(context, size)
-    for block in stream.blocks(feeder(stream, bands, pushes)):
-        mosaic.add(block)
+    for patch in stream.patches(feeder(stream, bands, pushes)):
+        mosaic.add(patch)
     stream.close()
     for times, wanted in zip(mosaic.times, options.get("levels", [1] * LEVELS), strict=True):
         assert (times == int(wanted)).all(), "each cell is given once"
@@ -246,7 +245,7 @@ def test_tiles_are_a_whole_scene_where_grn_is_static(tmp_path: Path, precision: 
 
 def make_static(encoder: DeployedEncoder) -> None:
     for step in encoder.steps():
-        if isinstance(step.module, NetworkBlock):
+        if isinstance(step.module, Block):
             step.module.grn.static = True
 
 
@@ -347,8 +346,8 @@ def test_missing_rows_are_nodata(context: Context) -> None:
             assert stream.push_rows(1, image[1, row : row + 1]) == 1
         return True
 
-    for block in stream.blocks(feed):
-        mosaic.add(block)
+    for patch in stream.patches(feed):
+        mosaic.add(patch)
     stream.close()
     for mine, theirs in zip(mosaic.levels, wanted.levels, strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -440,12 +439,12 @@ def test_a_tile_that_was_cancelled_is_the_next_one_still(specks: dict[str, Path]
         while tiles < wanted.tiles:
             stop = tiles == cancelled
             try:
-                block = next(stream.blocks(feed, progress=lambda *_, stop=stop: stop))
+                patch = next(stream.patches(feed, progress=lambda *_, stop=stop: stop))
             except EosfmError as error:
                 assert "cancelled" in str(error)
                 cancelled += 1
                 continue
-            mosaic.add(block)
+            mosaic.add(patch)
             tiles += 1
         stream.close()
     assert cancelled == wanted.tiles == 16

@@ -14,7 +14,7 @@ from support.gguf import flip
 from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.formats.bundle import MANIFEST_NAME
 from eosfm_edge.native.header import NOT_FINITE, EosfmError
-from eosfm_edge.native.stream import Block, Stream
+from eosfm_edge.native.stream import Patch, Stream
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.runtime.verify import verify_bundle
 
@@ -48,11 +48,11 @@ def test_run_blames_the_bundle(damaged: Path, scene: Path, tmp_path: Path, grn: 
 def test_run_blames_the_scene_where_the_bundle_is_right(
     bundle: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> Iterator[Block]:
+    def fail(*_: object, **__: object) -> Iterator[Patch]:
         raise EosfmError(NOT_FINITE, "specialist s0 gives values that are not finite")
         yield
 
-    monkeypatch.setattr(Stream, "blocks", fail)
+    monkeypatch.setattr(Stream, "patches", fail)
     with pytest.raises(CheckFailedError) as error:
         run_scene(bundle, scene, tmp_path / "out")
     assert "look at the scene's values there" in str(error.value)

@@ -234,7 +234,7 @@ eosfm_status CudaEngine::allocate(ErrorText& error) {
 
 // Copies the constants.
 eosfm_status CudaEngine::fill(const eosfm_model& model, ErrorText& error) {
-  Block staging;
+  Span staging;
   if (!staging.allocate(plan_.constant_bytes())) return error.no_memory("the weights");
   const eosfm_status status = plan_.fill(model, reinterpret_cast<char*>(arena_),
                                          reinterpret_cast<char*>(outside_), staging.data(), error);

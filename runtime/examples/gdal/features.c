@@ -59,9 +59,9 @@ static GDALDatasetH create_level(const Scene *scene, int level, int channels, co
   return dataset;
 }
 
-static int write_block(const eosfm_block *block, GDALDatasetH *levels) {
+static int write_patch(const eosfm_patch *patch, GDALDatasetH *levels) {
   for (int l = 0; l < EOSFM_LEVELS; l++) {
-    const eosfm_block_level *part = &block->levels[l];
+    const eosfm_patch_level *part = &patch->levels[l];
     const int channels = GDALGetRasterCount(levels[l]);
     if (GDALDatasetRasterIOEx(levels[l], GF_Write, part->column, (int)part->row, part->width,
                               part->height, (void *)part->data, part->width, part->height,
@@ -77,8 +77,8 @@ static int write_block(const eosfm_block *block, GDALDatasetH *levels) {
 static int stream_scene(Scene *scene, eosfm_context *context, GDALDatasetH *levels) {
   eosfm_stream_band bands[kMostBands];
   eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
-  eosfm_block_level parts[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
-  eosfm_block block = EOSFM_BLOCK_INIT;
+  eosfm_patch_level parts[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+  eosfm_patch patch = EOSFM_PATCH_INIT;
   eosfm_stream *stream = NULL;
   int result = -1;
   for (int i = 0; i < scene->count; i++) {
@@ -92,7 +92,7 @@ static int stream_scene(Scene *scene, eosfm_context *context, GDALDatasetH *leve
     bands[i].scale = scene->bands[i].scale;
     bands[i].offset = scene->bands[i].offset;
   }
-  block.levels = parts;
+  patch.levels = parts;
   options.width = scene->width;
   options.bands = bands;
   options.band_count = (size_t)scene->count;
@@ -100,9 +100,9 @@ static int stream_scene(Scene *scene, eosfm_context *context, GDALDatasetH *leve
     return complain("the scene", eosfm_context_get_error(context));
   }
   for (;;) {
-    const eosfm_status status = eosfm_stream_pull_block(stream, NULL, &block);
+    const eosfm_status status = eosfm_stream_pull_patch(stream, NULL, &patch);
     if (status == EOSFM_OK) {
-      if (write_block(&block, levels) != 0) break;
+      if (write_patch(&patch, levels) != 0) break;
     } else if (status == EOSFM_AGAIN) {
       const int more = feed(scene, stream, context);
       if (more < 0) break;
@@ -113,8 +113,8 @@ static int stream_scene(Scene *scene, eosfm_context *context, GDALDatasetH *leve
     }
   }
   if (result == 0) {
-    printf("%lld tiles, of which %lld without data\n", (long long)block.tiles,
-           (long long)block.tiles_skipped);
+    printf("%lld tiles, of which %lld without data\n", (long long)patch.tiles,
+           (long long)patch.tiles_skipped);
   }
   eosfm_stream_destroy(stream);
   return result;

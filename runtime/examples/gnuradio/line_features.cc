@@ -107,12 +107,12 @@ int line_features::general_work(int noutput_items, gr_vector_int& ninput_items,
     push(static_cast<const char*>(input_items[0]), ninput_items[0]);
     return error_.empty() ? WORK_CALLED_PRODUCE : WORK_DONE;
   }
-  eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
-  eosfm_block block = EOSFM_BLOCK_INIT;
-  block.levels = levels;
-  switch (eosfm_stream_pull_block(stream_.get(), nullptr, &block)) {
+  eosfm_patch_level levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+  eosfm_patch patch = EOSFM_PATCH_INIT;
+  patch.levels = levels;
+  switch (eosfm_stream_pull_patch(stream_.get(), nullptr, &patch)) {
     case EOSFM_OK:
-      collect(block);
+      collect(patch);
       return WORK_CALLED_PRODUCE;
     case EOSFM_AGAIN:
       wants_lines_ = true;
@@ -143,11 +143,11 @@ bool line_features::send(int noutput_items, gr_vector_void_star& output_items) {
   return any;
 }
 
-// Keeps a block's cells until those of its whole row of tiles are there.
-void line_features::collect(const eosfm_block& block) {
+// Keeps a patch's cells until those of its whole row of tiles are there.
+void line_features::collect(const eosfm_patch& patch) {
   for (size_t i = 0; i < rows_.size(); ++i) {
     Rows& rows = rows_[i];
-    const eosfm_block_level& level = block.levels[rows.level];
+    const eosfm_patch_level& level = patch.levels[rows.level];
     const size_t height = static_cast<size_t>(level.height);
     const size_t width = static_cast<size_t>(level.width);
     const size_t column = static_cast<size_t>(level.column);

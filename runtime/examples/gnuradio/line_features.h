@@ -58,7 +58,7 @@ class line_features : public gr::block {
 
   void begin();
   bool send(int noutput_items, gr_vector_void_star& output_items);
-  void collect(const eosfm_block& block);
+  void collect(const eosfm_patch& patch);
   void push(const char* lines, int count);
   bool input_is_all(int count) const;
   int fail();

@@ -2,14 +2,14 @@
 #include "kernels/vec_avx2.h"
 
 #include "kernels/body.h"
-#include "kernels/paths.h"
+#include "kernels/isa.h"
 
 namespace eosfm {
 
 const Kernels& avx2_kernels() {
-  using Float = RegisterTiles<FloatDot>;
+  using Float = InRegisters<FloatDot>;
   static constexpr Kernels kTable =
-      Path<Vec, Float, Float, RegisterTiles<PairDot>>::table("avx2", Storage::s16, false, 1);
+      Isa<Vec, Float, Float, InRegisters<PairDot>>::table("avx2", Storage::s16, false, 1);
   return kTable;
 }
 

@@ -3,7 +3,7 @@
 #include "kernels/vec_avx512.h"
 
 #include "kernels/body.h"
-#include "kernels/paths.h"
+#include "kernels/isa.h"
 
 namespace eosfm {
 namespace {
@@ -27,7 +27,7 @@ struct Bf16Dot {
 
 const Kernels& avx512_bf16_kernels() {
   static constexpr Kernels kTable =
-      Path<Bf16Vec, RegisterTiles<FloatDot>, RegisterTiles<Bf16Dot>, RegisterTiles<ByteDot>>::table(
+      Isa<Bf16Vec, InRegisters<FloatDot>, InRegisters<Bf16Dot>, InRegisters<ByteDot>>::table(
           "avx512-bf16", Storage::u8, true, 1);
   return kTable;
 }

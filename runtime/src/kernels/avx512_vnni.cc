@@ -2,14 +2,14 @@
 #include "kernels/vec_avx512.h"
 
 #include "kernels/body.h"
-#include "kernels/paths.h"
+#include "kernels/isa.h"
 
 namespace eosfm {
 
 const Kernels& avx512_vnni_kernels() {
-  using Float = RegisterTiles<FloatDot>;
+  using Float = InRegisters<FloatDot>;
   static constexpr Kernels kTable =
-      Path<Vec, Float, Float, RegisterTiles<ByteDot>>::table("avx512-vnni", Storage::u8, false, 1);
+      Isa<Vec, Float, Float, InRegisters<ByteDot>>::table("avx512-vnni", Storage::u8, false, 1);
   return kTable;
 }
 

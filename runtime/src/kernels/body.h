@@ -11,14 +11,14 @@
 //
 // Blocking of matmuls. A micro-kernel computes R rows x N vectors of sums in registers over all of k, with
 // N vectors of weights and one broadcast value beside them: R is what fits, (registers - N - 1) / N, at most
-// 14. for_each_tile goes over panels outside and blocks of rows inside, so that a panel comes from memory once
-// for all rows. The sums go to a small scratch block, from which
+// 14. for_each_panel goes over panels outside and groups of rows inside, so that a panel comes from memory once
+// for all rows. The sums go to a small scratch array, from which
 // scale, bias, GELU and GRN's sums of squares are computed vector by vector, without another pass over memory.
-// Blocks of rows are as equal as possible, since one of a row or two waits for loads.
+// Groups of rows are as equal as possible, since one of a row or two waits for loads.
 //
 // Blocking of the depthwise convolution. One vector of channels of W neighbouring pixels: each input is loaded
 // once for the up to seven outputs that it counts for, beside seven weights of a kernel row. W is 7 with 16
-// registers and 14 with 32, and is chosen for a row so that its blocks are equally wide.
+// registers and 14 with 32, and is chosen for a row so that its runs are equally wide.
 //
 // A vector type `V` has lanes, F (its register), and the operations used below. A dot product `D` has
 // Acc (its register of sums), storage, zero(), dot(Acc, word pointer, B) and the like.
@@ -204,11 +204,11 @@ void depthwise_block(const float* input, size_t row_stride, size_t pixel_stride,
   for (int t = 0; t < W; ++t) V::store(out + t * pixel_stride, sums[t]);
 }
 
-using DepthwiseBlock = void (*)(const float*, size_t, size_t, const float*, const float*, float*);
+using DepthwiseRun = void (*)(const float*, size_t, size_t, const float*, const float*, float*);
 
-// The block of w pixels, up to the widest whose sums and weights the registers hold.
+// The run of w pixels, up to the widest whose sums and weights the registers hold.
 template <class V>
-DepthwiseBlock depthwise_of_width(int w) {
+DepthwiseRun depthwise_of_width(int w) {
   if constexpr (V::registers >= 32) {
     switch (w) {
       case 14: return depthwise_block<V, 14>;
@@ -236,16 +236,16 @@ template <class V>
 void depthwise_norm(const DepthwiseNorm& d) {
   constexpr int kWidest = V::registers >= 32 ? 14 : 7;
   const size_t pixel_stride = static_cast<size_t>(d.padded_channels);
-  const int blocks = (d.width + kWidest - 1) / kWidest;
-  const int w = (d.width + blocks - 1) / blocks;
-  const DepthwiseBlock block = depthwise_of_width<V>(w);
+  const int runs = (d.width + kWidest - 1) / kWidest;
+  const int w = (d.width + runs - 1) / runs;
+  const DepthwiseRun run = depthwise_of_width<V>(w);
   for (int row = 0; row < d.rows; ++row) {
     const float* input = d.input + static_cast<size_t>(row) * d.row_stride;
     for (int c = 0; c < d.padded_channels; c += V::lanes) {
-      for (int b = 0; b < blocks; ++b) {
-        // The last block moves back to end with the row: what it computes again is the same.
-        const size_t at = static_cast<size_t>(smaller(b * w, d.width - w)) * pixel_stride + c;
-        block(input + at, d.row_stride, pixel_stride, d.weights + c, d.bias + c, d.scratch + at);
+      for (int r = 0; r < runs; ++r) {
+        // The last run moves back to end with the row: what it computes again is the same.
+        const size_t at = static_cast<size_t>(smaller(r * w, d.width - w)) * pixel_stride + c;
+        run(input + at, d.row_stride, pixel_stride, d.weights + c, d.bias + c, d.scratch + at);
       }
     }
     Rows out = d.out;
@@ -257,9 +257,9 @@ void depthwise_norm(const DepthwiseNorm& d) {
 
 // ---- Matrix products --------------------------------------------------------------------------
 
-// tile[R][N vectors] = a[R][k_words] * b[k_words][N vectors]
+// out[R][N vectors] = a[R][k_words] * b[k_words][N vectors]
 template <class D, int R, int N>
-void micro_kernel(const uint32_t* a, size_t a_words, const uint32_t* b, int k_words, float* tile) {
+void micro_kernel(const uint32_t* a, size_t a_words, const uint32_t* b, int k_words, float* out) {
   typename D::Acc sums[R][N];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -282,7 +282,7 @@ void micro_kernel(const uint32_t* a, size_t a_words, const uint32_t* b, int k_wo
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) D::store(tile + (r * N + n) * D::lanes, sums[r][n]);
+    for (int n = 0; n < N; ++n) D::store(out + (r * N + n) * D::lanes, sums[r][n]);
   }
 }
 
@@ -305,9 +305,9 @@ MicroKernel micro_kernel_of_rows(int rows) {
   }
 }
 
-// The products of one kind of word, panel by panel and block of rows by block of rows.
+// The products of one kind of word, panel by panel and group of rows by group of rows.
 template <class D>
-struct RegisterTiles {
+struct InRegisters {
   static constexpr int lanes = D::lanes;
   static constexpr int panel_vectors = D::registers >= 32 ? 4 : 2;
 
@@ -323,8 +323,8 @@ struct RegisterTiles {
   }
 
   static void multiply(const void* a, size_t a_stride, const uint32_t* panel, int vectors, int rows,
-                       int k_words, float* tile) {
-    of(vectors, rows)(static_cast<const uint32_t*>(a), a_stride / 4, panel, k_words, tile);
+                       int k_words, float* out) {
+    of(vectors, rows)(static_cast<const uint32_t*>(a), a_stride / 4, panel, k_words, out);
   }
 
  private:
@@ -346,9 +346,9 @@ struct RegisterTiles {
   }
 };
 
-// Calls use(tile, columns of the tile, first column, first row, rows) for each block of the product.
+// Calls use(sums, vectors of columns, first column, first row, rows) for each group of rows by a panel.
 template <class T, class Use>
-inline void for_each_tile(const Matrix& w, const void* a, size_t a_stride, int rows, float* tile,
+inline void for_each_panel(const Matrix& w, const void* a, size_t a_stride, int rows, float* sums,
                           const Use& use) {
   const PanelSplit split(w.vectors, T::panel_vectors);
   const uint32_t* panel = w.words;
@@ -356,13 +356,13 @@ inline void for_each_tile(const Matrix& w, const void* a, size_t a_stride, int r
   int column = 0;
   for (int p = 0; p < split.count; ++p) {
     const int vectors = split.width(p);
-    const int blocks = (rows + T::most_rows(vectors) - 1) / T::most_rows(vectors);
-    for (int b = 0; b < blocks; ++b) {
-      const int first = static_cast<int>(static_cast<int64_t>(rows) * b / blocks);
-      const int after = static_cast<int>(static_cast<int64_t>(rows) * (b + 1) / blocks);
+    const int groups = (rows + T::most_rows(vectors) - 1) / T::most_rows(vectors);
+    for (int g = 0; g < groups; ++g) {
+      const int first = static_cast<int>(static_cast<int64_t>(rows) * g / groups);
+      const int after = static_cast<int>(static_cast<int64_t>(rows) * (g + 1) / groups);
       T::multiply(static_cast<const char*>(a) + static_cast<size_t>(first) * a_stride, a_stride,
-                  panel, vectors, after - first, w.k_words, tile);
-      use(tile, vectors, column, first, after - first);
+                  panel, vectors, after - first, w.k_words, sums);
+      use(sums, vectors, column, first, after - first);
     }
     panel += static_cast<size_t>(w.k_words) * vectors * T::lanes;
     column += vectors * T::lanes;
@@ -389,16 +389,16 @@ struct Finish {
 
 template <class V, class T, bool kInteger>
 void linear(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out,
-            Store store, float* tile) {
+            Store store, float* sums) {
   using F = typename V::F;
-  for_each_tile<T>(w, a, a_stride, rows, tile,
-                   [&](const float* sums, int vectors, int column, int first, int count) {
+  for_each_panel<T>(w, a, a_stride, rows, sums,
+                   [&](const float* from, int vectors, int column, int first, int count) {
     int y = first / out.width;
     int x = first % out.width;
     for (int r = 0; r < count; ++r) {
       float* to = out.base + y * out.row_stride + x * out.pixel_stride + column;
-      for (int v = 0; v < vectors; ++v, to += V::lanes, sums += V::lanes) {
-        F value = Finish<V, kInteger>(w, column + v * V::lanes)(sums);
+      for (int v = 0; v < vectors; ++v, to += V::lanes, from += V::lanes) {
+        F value = Finish<V, kInteger>(w, column + v * V::lanes)(from);
         switch (store) {
           case Store::plain: break;
           case Store::add: value = V::add(value, V::load(to)); break;
@@ -455,16 +455,16 @@ inline typename V::F gelu_coarse(typename V::F x) {
 
 template <class V, class T, bool kInteger, bool kFloatOut>
 void linear_gelu_to(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
-                    float* squares, float* tile) {
+                    float* squares, float* sums) {
   using F = typename V::F;
-  for_each_tile<T>(w, a, a_stride, rows, tile,
-                   [&](const float* sums, int vectors, int column, int first, int count) {
+  for_each_panel<T>(w, a, a_stride, rows, sums,
+                   [&](const float* from, int vectors, int column, int first, int count) {
     for (int v = 0; v < vectors; ++v) {
       const int at = column + v * V::lanes;
       const Finish<V, kInteger> finish(w, at);
       F total = V::load(squares + at);
       for (int r = 0; r < count; ++r) {
-        const F x = finish(sums + (r * vectors + v) * V::lanes);
+        const F x = finish(from + (r * vectors + v) * V::lanes);
         F h;
         if constexpr (kFloatOut) {
           h = gelu<V>(x);
@@ -483,11 +483,11 @@ void linear_gelu_to(const Matrix& w, const void* a, size_t a_stride, int rows, c
 
 template <class V, class T, bool kInteger>
 void linear_gelu(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
-                 float* squares, float* tile) {
+                 float* squares, float* sums) {
   if (out.storage == Storage::f32) {
-    linear_gelu_to<V, T, kInteger, true>(w, a, a_stride, rows, out, squares, tile);
+    linear_gelu_to<V, T, kInteger, true>(w, a, a_stride, rows, out, squares, sums);
   } else {
-    linear_gelu_to<V, T, kInteger, false>(w, a, a_stride, rows, out, squares, tile);
+    linear_gelu_to<V, T, kInteger, false>(w, a, a_stride, rows, out, squares, sums);
   }
 }
 
@@ -558,28 +558,28 @@ void scale_rows(const void* in, size_t in_stride, Storage in_storage, int rows, 
 
 // ---- The table --------------------------------------------------------------------------------
 
-// The kernels of an instruction set: a vector type, and the tiles of the three kinds of product.
+// The kernels of an instruction set: a vector type, and how the three kinds of matmul are computed.
 template <class V, class Float, class Bf16, class Integer>
-struct Path {
+struct Isa {
   static void linear_any(const Matrix& w, const void* a, size_t a_stride, int rows,
-                         const PixelMap& out, Store store, float* tile) {
+                         const PixelMap& out, Store store, float* sums) {
     if (w.storage == Storage::f32) {
-      linear<V, Float, false>(w, a, a_stride, rows, out, store, tile);
+      linear<V, Float, false>(w, a, a_stride, rows, out, store, sums);
     } else if (w.storage == Storage::bf16) {
-      linear<V, Bf16, false>(w, a, a_stride, rows, out, store, tile);
+      linear<V, Bf16, false>(w, a, a_stride, rows, out, store, sums);
     } else {
-      linear<V, Integer, true>(w, a, a_stride, rows, out, store, tile);
+      linear<V, Integer, true>(w, a, a_stride, rows, out, store, sums);
     }
   }
 
   static void linear_gelu_any(const Matrix& w, const void* a, size_t a_stride, int rows,
-                              const Rows& out, float* squares, float* tile) {
+                              const Rows& out, float* squares, float* sums) {
     if (w.storage == Storage::f32) {
-      linear_gelu<V, Float, false>(w, a, a_stride, rows, out, squares, tile);
+      linear_gelu<V, Float, false>(w, a, a_stride, rows, out, squares, sums);
     } else if (w.storage == Storage::bf16) {
-      linear_gelu<V, Bf16, false>(w, a, a_stride, rows, out, squares, tile);
+      linear_gelu<V, Bf16, false>(w, a, a_stride, rows, out, squares, sums);
     } else {
-      linear_gelu<V, Integer, true>(w, a, a_stride, rows, out, squares, tile);
+      linear_gelu<V, Integer, true>(w, a, a_stride, rows, out, squares, sums);
     }
   }
 

@@ -9,7 +9,7 @@
 
 namespace eosfm {
 
-// Rows of a raster with a border: where the pixel number i of a band of whole rows lies.
+// Rows of a raster with a border: where the pixel number i of a strip of whole rows lies.
 struct PixelMap {
   float* base;
   int width;          // pixels in a row
@@ -81,10 +81,10 @@ struct Kernels {
   void (*norm)(const Norm&);
   // out = a * w + bias
   void (*linear)(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out,
-                 Store store, float* tile);
+                 Store store, float* sums);
   // out = gelu(a * w + bias); adds each column's sum of squares to `squares`. `out` is f32 or bf16.
   void (*linear_gelu)(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
-                      float* squares, float* tile);
+                      float* squares, float* sums);
   // target = diag(scales) * source; the source is f32, the target f32 or bf16.
   void (*scale_matrix)(const Matrix& source, const float* scales, const Matrix& target,
                        int first_word, int last_word);
@@ -94,8 +94,8 @@ struct Kernels {
                      const float* scales, const float* shifts, const Rows& out);
 };
 
-// Floats that `tile` of linear and linear_gelu must hold, on any instruction set.
-constexpr int kTileFloats = 32 * 64;
+// Floats that `sums` of linear and linear_gelu must hold, on any instruction set.
+constexpr int kSumsFloats = 32 * 64;
 
 // Rows that a kernel may read beyond the last row of its activations, on any instruction set.
 constexpr int kRowPadding = 31;

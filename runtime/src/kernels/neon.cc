@@ -2,7 +2,7 @@
 #include "kernels/vec_neon.h"
 
 #include "kernels/body.h"
-#include "kernels/paths.h"
+#include "kernels/isa.h"
 
 namespace eosfm {
 namespace {
@@ -18,9 +18,9 @@ struct ByteDot : SignedBytes {
 }  // namespace
 
 const Kernels& neon_kernels() {
-  using Float = RegisterTiles<FloatDot>;
+  using Float = InRegisters<FloatDot>;
   static constexpr Kernels kTable =
-      Path<Vec, Float, Float, RegisterTiles<ByteDot>>::table("neon", Storage::s8, false, 1);
+      Isa<Vec, Float, Float, InRegisters<ByteDot>>::table("neon", Storage::s8, false, 1);
   return kTable;
 }
 

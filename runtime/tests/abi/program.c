@@ -88,9 +88,9 @@ static void describe(eosfm_model *model, eosfm_model_info *info) {
     printf("specialist %s: %s %s %d %d %g\n", one.name, one.backbone, one.licence, (int)one.bands,
            (int)one.runs, (double)one.factor);
   }
-  eosfm_plan plan = EOSFM_PLAN_INIT;
-  require(eosfm_model_plan_context(model, NULL, &plan) == EOSFM_OK, eosfm_model_get_error(model));
-  printf("plan: %d\n", plan.context_bytes > 0 && plan.weights_bytes > 0 && plan.mapped_bytes > 0);
+  eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+  require(eosfm_model_get_requirements(model, NULL, &needs) == EOSFM_OK, eosfm_model_get_error(model));
+  printf("needs: %d\n", needs.context_bytes > 0 && needs.weights_bytes > 0 && needs.mapped_bytes > 0);
 }
 
 static void run(const eosfm_model_info *info, const char *what) {
@@ -164,12 +164,12 @@ static void stream(const eosfm_model_info *info) {
   memset(valid, 1, (size_t)width / 2);
   eosfm_stream *opened = NULL;
   require(eosfm_stream_create(g_context, &options, &opened) == EOSFM_OK, "eosfm_stream_create");
-  eosfm_block_level levels[EOSFM_LEVELS] = EOSFM_BLOCK_LEVELS_INIT;
-  eosfm_block block = EOSFM_BLOCK_INIT;
-  block.levels = levels;
+  eosfm_patch_level levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
+  eosfm_patch patch = EOSFM_PATCH_INIT;
+  patch.levels = levels;
   eosfm_status status;
   int32_t pushed = 0;
-  while ((status = eosfm_stream_pull_block(opened, NULL, &block)) != EOSFM_END) {
+  while ((status = eosfm_stream_pull_patch(opened, NULL, &patch)) != EOSFM_END) {
     if (status == EOSFM_AGAIN && pushed < height) {
       for (size_t b = 0; b < bands; b++) {
         int32_t taken = 0;
@@ -183,11 +183,11 @@ static void stream(const eosfm_model_info *info) {
     } else if (status == EOSFM_AGAIN) {
       eosfm_stream_end(opened);
     } else {
-      require(status == EOSFM_OK, "eosfm_stream_pull_block");
-      printf("block %" PRId64 " %d, skipped %d of %" PRId64 " of %" PRId64 ":", block.tile_row,
-             (int)block.tile_column, (int)block.skipped, block.tiles_skipped, block.tiles);
+      require(status == EOSFM_OK, "eosfm_stream_pull_patch");
+      printf("patch %" PRId64 " %d, skipped %d of %" PRId64 " of %" PRId64 ":", patch.tile_row,
+             (int)patch.tile_column, (int)patch.skipped, patch.tiles_skipped, patch.tiles);
       for (int l = 0; l < EOSFM_LEVELS; l++) {
-        const eosfm_block_level *part = &levels[l];
+        const eosfm_patch_level *part = &levels[l];
         printf(" [%d %" PRId64 " %d %d %d", part->data != NULL, part->row, (int)part->column,
                (int)part->height, (int)part->width);
         if (part->data != NULL) {

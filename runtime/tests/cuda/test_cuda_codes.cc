@@ -15,7 +15,7 @@
 #include <memory>
 
 #include "../../src/context.h"
-#include "../../src/kernels/paths.h"
+#include "../../src/kernels/isa.h"
 #include "../check.h"
 #include "cases.h"
 

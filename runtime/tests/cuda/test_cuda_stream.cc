@@ -165,13 +165,13 @@ void the_plan_says_what_is_allocated() {
   for (const int batch : {0, 1, 5}) {
     Opened opened;
     CHECK(opened.create("cuda native", g_driver, batch) == EOSFM_OK);
-    eosfm_plan plan = EOSFM_PLAN_INIT;
-    CHECK(eosfm_model_plan_context(opened.model, &opened.options, &plan) == EOSFM_OK);
-    CHECK(plan.device_bytes == g_standin->device_bytes && plan.pinned_bytes == g_standin->pinned_bytes);
-    CHECK(plan.device_bytes > plan.pinned_bytes && plan.pinned_bytes > 0);
+    eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+    CHECK(eosfm_model_get_requirements(opened.model, &opened.options, &needs) == EOSFM_OK);
+    CHECK(needs.device_bytes == g_standin->device_bytes && needs.pinned_bytes == g_standin->pinned_bytes);
+    CHECK(needs.device_bytes > needs.pinned_bytes && needs.pinned_bytes > 0);
     opened.options.backends = "native nowhere";
-    CHECK(eosfm_model_plan_context(opened.model, &opened.options, &plan) == EOSFM_OK);
-    CHECK(plan.device_bytes == 0 && plan.pinned_bytes == 0);
+    CHECK(eosfm_model_get_requirements(opened.model, &opened.options, &needs) == EOSFM_OK);
+    CHECK(needs.device_bytes == 0 && needs.pinned_bytes == 0);
     g_standin->device_bytes = g_standin->pinned_bytes = 0;
   }
   Opened opened;

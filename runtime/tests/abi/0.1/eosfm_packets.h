@@ -9,10 +9,10 @@
  *     eosfm_packet_decode(&packet, features, work);
  *   }
  *
- * Writing, for instance a level of a block that eosfm_stream_pull_block gave:
+ * Writing, for instance a level of a patch that eosfm_stream_pull_patch gave:
  *
  *   eosfm_packet packet = EOSFM_PACKET_INIT;   which features: level, row, column, height, width, ...
- *   eosfm_packet_plan(&packet, &size);
+ *   eosfm_packet_get_work_size(&packet, &size);
  *   eosfm_packet_encode(&packet, &features, 200000, send, user, work, size);
  *
  * There are no handles: any thread may call anything. Nothing is written to the standard streams, nothing
@@ -82,19 +82,19 @@ typedef int (*eosfm_packet_send_fn)(void *user, const void *data, size_t size);
  * 2^28 bytes of content, 2 for a value in fp16 and 1 in int8.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
-EOSFM_API eosfm_status eosfm_packet_plan(const eosfm_packet *packet, size_t *work_size);
+EOSFM_API eosfm_status eosfm_packet_get_work_size(const eosfm_packet *packet, size_t *work_size);
 
 /* Writes features as one packet, or as several if one would have more than `most` bytes: groups of channels,
  * and rows and columns of one channel only where that does not fit. They are the packets of `eosfm-edge run
  * --packets`, to the byte where libzstd is of the same version. Nothing is sent if no cell has data.
  *
- * `features` are `packet->channels` planes of height x width floats, as an eosfm_level or a block's level lie;
- * NaN is a cell without data, and infinities in int8 are so too. `work` is of eosfm_packet_plan's size, which
+ * `features` are `packet->channels` planes of height x width floats, as an eosfm_level or a patch's level lie;
+ * NaN is a cell without data, and infinities in int8 are so too. `work` is of eosfm_packet_get_work_size's size, which
  * `work_size` says. Beside it, libzstd allocates what it needs until this returns.
  *
  * EOSFM_NOT_FINITE: a value is larger than fp16 can hold, 65504; nothing has been sent. EOSFM_CANCELLED:
  * `send` returned another value than 0. EOSFM_NO_MEMORY: libzstd had none; some may have been sent.
- * EOSFM_BAD_ARGUMENT: as for eosfm_packet_plan, or `most` is below EOSFM_PACKET_LEAST, `work_size` too
+ * EOSFM_BAD_ARGUMENT: as for eosfm_packet_get_work_size, or `most` is below EOSFM_PACKET_LEAST, `work_size` too
  * small or something NULL.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NO_MEMORY, EOSFM_CANCELLED, EOSFM_NOT_FINITE. */

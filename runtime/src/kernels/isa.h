@@ -1,6 +1,6 @@
 // The tables of all instruction sets (isa) that are compiled for this architecture, and the choice among them.
-#ifndef EOSFM_KERNELS_PATHS_H
-#define EOSFM_KERNELS_PATHS_H
+#ifndef EOSFM_KERNELS_ISA_H
+#define EOSFM_KERNELS_ISA_H
 
 #include "kernels/kernels.h"
 

@@ -1,5 +1,5 @@
 // Which instruction sets this processor has kernels for.
-#include "kernels/paths.h"
+#include "kernels/isa.h"
 
 #include <string.h>
 
@@ -41,20 +41,20 @@ bool has_amx() { return has_bf16(); }
 
 #else
 
-// Linux gives a process the tiles only when it asks: they make its saved state larger.
+// Linux gives a process the AMX tiles only when it asks: they make its saved state larger.
 bool ask_for_amx() {
   constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr int kTileData = 18;
+  constexpr int kAmxTileData = 18;
   constexpr unsigned kBf16 = 1U << 22;
-  constexpr unsigned kTile = 1U << 24;
+  constexpr unsigned kAmxTile = 1U << 24;
   constexpr unsigned kInt8 = 1U << 25;
   unsigned eax = 0;
   unsigned ebx = 0;
   unsigned ecx = 0;
   unsigned edx = 0;
   return has_bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
-         (edx & (kBf16 | kTile | kInt8)) == (kBf16 | kTile | kInt8) &&
-         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+         (edx & (kBf16 | kAmxTile | kInt8)) == (kBf16 | kAmxTile | kInt8) &&
+         syscall(SYS_arch_prctl, kRequestPermission, kAmxTileData) == 0;
 }
 
 enum Answer : int { kNotAsked = 0, kNo, kYes };
