@@ -31,7 +31,7 @@ void failures_come_with_their_sentence(const char* bundle) {
   wrong.width = 33;
   const auto context = model->create_context(wrong);
   CHECK(context.code() == EOSFM_BAD_ARGUMENT && std::strstr(context.sentence(), "33") != nullptr);
-  CHECK(!model->plan_context(wrong).ok());
+  CHECK(!model->requirements(wrong).ok());
 }
 
 void empty_handles_are_refused() {
@@ -57,7 +57,7 @@ void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
   CHECK(opened->get() == nullptr && model.get() != nullptr);
   const auto info = model.describe();
   CHECK(info.ok() && info->specialists > 0 && model.describe_band(0).ok() && model.describe_specialist(0).ok());
-  CHECK(model.plan_context().ok() && model.plan_context()->context_bytes > 0);
+  CHECK(model.requirements().ok() && model.requirements()->context_bytes > 0);
   auto created = model.create_context();
   CHECK(created.ok());
   eosfm::Context context = std::move(*created);
@@ -85,7 +85,7 @@ void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
   options.width = info->tile;
   options.bands = bands.data();
   options.band_count = bands.size();
-  CHECK(context.plan_stream(options).ok() && *context.plan_stream(options) > 0);
+  CHECK(context.stream_bytes(options).ok() && *context.stream_bytes(options) > 0);
   auto stream = context.create_stream(options);
   CHECK(stream.ok());
   eosfm::Patch patch;
