@@ -53,7 +53,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 gpu-prepare: $(VENV)/installed
-	$(BIN)/python benchmarks/cuda_engine.py prepare build/gpu build/demo/six.eosfm
+	$(BIN)/python benchmarks/gpu/cuda_engine.py prepare build/gpu build/demo/six.eosfm
 
 # The machine needs a driver, Python and numpy; build/gpu may have been copied to it.
 gpu:

@@ -86,7 +86,8 @@ def test_gpu_script_prepares_a_folder_and_measures_from_it(
     built, folder = tmp_path / "built", tmp_path / "gpu"
     built.mkdir()
     shutil.copy(programs.parent / "libeosfm.so", built)
-    command = [sys.executable, BENCHMARKS / "cuda_engine.py", "prepare", folder, specks["int8"]]
+    script = BENCHMARKS / "gpu" / "cuda_engine.py"
+    command = [sys.executable, script, "prepare", folder, specks["int8"]]
     environment = {**os.environ, "EOSFM_LIBRARY": str(built / "libeosfm.so")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode != 0
@@ -114,3 +115,6 @@ def test_gpu_script_prepares_a_folder_and_measures_from_it(
     assert all(one["known_answer"] and min(one["db"]) > 45 for one in found["checks"].values())
     assert set(found["ms_image"]) == {"native", "cuda"}
     assert set(found["ms_tile_streamed"]) == {f"cuda batch {n}" for n in (1, 4, 16)}
+    assert set(found["launches_ms"]) == {"30 empty kernels", "523 empty kernels"}
+    assert found["roofline"]["precision"] == "int8" and found["torch"].startswith("none: ")
+    assert found["compute_sanitizer"] == "not there"
