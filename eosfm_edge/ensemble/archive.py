@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -140,11 +141,15 @@ class Archive:
         if not self._prefix:
             file.seek(self._places[storage.key])
             return bytearray(file.read(min(left, storage.size)))
-        with zipfile.ZipFile(file) as archive:
-            entry = archive.getinfo(f"{self._prefix}data/{storage.key}")
-            if entry.file_size > left:
-                raise NotAPickleError
-            return bytearray(archive.read(entry))
+        entry = self._zip.getinfo(f"{self._prefix}data/{storage.key}")
+        if entry.file_size > left:
+            raise NotAPickleError
+        return bytearray(self._zip.read(entry))
+
+    @cached_property
+    def _zip(self) -> zipfile.ZipFile:
+        # Opened once: a file of many tensors has a long directory.
+        return zipfile.ZipFile(self.path)
 
     def _zipped(self, file: IO[bytes]) -> object:
         with zipfile.ZipFile(file) as archive:

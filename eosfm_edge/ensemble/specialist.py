@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Any, cast
 
 import timm
@@ -213,10 +215,14 @@ def with_dimensions_of(
     }
 
 
+@cache
 def expected_shapes(
     backbone: str, in_chans: int, shape: Shape | None = None
-) -> dict[str, torch.Size]:
-    """Return the shape of every tensor of an encoder, without making the tensors."""
+) -> Mapping[str, torch.Size]:
+    """Return the shape of every tensor of an encoder, without making the tensors.
+
+    Building one takes a second, and the specialists of an ensemble are often alike.
+    """
     with torch.device("meta"):
         state = build_encoder(backbone, in_chans, shape).state_dict()
-    return {key: value.shape for key, value in state.items()}
+    return MappingProxyType({key: value.shape for key, value in state.items()})
