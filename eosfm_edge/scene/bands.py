@@ -251,7 +251,7 @@ def _named_in_order(
             raise UserError(
                 f"{container.place(file)} is {own} by its name, and {name} by --bands",
                 expected="bands in the order of the files' names",
-                remedy="leave --bands away, or mend it or the file's name",
+                remedy="leave --bands out, or correct it or the file's name",
             )
     return [
         _Offer(container.place(file), band, file=file)
@@ -402,8 +402,8 @@ def _match(wanted: Sequence[Band], offers: Sequence[_Offer], path: SceneName) ->
 def _remedy_for(missing: Sequence[str], there: Sequence[Band], path: SceneName) -> str:
     if any(is_unexplained(band) for band in there):
         return (
-            "the numbers mean different bands on different sensors: say with --bands what the "
-            "bands are, in order, or put the product's name into the file's or the folder's"
+            "the numbers mean different bands on different sensors: name the bands with --bands, "
+            "in order, or put the product's name into the file's or the folder's"
         )
     if isinstance(path, Path) and path.is_dir():
         return f"add the files of {', '.join(missing)} to the folder"
@@ -422,7 +422,7 @@ def _finest(group: Sequence[_Offer], files: _Files) -> _Offer:
             expected="the bands of one acquisition, each once",
             remedy="move those of another to a folder of their own"
             if finest[0].file
-            else "say with --bands what the bands are, in order",
+            else "name the bands with --bands, in order",
         )
     return finest[0]
 

@@ -165,7 +165,7 @@ class Metadata:
         if not self._warned:
             warnings.warn(
                 f"{self._container.name} lacks its metadata (MTD_MSIL1C.xml or MTD_MSIL2A.xml): "
-                f"by its name its offset is taken to be {_OFFSET / _QUANTIFICATION:g}",
+                f"by its name its offset is assumed to be {_OFFSET / _QUANTIFICATION:g}",
                 SceneWarning,
                 stacklevel=2,
             )
@@ -301,7 +301,7 @@ def _groups(data: bytes, file: PurePath) -> Groups:
             (whole,) = json.loads(data).values()
             groups = {name: {k: str(v) for k, v in of.items()} for name, of in whole.items()}
         except (ValueError, AttributeError, RecursionError) as error:
-            raise UserError(f"{file} is no Landsat metadata: {error}") from error
+            raise UserError(f"{file} is not Landsat metadata: {error}") from error
     else:
         inside = ""
         for line in data.decode("latin-1").splitlines():
@@ -312,7 +312,7 @@ def _groups(data: bytes, file: PurePath) -> Groups:
                 groups.setdefault(inside, {})[key] = value.strip('"')
     if not groups.keys() & set(_CONTENTS):
         raise UserError(
-            f"{file} is no Landsat metadata: it lists no files",
+            f"{file} is not Landsat metadata: it lists no files",
             expected=f"a group {' or '.join(_CONTENTS)}",
             remedy="get the scene's metadata again, or move the file elsewhere",
         )

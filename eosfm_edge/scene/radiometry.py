@@ -41,7 +41,7 @@ from -0.1 to 1.5 in the ensemble's scale and offset: then all rules apply.
    bright, but not so evenly. Without a band beyond 1300 nm nothing is said: three visible bands of
    a dry land may well have no dark pixel.
 
-**Backscatter.** VV, VH, HH and HV are taken to be in decibels, as models take them, if the
+**Backscatter.** VV, VH, HH and HV are read as in decibels, as models take them, if the
 ensemble's scale is a power of ten from 0.001 to 1, its offset 0, and its mean, if any, negative.
 
 8. *Linear.* Dark is 0 or more in every band: power or amplitude. No landscape has so much
@@ -106,7 +106,7 @@ _DARKEST, _DARK, _DARKISH, _RATHER_DARK = 0.09, 0.095, 0.15, 0.17
 _NO_ECHO_DB = -80.0
 
 _EIGHT_BIT = "--scale 0.00392157 --offset 0"
-_TRUST = "; if the values are right, say --trust-values"
+_TRUST = "; if the values are right, pass --trust-values"
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class _Light:
         return Doubt(
             f"has reflectances up to {self._physical.max():.3g}: an 8-bit picture",
             f"reflectances from 0 to about 1, in steps of {self._step.max():g}",
-            f"say what a step of 8 bits is, such as {_EIGHT_BIT}",
+            f"give the size of an 8-bit step, such as {_EIGHT_BIT}",
         )
 
     def _of_small(self) -> Doubt | None:
@@ -255,7 +255,7 @@ class _Light:
             f"has values up to {self._stored.max():.3g}, which are reflectances up to "
             f"{self._physical.max():.3g}{tag}",
             "reflectances from 0 to about 1",
-            f"if the values are reflectances as they are, say --scale 1 --offset 0{stale}",
+            f"if the values are reflectances as they are, pass --scale 1 --offset 0{stale}",
         )
 
     def _of_large(self) -> Doubt | None:
@@ -270,15 +270,15 @@ class _Light:
             return Doubt(
                 f"{found}, and more than {_BRIGHT:g} in half of the pixels of every band",
                 "reflectances from 0 to about 1",
-                f"say what a stored step is, such as {step}",
+                f"give the size of a stored step, such as {step}",
             )
         if not raised:
             return None
         return Doubt(
             f"{found}, and nothing darker than {self._lowest.min():.3g} in any band",
             "reflectances from 0 to about 1",
-            "say what a stored step is: of Landsat Collection 2, --scale 0.00002 --offset -0.1 "
-            "(level 1) or --scale 0.0000275 --offset -0.2 (level 2)",
+            "give the size of a stored step: of Landsat Collection 2, --scale 0.00002 --offset "
+            "-0.1 (level 1) or --scale 0.0000275 --offset -0.2 (level 2)",
         )
 
     def _of_negatives(self) -> Doubt | None:
@@ -288,12 +288,12 @@ class _Light:
         which = ", ".join(str(b) for b, low in zip(self._bands, negative, strict=True) if low)
         old = "Sentinel-2 before baseline 04.00"
         if (self._offset < 0).any():
-            remedy = f"if the product has no offset ({old}), say --offset 0"
+            remedy = f"if the product has no offset ({old}), pass --offset 0"
         elif self._lowest.min() >= _SUBTRACTED:
             back = float(self._offset.min()) + 0.1
-            remedy = f"if 0.1 was subtracted from values of {old}, say --offset {back:g}"
+            remedy = f"if 0.1 was subtracted from values of {old}, pass --offset {back:g}"
         else:
-            remedy = "say with --scale and --offset what reflectances the stored values are"
+            remedy = "give --scale and --offset, which turn stored values into reflectances"
         fill = _doubt_of_nodata(self._declared, self._physical, _NEGATIVE)
         if fill:
             remedy = f"{fill.remedy}; otherwise, {remedy}"
@@ -320,7 +320,7 @@ class _Light:
         return Doubt(
             f"has no reflectance below {self._lowest.min():.3f} in any band",
             "dark pixels near 0: water and shadow in the infrared, cirrus (B10) under a clear sky",
-            "Sentinel-2 from baseline 04.00 stores 1000 more: say --offset "
+            "Sentinel-2 from baseline 04.00 stores 1000 more: pass --offset "
             f"{float(self._offset.max()) - 0.1:g}",
         )
 
@@ -340,7 +340,7 @@ def _doubt_of_nodata(
     return Doubt(
         f"has over 1 % of its pixels at one value, which would be {float(lowest[at, 0]):.6g}",
         f"{least:g} or more",
-        f"if it stands for no data, say --nodata {value:.9g}",
+        f"if it stands for no data, pass --nodata {value:.9g}",
     )
 
 
@@ -357,7 +357,7 @@ def _doubt_of_decibels(declared: Sequence[Declared], physical: NDArray[np.float6
         return Doubt(
             f"has a median backscatter of {np.median(median):.3g} dB",
             "backscatter in dB, about -30 to 5",
-            "say what a stored step is, such as --scale 0.01 --offset 0",
+            "give the size of a stored step, such as --scale 0.01 --offset 0",
         )
     return _doubt_of_nodata(declared, physical, _NO_ECHO_DB)
 
@@ -379,7 +379,7 @@ def _doubt_of_standardised(
         f"has a median of {np.median(stored[0]):.3g} in {one.wanted}, in the values that the "
         "ensemble takes",
         f"values around its mean of {mean[0]:g}, with a standard deviation of {std[0]:g}",
-        f"say what a stored step is, such as --scale {scale} --offset 0",
+        f"give the size of a stored step, such as --scale {scale} --offset 0",
     )
 
 

@@ -127,7 +127,7 @@ class Reading:
 
     @property
     def can_hold_nodata(self) -> bool:
-        """Whether any pixel could be ``nodata``: -9999 is no value of uint16."""
+        """Whether any pixel could be ``nodata``: -9999 is not a value of uint16."""
         return self.nodata is None or self._code is not None
 
     def measured(self, pixels: NDArray[Any]) -> Floats:
@@ -174,7 +174,7 @@ def _declared(band: SceneBand, wanted: InputBand, radiometry: Radiometry) -> Dec
         raise UserError(
             f"{band.place} says that its scale is {scale:g} and its offset {offset:g}",
             expected="finite numbers, and no scale of 0",
-            remedy="say what they are with --scale and --offset",
+            remedy="give them with --scale and --offset",
         )
     return Declared(wanted, band.dtype, scale, offset, band.scale_offset is not None)
 

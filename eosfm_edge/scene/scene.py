@@ -94,9 +94,9 @@ class Scene:
             unknown = wanted.scale != 1 and not is_reflectance(wanted)
             if band.dtype.startswith("float") and unknown and silent and not radiometry.trusted:
                 warnings.warn(
-                    f"{band.place} holds {band.dtype} without a scale: its values are taken to be "
+                    f"{band.place} holds {band.dtype} without a scale: its values are read as "
                     f"stored ones, of which physical = stored * {wanted.scale:g} + "
-                    f"{wanted.offset:g}; if they are physical, say --scale 1 --offset 0",
+                    f"{wanted.offset:g}; if they are physical, pass --scale 1 --offset 0",
                     SceneWarning,
                     stacklevel=4,
                 )
@@ -110,8 +110,8 @@ class Scene:
         if not any(reading.can_hold_nodata for reading in self.readings):
             band = self._bands[0]
             warnings.warn(
-                f"--nodata {given:g} is no value of {band.dtype}, which {band.place} holds: no "
-                "pixel is taken to be nodata",
+                f"--nodata {given:g} is not a value of {band.dtype}, which {band.place} holds: no "
+                "pixel counts as nodata",
                 SceneWarning,
                 stacklevel=4,
             )
@@ -120,7 +120,7 @@ class Scene:
             if given != "none" and tag is not None and tag != given and not math.isnan(tag):
                 warnings.warn(
                     f"{reading.band.place} says that its nodata value is {tag:g}: with --nodata "
-                    f"{given:g} such pixels are taken to be data",
+                    f"{given:g} such pixels are read as data",
                     SceneWarning,
                     stacklevel=4,
                 )
@@ -309,7 +309,7 @@ def _warn_of_places(wanted: Sequence[Band], matched: Sequence[SceneBand], path: 
     if not all(band.band.known for band in matched) and all(band.known for band in wanted):
         warnings.warn(
             f"{path} does not say what its bands are: they are taken in order as "
-            f"{', '.join(str(band) for band in wanted)}; if they are others, say --bands",
+            f"{', '.join(str(band) for band in wanted)}; if they are others, pass --bands",
             SceneWarning,
             stacklevel=4,
         )

@@ -140,7 +140,7 @@ def _listed(
             raise UserError(
                 f"{place} is not the file that {manifest} lists: its SHA-256 is {found}",
                 expected=expected,
-                remedy="get the file again, or mend the manifest if the file was meant to change",
+                remedy="get the file again, or correct the manifest if the file is meant to differ",
             )
     if file.bands:
         names = parse_bands(",".join(file.bands))

@@ -259,7 +259,7 @@ def test_landsat_metadata_that_cannot_be_read_are_refused(tmp_path: Path) -> Non
     assert "'many'" in refusal(product, inputs(["B04"]))
     for text in ("{", "[]", '{"a": {}}', "{}", '{"a": 1}', '{"a": {"PRODUCT_CONTENTS": 1}}'):
         metadata.write_text(text)
-        assert "_MTL.json is no Landsat metadata" in refusal(product, inputs(["B04"]))
+        assert "_MTL.json is not Landsat metadata" in refusal(product, inputs(["B04"]))
 
 
 # ---- Sentinel-1 ----

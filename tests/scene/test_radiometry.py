@@ -98,20 +98,20 @@ def test_what_was_measured_is_plausible(figures: dict[str, tuple[int, int]]) -> 
 @pytest.mark.parametrize("names", [S2_L1C, S2_L2A, ("B02", "B03", "B04", "B08", "B11", "B12")])
 def test_an_offset_that_was_not_subtracted(names: tuple[str, ...]) -> None:
     figures = {name: COAST[name] for name in names}
-    assert "say --offset -0.1" in remedy(image(figures) + 1000, of(figures))
+    assert "pass --offset -0.1" in remedy(image(figures) + 1000, of(figures))
 
 
 def test_cirrus_says_it_alone() -> None:
     """Dry land has nothing dark but what the air hides."""
     figures = {**DRY, "B10": (3, 11)}
     assert doubt(image(figures), of(figures)) is None
-    assert "say --offset -0.1" in remedy(image(figures) + 1000, of(figures))
+    assert "pass --offset -0.1" in remedy(image(figures) + 1000, of(figures))
 
 
 def test_an_even_landscape_shows_an_offset_by_its_cirrus() -> None:
     """Few pixels are dark, in any band."""
     even = dict.fromkeys(S2_L1C, (600, 2100))
-    assert "say --offset -0.1" in remedy(image(even) + 1000, of(even))
+    assert "pass --offset -0.1" in remedy(image(even) + 1000, of(even))
     assert doubt(image(even), of(even)) is None
     # Under a deck of high clouds nothing is dark either, and most bands are bright.
     overcast = {**dict.fromkeys(S2_L1C, (3500, 6000)), "B10": (1600, 3000)}
@@ -120,7 +120,7 @@ def test_an_even_landscape_shows_an_offset_by_its_cirrus() -> None:
 
 def test_an_offset_that_was_never_added() -> None:
     found = doubt(image(COAST), inputs(COAST, offset=-0.1))
-    assert found is not None and "say --offset 0" in found.remedy
+    assert found is not None and "pass --offset 0" in found.remedy
     assert "B11, B12" in found.found and "B01" not in found.found
     # Less than half of the bands: dark water after atmospheric correction.
     water = {**DRY, "B11": (-300, 0), "B12": (-300, 0)}
@@ -174,7 +174,7 @@ def test_a_picture_of_8_bits_is_not_of_sixteen(dtype: str) -> None:
 def test_a_dark_picture_of_8_bits_is_known_by_its_type() -> None:
     rgb = inputs(("B04", "B03", "B02"))
     night = (PICTURE * 0.2).round()
-    assert "8 bits" in remedy(night, rgb, dtype="uint8")
+    assert "8-bit step" in remedy(night, rgb, dtype="uint8")
     # Open water has such reflectances too: 16 bits are believed.
     assert doubt(night, rgb) is None
 
@@ -219,7 +219,7 @@ def test_a_fill_that_an_offset_makes_negative_is_named() -> None:
     assert doubt(numbers, inputs(rgb), **landsat) is None
     numbers[:, :, :10] = 0
     told = remedy(numbers, inputs(rgb), **landsat)
-    assert told.startswith("if it stands for no data, say --nodata 0;")
+    assert told.startswith("if it stands for no data, pass --nodata 0;")
     # Control: an offset too many, without a fill.
     assert "nodata" not in remedy(image(COAST), inputs(COAST, offset=-0.1))
 
@@ -352,13 +352,13 @@ def test_a_scene_is_refused_with_what_mends_it(tmp_path: Path) -> None:
     """Read as declared; the options that the message names are those that mend it."""
     wanted = inputs(COAST)
     new = write_scene(tmp_path / "new.tif", (image(COAST, 128) + 1000).astype("u2"), S2_L1C)
-    with pytest.raises(UserError, match=r"say --offset -0\.1"):
+    with pytest.raises(UserError, match=r"pass --offset -0\.1"):
         load_tiles([new], wanted, 32, 4, 0)
     tiles = load_tiles([new], wanted, 32, 4, 0, radiometry=Radiometry(offset=-0.1))
     old = write_scene(tmp_path / "old.tif", image(COAST, 128).astype("u2"), S2_L1C)
     assert load_tiles([old], wanted, 32, 4, 0).calibration[0].shape == (13, 32, 32)
     assert all(tile.min() < 100 for tile in tiles.calibration)
-    with pytest.raises(UserError, match="say --offset 0"):
+    with pytest.raises(UserError, match="pass --offset 0"):
         load_tiles([old], wanted, 32, 4, 0, radiometry=Radiometry(offset=-0.1))
     with pytest.raises(UserError, match=r"--scale 0\.0001"):
         load_tiles([old], wanted, 32, 4, 0, radiometry=Radiometry(scale=1))

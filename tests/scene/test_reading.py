@@ -239,9 +239,9 @@ def test_a_nodata_value_that_is_replaced_is_named(tmp_path: Path) -> None:
 
 def test_a_nodata_value_that_no_pixel_can_have_is_named(tmp_path: Path) -> None:
     path = with_a_lake(tmp_path / "s.tif", "uint16", RED)
-    with pytest.warns(SceneWarning, match="-9999 is no value of uint16"):
+    with pytest.warns(SceneWarning, match="-9999 is not a value of uint16"):
         read(path, RED, nodata=-9999)
-    with pytest.warns(SceneWarning, match=r"0\.5 is no value of uint16"):
+    with pytest.warns(SceneWarning, match=r"0\.5 is not a value of uint16"):
         read(path, RED, nodata=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -390,7 +390,7 @@ def test_values_of_the_inputs_own_scale_are_not_touched(tmp_path: Path) -> None:
 def test_floats_without_a_scale_are_doubted(tmp_path: Path) -> None:
     """Where nothing looks at the values themselves."""
     path = write(tmp_path / "s.tif", texture(8, 8, dtype="float32"), names=["height"])
-    with pytest.warns(SceneWarning, match="say --scale 1"):
+    with pytest.warns(SceneWarning, match="pass --scale 1"):
         read_file(path, inputs("HEIGHT", scale=0.0001))
     known = write(tmp_path / "r.tif", texture(8, 8, dtype="float32"), names=["B04"])
     with warnings.catch_warnings():

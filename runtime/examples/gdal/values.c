@@ -120,7 +120,7 @@ static void summarise(Sample *samples, int count) {
 
 /* ---- What cannot be right -------------------------------------------------------------------- */
 
-/* What was found, what was expected, and GDAL's tags, or a step before, that mend it. */
+/* What was found, what was expected, and GDAL's tags, or a step before, that fix it. */
 static int refuse(const char *input, const char *found, const char *expected, const char *fix) {
   fprintf(stderr, "%s, read as declared, %s\n  expected: %s\n  fix: %s; if the values are right, --trust-values\n",
           input, found, expected, fix);
@@ -129,7 +129,7 @@ static int refuse(const char *input, const char *found, const char *expected, co
 
 static int refuse_with_tags(const char *input, const char *found, const char *expected, const char *tags) {
   char fix[160];
-  snprintf(fix, sizeof fix, "say what a stored step is in the file: gdal_edit.py %s FILE", tags);
+  snprintf(fix, sizeof fix, "give the size of a stored step in the file: gdal_edit.py %s FILE", tags);
   return refuse(input, found, expected, fix);
 }
 
@@ -193,7 +193,7 @@ static int doubt_scale(const char *input, const Sample *bands, int count) {
   }
   if (dark == count && (shortwave || bright > 1.25)) {
     return refuse(input, found, expected,
-                  "say what a stored step is; of Landsat Collection 2, gdal_edit.py -scale 0.00002 -offset -0.1 "
+                  "give the size of a stored step: of Landsat Collection 2, gdal_edit.py -scale 0.00002 -offset -0.1 "
                   "(level 1) or -scale 0.0000275 -offset -0.2 (level 2) FILE");
   }
   return 0;

@@ -9,7 +9,7 @@
  * nobody stated. The criteria are those of `eosfm-edge run` (docs/values.md), but for ensembles that
  * standardise: a bundle's files do not say by what.
  *
- * Returns 0; or -1 with what was found, what was expected and what mends it on the standard error. */
+ * Returns 0; or -1 with what was found, what was expected and what fixes it on the standard error. */
 int require_plausible(const Scene *scene, eosfm_model *model, const char *input);
 
 #endif
