@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from eosfm_edge.api.options import ImportOptions
 from eosfm_edge.errors import UserError
-from eosfm_edge.formats.bands import Band, canonical
+from eosfm_edge.formats.bands import S2_L1C, Band, canonical
 from eosfm_edge.formats.base import explain
 from eosfm_edge.formats.ensemble import InputBand, SelectionSpec
 
@@ -54,6 +54,20 @@ def selection(options: ImportOptions) -> SelectionSpec | None:
     return SelectionSpec(
         mode=options.selection or "topk", k=options.top_k, scale_features=options.scale_features
     )
+
+
+def notes_on_scale(options: ImportOptions, input: Sequence[InputBand]) -> list[str]:  # noqa: A002
+    """Note that a sensor's values go in as they are stored, which seldom is what was trained on."""
+    sentinel_2 = [band for band in input if canonical(band.name or "") in S2_L1C]
+    if options.scale or options.offset or not sentinel_2:
+        return []
+    if any(band.scale != 1 or band.mean is not None for band in sentinel_2):
+        return []
+    return [
+        "the input's scale is 1: specialists see what Sentinel-2 stores, 10000 for a reflectance "
+        "of 1. If they were trained on reflectances, say --scale 0.0001; if on standardised "
+        "values, --mean and --std"
+    ]
 
 
 def _per_band(option: str, texts: Sequence[str], bands: Sequence[Band]) -> dict[Band, float | None]:

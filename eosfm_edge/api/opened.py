@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from eosfm_edge.api.options import RunOptions, as_path, as_scene
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bundle import MANIFEST_NAME, Manifest, read_manifest
+from eosfm_edge.formats.calibration import CALIBRATION_NAME, Calibration, read_scales
 from eosfm_edge.formats.ensemble import LEVEL_STRIDES, SPEC_NAME, EnsembleSpec, read_spec
 from eosfm_edge.progress import Progress, silent
 
@@ -293,6 +294,25 @@ class Bundle(Opened):
 
         require_intact(self.path, self.manifest, "native")
         return Model(self.path)
+
+
+def describe(path: str | os.PathLike[str]) -> EnsembleSpec | Manifest | Calibration:
+    """Read the description of an ensemble, a bundle or a calibration.
+
+    Raises:
+        UserError: the directory is none of these, or its description is not valid.
+    """
+    place = as_path(path)
+    if (place / MANIFEST_NAME).exists():
+        return read_manifest(place)
+    if (place / SPEC_NAME).exists():
+        return read_spec(place)
+    if (place / CALIBRATION_NAME).exists():
+        return read_scales(place)
+    raise UserError(
+        f"{place} is neither an ensemble nor a bundle nor a calibration",
+        expected=f"a directory with {SPEC_NAME}, {MANIFEST_NAME} or {CALIBRATION_NAME}",
+    )
 
 
 def open_directory(path: str | os.PathLike[str]) -> Bundle | Ensemble:

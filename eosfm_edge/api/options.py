@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,14 +25,13 @@ from pydantic import (
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import file_kind
 from eosfm_edge.formats.adaptation import AdaptationMode
+from eosfm_edge.formats.backends import BACKENDS, CPU_BACKENDS, Backend
 from eosfm_edge.formats.bands import PRESETS, Band, parse_bands
-from eosfm_edge.formats.base import explain
 from eosfm_edge.formats.calibration import Grn, Method
 from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode
-from eosfm_edge.formats.precision import DevicePrecision, Precision
+from eosfm_edge.formats.precision import DevicePrecision
 from eosfm_edge.formats.recipe import DEFAULT, Criterion, Measure, Ranking, Scope, shipped
-
-BackendName = Literal["native", "onnxruntime", "cuda", "onnxruntime-cuda", "tensorrt"]
+from eosfm_edge.targets.registry import known_targets
 
 
 class Expert:
@@ -41,6 +40,13 @@ class Expert:
 
 class Imaging:
     """Marks an option that says how imagery is read."""
+
+
+class Known:
+    """Marks an option whose usual values have names, with which shells complete it."""
+
+    def __init__(self, names: Callable[[], Sequence[str]]) -> None:
+        self.names = names
 
 
 def as_path(value: str | os.PathLike[str]) -> Path:
@@ -114,6 +120,10 @@ NamedBands = Annotated[dict[str, tuple[Band, ...]], BeforeValidator(_named_bands
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+def _presets() -> list[str]:
+    return list(PRESETS)
+
+
 def _multiple_of_32(value: int) -> int:
     if value % 32 or not 32 <= value <= 1024:
         raise UserError(
@@ -136,18 +146,39 @@ class Options(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            field = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else ""
-            known = field in cls.model_fields
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0]) if first["loc"] else cls.__name__
+            if first["type"] == "extra_forbidden":
+                raise UserError(
+                    f"{cls.__name__} has no option {name!r}",
+                    expected=f"one of {', '.join(cls.model_fields)}",
+                ) from error
+            expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
             raise UserError(
-                f"{cls.__name__}: {explain(error)}",
-                expected=None if known else f"one of {', '.join(cls.model_fields)}",
+                f"{name.replace('_', '-')} is {first['input']!r}", expected=expected
             ) from error
+
+    def as_arguments(self) -> list[str]:
+        """Return the options that were given as the command line takes them."""
+        words = []
+        for name in type(self).model_fields:
+            value = getattr(self, name) if name in self.model_fields_set else None
+            option = f"--{name.replace('_', '-')}"
+            if value is True:
+                words.append(option)
+            elif isinstance(value, tuple) and all(isinstance(one, Band) for one in value):
+                words += [option, ",".join(map(str, value))] if value else []
+            elif isinstance(value, tuple):
+                words += [word for one in value for word in (option, str(one))]
+            elif value is not None and not isinstance(value, bool | dict):
+                words += [option, str(value)]
+        return words
 
 
 class ImageryOptions(Options):
     """Options of imagery, for what its files do not say."""
 
-    bands: Annotated[Bands | None, Imaging()] = Field(
+    bands: Annotated[Bands | None, Imaging(), Known(_presets)] = Field(
         None,
         description="What the bands of a file are, in order, or the files of a folder in the order "
         "of their names, if these do not say so: names (B04,B03), wavelengths (665nm,560nm) or one "
@@ -179,7 +210,7 @@ class ImportOptions(Options):
     """
 
     name: str | None = Field(None, description="The ensemble's name.  [default: the directory's]")
-    bands: Bands | None = Field(
+    bands: Annotated[Bands | None, Known(_presets)] = Field(
         None,
         description="The ensemble's input: names (B04,B03,B02), wavelengths (665nm,560nm) or one "
         f"of {', '.join(PRESETS)}.",
@@ -261,7 +292,7 @@ class PruneOptions(ImageryOptions):
     save_plan: Annotated[FilePath | None, Expert()] = Field(
         None, description="Write the plan here; without an output, do no more."
     )
-    recipe: Annotated[str, Expert()] = Field(
+    recipe: Annotated[str, Expert(), Known(shipped)] = Field(
         DEFAULT,
         description=f"How to prune: {', '.join(shipped())}, or a .yaml file. The options below "
         "override it.",
@@ -290,7 +321,7 @@ class PruneOptions(ImageryOptions):
         None, ge=0, lt=2**31, description="Of tiles and distillation."
     )
     tile: Annotated[TileSide, Expert()] = Field(224, description="Pixels a side.")
-    precision: Annotated[Precision, Expert()] = Field(
+    precision: Annotated[Literal["fp32", "bf16", "int8"], Expert()] = Field(
         "fp32", description="Of the native engine, for milliseconds and megabytes."
     )
     measured: Annotated[FilePaths, Expert()] = Field(
@@ -348,7 +379,7 @@ class CalibrateOptions(ImageryOptions):
 class ExportOptions(ImageryOptions):
     """Options of an export: the bundle's target, and how it is made."""
 
-    target: str | FilePath = Field(
+    target: Annotated[str | FilePath, Known(known_targets)] = Field(
         "cpu",
         description="The device: a name that eosfm-edge targets lists, or a profile of your own "
         "(.yaml).",
@@ -409,13 +440,13 @@ class BuildOptions(Options):
 class VerifyOptions(Options):
     """Who computes the known answer."""
 
-    backend: BackendName = Field("native", description="Who computes.")
+    backend: Backend = Field("native", description="Who computes.")
 
 
 class RunOptions(ImageryOptions):
     """Options of a run over a scene."""
 
-    backend: BackendName = Field("native", description="Who computes.")
+    backend: Backend = Field("native", description="Who computes.")
     quicklook: bool = Field(False, description="Write quicklook.png: the scene and its features.")
     threads: int = Field(0, ge=0, description="0: all cores.")
     grn: Annotated[Literal["tile", "scene"], Expert()] = Field(
@@ -446,8 +477,10 @@ class RunOptions(ImageryOptions):
 class BenchOptions(Options):
     """Who is timed, and how often."""
 
-    backend: Annotated[tuple[BackendName, ...], BeforeValidator(_one_or_many)] = Field(
-        ("native", "onnxruntime"),
+    backend: Annotated[
+        tuple[Backend, ...], BeforeValidator(_one_or_many), Known(lambda: BACKENDS)
+    ] = Field(
+        CPU_BACKENDS,
         min_length=1,
         description="Who is timed; may be repeated. Ratios are to the last.",
     )

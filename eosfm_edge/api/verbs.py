@@ -6,12 +6,15 @@ Their modules are imported when they are called: :mod:`eosfm_edge` stays light.
 from __future__ import annotations
 
 import os
+import shlex
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from eosfm_edge.api.checks import require_ensemble, require_output, require_there
+from eosfm_edge.api.inputs import input_bands, notes_on_scale, selection
 from eosfm_edge.api.options import (
     BenchOptions,
     BuildOptions,
@@ -19,15 +22,31 @@ from eosfm_edge.api.options import (
     ExportOptions,
     ImageryOptions,
     ImportOptions,
+    Options,
     PruneOptions,
     RunOptions,
     VerifyOptions,
     as_path,
     as_scene,
 )
+from eosfm_edge.ensemble.kinds import require_weights
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import require_outside
+from eosfm_edge.formats.bundle import CONTENTS as BUNDLE_CONTENTS
+from eosfm_edge.formats.bundle import read_manifest, require_bundle_name
+from eosfm_edge.formats.calibration import CONTENTS as CALIBRATION_CONTENTS
+from eosfm_edge.formats.calibration import read_scales
+from eosfm_edge.formats.ensemble import CONTENTS as ENSEMBLE_CONTENTS
+from eosfm_edge.formats.plan import read_plan, require_plan_fits
+from eosfm_edge.formats.precision import DevicePrecision
+from eosfm_edge.formats.recipe import DEFAULT, Recipe, load_recipe
+from eosfm_edge.formats.target import Profile
+from eosfm_edge.packets.words import PacketOptions, parse_levels, parse_size
 from eosfm_edge.progress import Progress, silent
+from eosfm_edge.pruning.budget import parse_budget
+from eosfm_edge.pruning.wishes import WISHES, require_one_wish
+from eosfm_edge.targets.feasibility import require_exportable, tile_of
+from eosfm_edge.targets.registry import find_target
 
 if TYPE_CHECKING:
     from eosfm_edge.engines.build import Parsed
@@ -35,7 +54,7 @@ if TYPE_CHECKING:
     from eosfm_edge.formats.bundle import Manifest
     from eosfm_edge.formats.calibration import Calibration
     from eosfm_edge.formats.engines import EngineEntry
-    from eosfm_edge.formats.recipe import Recipe
+    from eosfm_edge.packets.summary import Summary
     from eosfm_edge.pruning.planner import WholeSpecialists
     from eosfm_edge.pruning.prune import PruneReport
     from eosfm_edge.runtime.bench import Timing
@@ -44,7 +63,8 @@ if TYPE_CHECKING:
     from eosfm_edge.scene.reading import Radiometry
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-SceneName: TypeAlias = "Path | str"
+# What imagery to learn and judge on can be.
+IMAGERY = "a scene, a folder of bands or chips, or a manifest (.yaml)"
 
 
 class BackendWarning(UserWarning):
@@ -61,6 +81,21 @@ class PromiseBrokenError(CheckFailedError):
     def __init__(self, error: CheckFailedError, report: PruneReport) -> None:
         Exception.__init__(self, *error.args)
         self.report = report
+
+
+class PacketsLostError(CheckFailedError):
+    """Bytes of a file belong to no intact packet.
+
+    Attributes:
+        summary: of the packets that are intact.
+    """
+
+    def __init__(self, file: Path, summary: Summary) -> None:
+        super().__init__(
+            f"{summary.lost} bytes of {file} belong to no intact packet",
+            remedy="send again what is missing; the other packets can be used",
+        )
+        self.summary = summary
 
 
 @dataclass(frozen=True)
@@ -119,8 +154,11 @@ def import_ensemble(
     options = options or ImportOptions()
     given = [input] if isinstance(input, str | os.PathLike) else input
     sources, target = [as_path(path) for path in given], as_path(output)
-    _spare(target, sources)
-    from eosfm_edge.api.inputs import input_bands, selection
+    require_there(sources, "weights: .pth, .ckpt, .safetensors, or a folder of a model hub")
+    require_output(target, sources, ENSEMBLE_CONTENTS, overwrite)
+    bands, chosen = input_bands(options), selection(options)
+    for source in sources:
+        require_weights(source)
     from eosfm_edge.ensemble import importer
 
     progress("import", 0, 1)
@@ -129,18 +167,18 @@ def import_ensemble(
         target,
         importer.ImportOptions(
             name=options.name,
-            input=input_bands(options),
+            input=bands,
             specialist_bands=options.specialist_bands,
             adaptation=options.adaptation,
             normalisation=options.norm,
-            selection=selection(options),
+            selection=chosen,
             fusion=options.fusion,
             prefix=options.prefix,
         ),
         overwrite=overwrite,
     )
     progress("import", 1, 1)
-    return imported
+    return replace(imported, notes=(*imported.notes, *notes_on_scale(options, imported.spec.input)))
 
 
 def prune(
@@ -175,17 +213,27 @@ def prune(
         raise UserError(
             "there is nothing to write", remedy="give an output (-o ENSEMBLE), or --save-plan FILE"
         )
-    _spare(
-        target,
-        [ensemble, *options.data, options.plan, options.save_plan, options.labels],
-        [*options.measured, _file_of_recipe(options.recipe)],
-    )
+    files = [options.plan, options.labels, *options.measured]
+    if target is not None:
+        inputs = [ensemble, *options.data, *files, options.save_plan, _recipe_file(options.recipe)]
+        require_output(target, inputs, ENSEMBLE_CONTENTS, overwrite)
     recipe = _recipe(options)
-    whole = _whole(ensemble, options)
+    _require_wish(options, ensemble)
+    budget = None if options.budget is None else parse_budget(options.budget)
+    require_there(options.data, IMAGERY)
+    require_there(files, "a file")
+    spec = require_ensemble(ensemble)
+    if options.plan is not None:
+        plan = read_plan(options.plan)
+        require_plan_fits(
+            plan,
+            [specialist.name for specialist in spec.specialists],
+            [specialist.weights_sha256 for specialist in spec.specialists],
+        )
     from eosfm_edge.network.latency import footprints
     from eosfm_edge.pruning import prune as stage
-    from eosfm_edge.pruning.budget import parse_budget
 
+    whole = _whole(ensemble, options)
     report = stage.prune_ensemble(
         ensemble,
         options.data,
@@ -193,7 +241,7 @@ def prune(
         stage.PruneOptions(
             recipe=recipe,
             ratio=options.ratio,
-            budget=parse_budget(options.budget) if options.budget is not None else None,
+            budget=budget,
             plan=options.plan,
             whole=whole,
             tile=options.tile,
@@ -240,7 +288,11 @@ def calibrate(
     """
     options = options or CalibrateOptions()
     ensemble, target = as_path(input), as_path(output)
-    _spare(target, [ensemble, *options.data])
+    require_output(target, [ensemble, *options.data], CALIBRATION_CONTENTS, overwrite)
+    if not options.data:
+        raise _no_imagery("calibrate", ensemble, options)
+    require_there(options.data, IMAGERY)
+    require_ensemble(ensemble)
     from eosfm_edge.calibration import calibrate as stage
     from eosfm_edge.calibration.encoder import Recipe
     from eosfm_edge.calibration.mixed import Budget
@@ -293,28 +345,32 @@ def export(
     """
     options = options or ExportOptions()
     ensemble, target = as_path(input), as_path(output)
-    if options.data is None:
-        raise UserError(
-            "no imagery was given to check the export on", remedy="name a scene: --data SCENE"
-        )
+    device = options.target if isinstance(options.target, Path) else None
+    inputs = [ensemble, options.data, options.calibration, device]
+    require_output(target, inputs, BUNDLE_CONTENTS, overwrite)
     if options.split and options.stack:
         raise UserError("both split and stack are given", expected="one of them")
-    device = options.target if isinstance(options.target, Path) else None
-    _spare(target, [ensemble, options.data, options.calibration, device])
-    from eosfm_edge.targets.registry import find_target
-
     profile = find_target(str(options.target))
+    precision = options.precision or _default_precision(profile)
+    if options.data is None:
+        raise _no_imagery("export", ensemble, options)
+    require_bundle_name(target)
+    tile_of(profile, options.tile, options.batch)
+    require_exportable(profile, precision, options.sm, calibrated=options.calibration is not None)
+    require_there([options.data], IMAGERY)
+    require_ensemble(ensemble)
+    if options.calibration is not None:
+        read_scales(options.calibration)
     from eosfm_edge.exporting import exporter as stage
     from eosfm_edge.network.latency import time_precisions
 
-    half_by_default = profile.gpu is not None and "fp16" in profile.precisions
     return stage.export_bundle(
         ensemble,
         options.data,
         target,
         stage.ExportOptions(
             target=profile,
-            precision=options.precision or ("fp16" if half_by_default else "fp32"),
+            precision=precision,
             calibration=options.calibration,
             timer=time_precisions,
             tile=options.tile,
@@ -347,7 +403,6 @@ def build(
     place = as_path(bundle)
     from eosfm_edge.bundle.intact import require_intact
     from eosfm_edge.engines.build import build_engines, parse_graphs
-    from eosfm_edge.formats.bundle import read_manifest
 
     manifest = read_manifest(place)
     require_intact(place, manifest, "tensorrt")
@@ -383,14 +438,13 @@ def run(
     """
     options = options or RunOptions()
     place, target, image = as_path(bundle), as_path(output), as_scene(scene)
-    _spare(target, [place, image])
-    from eosfm_edge.packets.words import PacketOptions, parse_levels, parse_size
-    from eosfm_edge.runtime import run as stage
-
+    require_outside(target, [path for path in (place, image) if isinstance(path, Path)])
     levels = parse_levels(options.packet_levels)
     packets = None
     if options.packets is not None:
         packets = PacketOptions(parse_size(options.packets), levels, options.packet_encoding)
+    from eosfm_edge.runtime import run as stage
+
     return stage.run_scene(
         place,
         image,
@@ -451,7 +505,6 @@ def bench(
     """
     options = options or BenchOptions()
     place = as_path(bundle)
-    from eosfm_edge.formats.bundle import read_manifest
     from eosfm_edge.runtime.bench import bench_bundle, machine_facts
 
     macs, facts = read_manifest(place).macs, machine_facts()
@@ -459,11 +512,23 @@ def bench(
     return BenchReport(facts, macs, tuple(timings))
 
 
-def _spare(output: Path | None, *inputs: Iterable[SceneName | None]) -> None:
-    """Refuse an output that is or holds an input."""
-    if output is not None:
-        paths = [path for given in inputs for path in given if isinstance(path, Path)]
-        require_outside(output, paths)
+def check_packets(file: PathLike) -> Summary:
+    """Check and count the feature packets in a file.
+
+    Args:
+        file: what a run wrote, or what arrived of it.
+
+    Raises:
+        PacketsLostError: bytes of it belong to no intact packet.
+        UserError: it cannot be read.
+    """
+    from eosfm_edge.packets.summary import summarise
+
+    place = as_path(file)
+    summary = summarise(place)
+    if summary.lost:
+        raise PacketsLostError(place, summary)
+    return summary
 
 
 def _radiometry(options: ImageryOptions) -> Radiometry:
@@ -476,8 +541,6 @@ _OF_RECIPES = ("scope", "criterion", "ranking", "align", "by", "distill", "tiles
 
 
 def _recipe(options: PruneOptions) -> Recipe:
-    from eosfm_edge.formats.recipe import DEFAULT, Recipe, load_recipe
-
     given = {name: getattr(options, name) for name in _OF_RECIPES}
     given = {name: value for name, value in given.items() if value is not None}
     if options.plan is not None and (given or options.recipe != DEFAULT):
@@ -490,29 +553,57 @@ def _recipe(options: PruneOptions) -> Recipe:
     return Recipe(**{**load_recipe(options.recipe).model_dump(), **given})
 
 
-def _file_of_recipe(recipe: str) -> Path | None:
+def _recipe_file(recipe: str) -> Path | None:
     return Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else None
 
 
-def _whole(ensemble: Path, options: PruneOptions) -> WholeSpecialists | None:
+def _require_wish(options: PruneOptions, ensemble: Path) -> None:
+    """Check what to prune and on which imagery; what lacks of both is asked for at once."""
+    wishes = (options.ratio, options.budget, options.plan, options.specialists)
+    nothing = all(wish is None for wish in wishes)
+    if nothing and not options.data:
+        raise UserError(
+            "nothing to prune was given, and no imagery",
+            expected=f"{WISHES}, and {IMAGERY}",
+            remedy=f"eosfm-edge prune {ensemble} --ratio 0.5 --data SCENE",
+        )
+    require_one_wish(*wishes)
     wanted = options.specialists
     if (options.rank_by == "probe") != (options.labels is not None):
         raise UserError(
             "of --rank-by probe and --labels one is given", expected="both, or none of them"
         )
-    if wanted is None:
-        if options.labels is not None:
-            raise UserError(
-                "--labels rank whole specialists, and how many stay is not given",
-                remedy="add --specialists K",
-            )
-        return None
-    if wanted != "useful" and not (str(wanted).isdecimal() and int(wanted) > 0):
+    if wanted is None and options.labels is not None:
+        raise UserError(
+            "--labels rank whole specialists, and how many stay is not given",
+            remedy="add --specialists K",
+        )
+    if wanted not in (None, "useful") and not (str(wanted).isdecimal() and int(wanted) > 0):
         raise UserError(
             f"--specialists is {str(wanted)!r}", expected="a number of at least 1, or 'useful'"
         )
+    if not options.data:
+        raise _no_imagery("prune", ensemble, options)
+
+
+def _no_imagery(verb: str, ensemble: Path, options: Options) -> UserError:
+    words = ["eosfm-edge", verb, str(ensemble), *options.as_arguments(), "--data", "SCENE"]
+    return UserError(
+        f"no imagery was given to {verb} {ensemble} on", expected=IMAGERY, remedy=shlex.join(words)
+    )
+
+
+def _default_precision(profile: Profile) -> DevicePrecision:
+    return "fp16" if profile.gpu is not None and "fp16" in profile.precisions else "fp32"
+
+
+def _whole(ensemble: Path, options: PruneOptions) -> WholeSpecialists | None:
+    """Return which specialists stay; reads the labelled images, which takes torch."""
     from eosfm_edge.pruning.labels import read_chips
     from eosfm_edge.pruning.planner import WholeSpecialists
 
+    wanted = options.specialists
+    if wanted is None:
+        return None
     chips = read_chips(options.labels, ensemble) if options.labels else ()
     return WholeSpecialists(None if wanted == "useful" else int(wanted), options.rank_by, chips)

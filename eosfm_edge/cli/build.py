@@ -4,41 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
+from eosfm_edge.api import verbs
+from eosfm_edge.api.options import BuildOptions
+from eosfm_edge.cli.options import BundleArgument, Json, Quiet, Verbose
+from eosfm_edge.cli.output import console, print_json
+from eosfm_edge.cli.progress import shown_progress
+from eosfm_edge.cli.typed import with_options
+from eosfm_edge.formats.bundle import ENGINES_FOLDER
 
-from eosfm_edge.cli.options import PATH, compute_capabilities, console
-from eosfm_edge.cli.progress import progress_bars
 
+@with_options(BuildOptions)
+def build(
+    bundle: BundleArgument,
+    options: BuildOptions,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Build a bundle's TensorRT engines for this machine.
 
-@click.command()
-@click.argument("bundle", type=PATH)
-@compute_capabilities
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Parse the graphs and check their precisions, without a GPU and without building.",
-)
-def build(bundle: Path, capabilities: tuple[str, ...], dry_run: bool) -> None:
-    """Build the TensorRT engines of a BUNDLE for this machine.
-
-    That is done on the device that is to run them. They are kept in the bundle, for this TensorRT
-    and this GPU, and not built again while the graph is the same. Exits with 1 if TensorRT does not
+    Run it on the device that will run them. Engines are kept in the bundle, for this TensorRT and
+    this GPU, and are not built again while the graph is the same. Exits with 1 if TensorRT does not
     compute in the precision that was exported.
     """
-    from eosfm_edge.bundle.intact import require_intact
-    from eosfm_edge.engines.build import build_engines, parse_graphs
-    from eosfm_edge.formats.bundle import ENGINES_FOLDER, read_manifest
-
-    manifest = read_manifest(bundle)
-    require_intact(bundle, manifest, "tensorrt")
-    out = console()
-    if dry_run:
-        parsed = parse_graphs(bundle, manifest, capabilities)
-        for graph, products in parsed.products.items():
-            found = ", ".join(f"{count} in {precision}" for precision, count in products.items())
-            out.print(f"{graph}: {parsed.parser} parses it; products: {found}")
+    kept = Path(bundle) / ENGINES_FOLDER
+    with shown_progress(finished=kept, quiet=quiet, verbose=verbose) as progress:
+        report = verbs.build(bundle, options, progress=progress)
+    if as_json:
+        print_json(report)
         return
-    with progress_bars(None, bundle / ENGINES_FOLDER) as progress:
-        engines = build_engines(bundle, manifest, capabilities, progress)
-    for engine in engines:
+    out = console()
+    if report.parsed is not None:
+        for graph, products in report.parsed.products.items():
+            found = ", ".join(f"{count} in {precision}" for precision, count in products.items())
+            out.print(f"{graph}: {report.parsed.parser} parses it; products: {found}")
+    for engine in report.engines:
         out.print(engine.summary)

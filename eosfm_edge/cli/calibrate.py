@@ -2,114 +2,58 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-import click
+import typer
 from rich.table import Table
 
-from eosfm_edge.cli.options import PATH, SCENE, console, imagery, overwrite
-from eosfm_edge.cli.progress import progress_bars
-from eosfm_edge.formats.calibration import METHODS
+from eosfm_edge.api import verbs
+from eosfm_edge.api.options import CalibrateOptions, as_path
+from eosfm_edge.cli.options import EnsembleArgument, Json, Overwrite, Quiet, Verbose
+from eosfm_edge.cli.output import console, print_json
+from eosfm_edge.cli.places import calibration_place, the_ensemble
+from eosfm_edge.cli.progress import shown_progress
+from eosfm_edge.cli.typed import with_options
 
 if TYPE_CHECKING:
     from eosfm_edge.formats.calibration import Calibration, LevelFidelity
 
 
-@click.command()
-@click.argument("ensemble", type=PATH)
-@click.option(
-    "-o", "--output", type=PATH, required=True, help="The calibration directory to write."
-)
-@click.option(
-    "--data",
-    type=SCENE,
-    multiple=True,
-    help="Unlabelled imagery: a scene, a folder of bands or chips, or a manifest (.yaml). May be "
-    "repeated.",
-)
-@click.option(
-    "--method",
-    type=click.Choice(["auto", *METHODS]),
-    default="auto",
-    show_default=True,
-    help="What clips activations; 'auto' takes for each tensor what leaves the smallest error.",
-)
-@click.option(
-    "--grn",
-    type=click.Choice(["exact", "static"]),
-    default="exact",
-    show_default=True,
-    help="'static' has calibrated constants for the tile's own norms: the network is local, and "
-    "less faithful.",
-)
-@click.option(
-    "--min-cosine",
-    type=click.FloatRange(0, 1),
-    default=0.995,
-    show_default=True,
-    help="What every level keeps: layers that cost too much are half or fp32.",
-)
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(0, 100),
-    help="The same for the percentage of cells that a probe labels otherwise.",
-)
-@click.option(
-    "--distill",
-    type=click.IntRange(0, 1_000_000),
-    default=0,
-    show_default=True,
-    help="Steps of quantisation-aware self-distillation.",
-)
-@click.option(
-    "--tiles",
-    type=click.IntRange(1, 100_000),
-    help="Tiles for calibration, at most; by default as many as the channels need.",
-)
-@click.option(
-    "--tile",
-    type=int,
-    default=224,
-    show_default=True,
-    help="Pixels a side: those of the export, on which GRN's norms depend.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of tiles."
-)
-@imagery
-@overwrite
-def calibrate(ensemble: Path, output: Path, **options: Any) -> None:
-    """Find how each layer of an ENSEMBLE is rounded to int8.
-
-    No labels are needed, only imagery like that which the specialists will see. What is written is
-    a directory that export takes with --calibration: calibration.json says for each layer its
-    range, its precision, and what it costs. If the budget cannot be kept, nothing is written and
-    the exit status is 1.
-    """
-    from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
-    from eosfm_edge.calibration.encoder import Recipe
-    from eosfm_edge.calibration.mixed import Budget
-
-    method = options["method"]
-    chosen = CalibrateOptions(
-        recipe=Recipe(
-            method=None if method == "auto" else method,
-            grn=options["grn"],
-            budget=Budget(options["min_cosine"], options["max_drop"]),
-            distill=options["distill"],
-            seed=options["seed"],
+@with_options(CalibrateOptions)
+def calibrate(
+    options: CalibrateOptions,
+    ensemble: EnsembleArgument = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="The calibration directory to write.  \\[default: ENSEMBLE-int8]",
         ),
-        tiles=options["tiles"],
-        tile=options["tile"],
-        names=options["names"],
-        radiometry=options["radiometry"],
-        overwrite=options["overwrite"],
-    )
-    with progress_bars(output) as tell:
-        calibration = calibrate_ensemble(ensemble, options["data"], output, chosen, tell)
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find how each layer of an ensemble is quantised to int8.
+
+    No labels are needed, only imagery like that which the specialists will see. The output is a
+    directory for export --calibration: its calibration.json has the range, the precision and the
+    cost of each layer. Exits with 1, and writes nothing, if the budget cannot be kept.
+    """
+    source = the_ensemble(ensemble, "calibrate", options)
+    place = calibration_place(source) if output is None else as_path(output)
+    with shown_progress(place, quiet=quiet, verbose=verbose) as progress:
+        calibration = verbs.calibrate(
+            source, place, options, overwrite=overwrite, progress=progress
+        )
+    if as_json:
+        print_json({"output": place, "calibration": calibration})
+        return
     show_calibration(calibration)
-    console().print(f"{output}: scales of {len(calibration.specialists)} specialists")
+    console().print(f"{place}: scales of {len(calibration.specialists)} specialists")
 
 
 def show_calibration(calibration: Calibration) -> None:

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated
 
-import click
+import typer
 from rich.table import Table
 
+from eosfm_edge.api.opened import describe
 from eosfm_edge.cli.calibrate import show_calibration
-from eosfm_edge.cli.options import PATH, console, megabytes
-from eosfm_edge.errors import UserError
+from eosfm_edge.cli.options import Json
+from eosfm_edge.cli.output import console, facts, megabytes, print_json
 from eosfm_edge.formats.adaptation import Indices
 from eosfm_edge.formats.bands import Band
-from eosfm_edge.formats.bundle import (
-    MANIFEST_NAME,
-    BundledSpecialist,
-    Manifest,
-    read_manifest,
-)
-from eosfm_edge.formats.calibration import CALIBRATION_NAME, Calibration, read_scales
-from eosfm_edge.formats.ensemble import (
-    SPEC_NAME,
-    EnsembleSpec,
-    InputBand,
-    SpecialistSpec,
-    read_spec,
-)
+from eosfm_edge.formats.bundle import BundledSpecialist, Manifest
+from eosfm_edge.formats.calibration import Calibration
+from eosfm_edge.formats.ensemble import EnsembleSpec, InputBand, SpecialistSpec
 
 
-@click.command()
-@click.argument("directory", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print the description as it is on disk.")
-def inspect(directory: Path, as_json: bool) -> None:
-    """Show what is in an ensemble, bundle or calibration DIRECTORY."""
-    description = _read(directory)
+def inspect(
+    directory: Annotated[
+        str, typer.Argument(metavar="DIRECTORY", help="An ensemble, a bundle or a calibration.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show what is in an ensemble, a bundle or a calibration.
+
+    --json prints its ensemble.json, manifest.json or calibration.json, checked against the schema.
+    """
+    description = describe(directory)
     if as_json:
-        click.echo(description.model_dump_json(indent=1))
+        print_json(description)
     elif isinstance(description, Manifest):
         _show_bundle(description)
     elif isinstance(description, Calibration):
@@ -45,60 +40,43 @@ def inspect(directory: Path, as_json: bool) -> None:
         _show_ensemble(description)
 
 
-def _read(directory: Path) -> EnsembleSpec | Manifest | Calibration:
-    if (directory / MANIFEST_NAME).exists():
-        return read_manifest(directory)
-    if (directory / SPEC_NAME).exists():
-        return read_spec(directory)
-    if (directory / CALIBRATION_NAME).exists():
-        return read_scales(directory)
-    raise UserError(
-        f"{directory} is neither an ensemble nor a bundle nor a calibration",
-        expected=f"a directory with {SPEC_NAME}, {MANIFEST_NAME} or {CALIBRATION_NAME}",
-    )
-
-
 def _show_ensemble(spec: EnsembleSpec) -> None:
-    facts = _facts()
-    facts.add_row("ensemble", spec.name)
-    _add_input(facts, spec.input)
-    facts.add_row("normalisation", spec.normalisation)
-    facts.add_row("projection", "yes" if spec.projection else "no")
-    facts.add_row("selection", _selection(spec))
-    facts.add_row("fusion", spec.fusion)
-    console().print(facts)
+    rows = facts()
+    rows.add_row("ensemble", spec.name)
+    _add_input(rows, spec.input)
+    rows.add_row("normalisation", spec.normalisation)
+    rows.add_row("projection", "yes" if spec.projection else "no")
+    rows.add_row("selection", _selection(spec))
+    rows.add_row("fusion", spec.fusion)
+    console().print(rows)
     for specialist, runs in zip(spec.specialists, spec.feature_sets(), strict=True):
         console().print(_specialist(specialist, runs, spec.input))
 
 
 def _show_bundle(manifest: Manifest) -> None:
     batch = f"up to {manifest.tile.batch}" if manifest.tile.batch > 1 else "one"
-    facts = _facts()
-    facts.add_row("bundle", f"{manifest.name}, by {manifest.created_with}")
+    rows = facts()
+    rows.add_row("bundle", f"{manifest.name}, by {manifest.created_with}")
     graphs = "one graph" if len(manifest.graphs) == 1 else f"{len(manifest.graphs)} graphs"
-    facts.add_row("target", f"{manifest.target}, {manifest.precision}, {manifest.layout}: {graphs}")
-    _add_input(facts, manifest.input)
-    facts.add_row("tile", f"{manifest.tile.size} x {manifest.tile.size} pixels, {batch} at a time")
+    rows.add_row("target", f"{manifest.target}, {manifest.precision}, {manifest.layout}: {graphs}")
+    _add_input(rows, manifest.input)
+    rows.add_row("tile", f"{manifest.tile.size} x {manifest.tile.size} pixels, {batch} at a time")
     if manifest.macs is not None:
-        facts.add_row("cost", f"{manifest.macs / 1e6:,.0f} million MACs a tile")
+        rows.add_row("cost", f"{manifest.macs / 1e6:,.0f} million MACs a tile")
     for level in manifest.levels:
-        facts.add_row(level.name, f"{level.channels} channels, stride {level.stride}")
+        rows.add_row(level.name, f"{level.channels} channels, stride {level.stride}")
     for parity in manifest.parity:
-        facts.add_row("parity", parity.summary)
+        rows.add_row("parity", parity.summary)
     for name, entry in manifest.files.items():
-        facts.add_row(name, f"{megabytes(entry.size)}, SHA-256 {entry.sha256[:16]}...")
-    console().print(facts)
+        rows.add_row(name, f"{megabytes(entry.size)}, SHA-256 {entry.sha256[:16]}...")
+    console().print(rows)
     for specialist in manifest.specialists:
         console().print(_specialist(specialist, specialist.runs, manifest.input))
     for left_out in manifest.left_out:
         console().print(f"\n{left_out.name}: left out, {left_out.reason}")
 
 
-def _facts() -> Table:
-    return Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-
-
-def _add_input(facts: Table, bands: Sequence[InputBand]) -> None:
+def _add_input(rows: Table, bands: Sequence[InputBand]) -> None:
     """Add a row for each group of bands that are read alike."""
     groups: dict[str, list[InputBand]] = {}
     for band in bands:
@@ -108,7 +86,7 @@ def _add_input(facts: Table, bands: Sequence[InputBand]) -> None:
             how += f"; specialists see (stored - {band.mean:g}) / {band.std:g}"
         groups.setdefault(how, []).append(band)
     for how, members in groups.items():
-        facts.add_row("input", f"{_bands(members)}: {how}")
+        rows.add_row("input", f"{_bands(members)}: {how}")
 
 
 def _selection(spec: EnsembleSpec) -> str:

@@ -3,89 +3,25 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import re
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import suppress
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any
 
-import click
-from click.shell_completion import shell_complete
+import typer
+from typer.completion import shell_complete
+from typer.core import TyperOption
 
-import eosfm_edge
-from eosfm_edge.cli.bench import bench
-from eosfm_edge.cli.build import build
-from eosfm_edge.cli.calibrate import calibrate
-from eosfm_edge.cli.export import export
-from eosfm_edge.cli.import_ import import_
-from eosfm_edge.cli.inspect import inspect
-from eosfm_edge.cli.packets import packets
-from eosfm_edge.cli.prune import prune
-from eosfm_edge.cli.run import run
-from eosfm_edge.cli.targets import targets
-from eosfm_edge.cli.verify import verify
+from eosfm_edge.cli.app import EXAMPLES, NAME, cli
+from eosfm_edge.cli.output import say
 from eosfm_edge.errors import ExitCode, UserError
-from eosfm_edge.files import require_outside
 from eosfm_edge.machine import processor_quota
 
-_HELP = """Make EoS-FM ensembles of remote-sensing specialists run at the edge.
-
-\b
-trained weights --import--> ensemble/ --export--> NAME.eosfm/ --run--> feature rasters
-                          ├─prune─┤
-                          └─calibrate─> int8 scales
-
-Exit codes: 0 done; 1 a check failed; 2 wrong use or bad input; 3 a bug in eosfm-edge;
-130 interrupted; 143 terminated.
-"""
-
-
-@click.group(
-    help=_HELP,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(eosfm_edge.__version__, prog_name="eosfm-edge")
-def cli() -> None:
-    """Hold the verbs."""
-
-
-def _inputs(parameters: dict[str, Any]) -> Iterator[Path]:
-    """Give every path among a verb's parameters but its output."""
-    for name, value in parameters.items():
-        values = value if isinstance(value, tuple) else (value,)
-        if name != "output":
-            yield from (path for path in values if isinstance(path, Path))
-
-
-def _sparing_inputs(verb: click.Command) -> click.Command:
-    """Make a verb refuse an output directory that one of its inputs is in."""
-    callback = verb.callback
-    assert callback is not None
-
-    @functools.wraps(callback)
-    def checked(**parameters: Any) -> Any:
-        if parameters.get("output") is not None:
-            require_outside(parameters["output"], _inputs(parameters))
-        return callback(**parameters)
-
-    verb.callback = checked
-    return verb
-
-
-for command in (import_, prune, calibrate, inspect, export, build, run, packets, verify, bench):
-    cli.add_command(_sparing_inputs(command))
-
-cli.add_command(targets)
-
-_NAME = "eosfm-edge"
-_COMPLETE = "_EOSFM_EDGE_COMPLETE"  # how click's completion scripts ask
+_COMPLETE = "_EOSFM_EDGE_COMPLETE"  # how completion scripts ask
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 _TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it
 
@@ -124,21 +60,22 @@ def main() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(quota))
     try:
         if instruction := os.environ.get(_COMPLETE):
-            sys.exit(shell_complete(cli, {}, _NAME, _COMPLETE, instruction))
+            sys.exit(shell_complete(cli, {}, NAME, _COMPLETE, instruction))
         # Not cli.main(), which has exit codes of its own.
-        with cli.make_context(_NAME, sys.argv[1:]) as context:
+        with cli.make_context(NAME, sys.argv[1:]) as context:
             cli.invoke(context)
         sys.stdout.flush()
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        if error.format_message():  # else no verb was given, and help is printed
+            say(f"error: {_of_wrong_use(error)}")
         sys.exit(ExitCode.WRONG_USE)
-    except (click.Abort, KeyboardInterrupt) as stop:
+    except (typer.Abort, KeyboardInterrupt) as stop:
         terminated = isinstance(stop, Terminated)
         # progress_bars knows what of a command that goes on from what is finished was kept.
         outcome = getattr(stop, "outcome", "nothing was written")
-        _say(f"{'terminated' if terminated else 'interrupted'}; {outcome}")
+        say(f"{'terminated' if terminated else 'interrupted'}; {outcome}")
         sys.exit(_TERMINATED if terminated else ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output, such as head, has seen enough.
@@ -151,11 +88,35 @@ def main() -> None:
             sys.exit(ExitCode.BUG)
         if os.environ.get("EOSFM_DEBUG"):
             traceback.print_exc()
-        _say(f"error: {told}")
+        say(f"error: {told}")
         if error is not told and isinstance(error, OSError):
             # What could not be printed would be tried again at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(told.exit_code)
+
+
+def _of_wrong_use(error: typer.TyperException) -> UserError:
+    """Return what to print of a command line that cannot be read."""
+    context: Any = getattr(error, "ctx", None)
+    message = error.format_message().strip().rstrip(".")
+    found = message[:1].lower() + message[1:]
+    if context is None:
+        return UserError(found)
+    usage = " ".join(re.sub(r"[{}]", "", context.get_usage()).split()).removeprefix("Usage: ")
+    remedy = f"{context.command_path} --help"
+    if hasattr(error, "param_type"):  # a parameter is missing: name all that are
+        lacking = [
+            one.opts[-1] if isinstance(one, TyperOption) else one.display_name_raw
+            for one in context.command.params
+            if one.required and one.name not in context.params
+        ]
+        found = f"{context.command_path} lacks {' and '.join(lacking)}"
+        remedy = EXAMPLES[context.info_name or ""][0]
+    elif choices := re.fullmatch(r"(?:Value error, )?(.*) is not one of (.*)\.", error.message):
+        option = getattr(error, "param", None)
+        found = f"{option.opts[0] if option else 'a value'} is {choices[1]}"
+        usage = f"one of {choices[2]}"
+    return UserError(found, expected=usage, remedy=remedy)
 
 
 def _as_user_error(error: Exception) -> UserError | None:
@@ -188,18 +149,13 @@ def _report_bug(error: Exception) -> None:
     if os.environ.get("EOSFM_DEBUG"):
         traceback.print_exc()
     place = traceback.extract_tb(error.__traceback__)[-1]
-    _say(
+    say(
         f"internal error: {type(error).__name__}: {error} ({place.filename}:{place.lineno})\n"
         "  this is a bug in eosfm-edge: please report it, with what EOSFM_DEBUG=1 prints"
     )
 
 
-def _say(message: str) -> None:
-    with suppress(OSError):  # there may be nobody who reads it
-        click.echo(message, err=True)
-
-
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     # Only what is meant for users; libraries' deprecations are for developers.
     if issubclass(category, UserWarning) and category.__module__.startswith("eosfm_edge."):
-        _say(f"warning: {message}")
+        say(f"warning: {message}")

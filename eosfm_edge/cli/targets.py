@@ -2,100 +2,121 @@
 
 from __future__ import annotations
 
-import click
+from typing import Annotated
+
+import typer
 from rich.table import Table
 
-from eosfm_edge.cli.options import console
+from eosfm_edge.cli.options import Json
+from eosfm_edge.cli.output import console, facts, print_json
+from eosfm_edge.cli.typed import completing
+from eosfm_edge.targets.registry import (
+    ALIASES,
+    describe_choice,
+    find_target,
+    known_targets,
+    target_names,
+)
 
 
-@click.group()
-def targets() -> None:
-    """Show the devices that bundles are made for."""
-
-
-@targets.command("list")
-def list_() -> None:
+def list_(as_json: Json = False) -> None:
     """List all targets, and what computes there."""
-    from eosfm_edge.targets.registry import ALIASES, find_target, target_names
-
+    profiles = [find_target(name) for name in target_names()]
+    if as_json:
+        print_json({"targets": profiles, "aliases": ALIASES})
+        return
     table = Table("target", "device", "engine", "precisions", box=None, padding=(0, 2, 0, 0))
-    for name in target_names():
-        profile = find_target(name)
-        table.add_row(name, profile.summary, profile.engine, " ".join(profile.precisions))
+    for profile in profiles:
+        table.add_row(profile.name, profile.summary, profile.engine, " ".join(profile.precisions))
     console().print(table)
     for alias, name in ALIASES.items():
         console().print(f"{alias} is {name}")
 
 
-@targets.command()
-@click.argument("target")
-@click.option("--json", "as_json", is_flag=True, help="Print the profile as JSON.")
-def show(target: str, as_json: bool) -> None:
-    """Show what is known of a TARGET, a name or a profile of your own (.yaml), and from where."""
-    from eosfm_edge.targets.registry import describe_choice, find_target
-
+def show(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="A name, or a profile of your own (.yaml).",
+            autocompletion=completing(known_targets),
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show what is known of a target, and from where."""
     profile = find_target(target)
     if as_json:
-        click.echo(profile.model_dump_json(indent=1))
+        print_json(profile)
         return
     out = console()
     if choice := describe_choice(target, profile):
         out.print(choice)
-    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    facts.add_column()
-    facts.add_column(overflow="fold")  # addresses are to be copied
-    facts.add_row("target", f"{profile.name}: {profile.summary}")
-    facts.add_row("experience", profile.experience)
-    facts.add_row("architecture", profile.architecture or "any")
-    facts.add_row("engine", profile.engine)
-    facts.add_row("precisions", ", ".join(profile.precisions))
-    facts.add_row(
-        "default", f"{profile.batch} tile of {profile.tile} pixels, opset {profile.opset}"
-    )
+    rows = facts()
+    rows.add_column()
+    rows.add_column(overflow="fold")  # addresses are to be copied
+    rows.add_row("target", f"{profile.name}: {profile.summary}")
+    rows.add_row("experience", profile.experience)
+    rows.add_row("architecture", profile.architecture or "any")
+    rows.add_row("engine", profile.engine)
+    rows.add_row("precisions", ", ".join(profile.precisions))
+    rows.add_row("default", f"{profile.batch} tile of {profile.tile} pixels, opset {profile.opset}")
     if profile.gpu:
         capabilities = ", ".join(profile.gpu.compute_capabilities)
-        facts.add_row("GPU", f"{profile.gpu.name}, SM {capabilities}")
+        rows.add_row("GPU", f"{profile.gpu.name}, SM {capabilities}")
     if profile.memory_mb:
-        facts.add_row("memory", f"{profile.memory_mb:,} MB")
+        rows.add_row("memory", f"{profile.memory_mb:,} MB")
     if profile.workspace_mb:
-        facts.add_row("workspace", f"{profile.workspace_mb:,} MB")
+        rows.add_row("workspace", f"{profile.workspace_mb:,} MB")
     if profile.peak_tops:
         peaks = ", ".join(f"{peak:g} in {p}" for p, peak in profile.peak_tops.items())
-        facts.add_row("peak", f"1e12 operations a second: {peaks}")
+        rows.add_row("peak", f"1e12 operations a second: {peaks}")
     if profile.bandwidth_gbs:
-        facts.add_row("bandwidth", f"{profile.bandwidth_gbs:g} GB/s")
+        rows.add_row("bandwidth", f"{profile.bandwidth_gbs:g} GB/s")
     for system in profile.systems:
         parts = system.model_dump(exclude={"name"}, exclude_none=True)
-        facts.add_row(
-            system.name, ", ".join(f"{part} {version}" for part, version in parts.items())
-        )
+        rows.add_row(system.name, ", ".join(f"{part} {version}" for part, version in parts.items()))
     for mode in profile.power_modes:
-        facts.add_row(f"mode {mode.name}", f"{mode.watts:g} W")
+        rows.add_row(f"mode {mode.name}", f"{mode.watts:g} W")
     for field, source in profile.sources.items():
-        facts.add_row(f"source of {field}", source)
-    out.print(facts)
+        rows.add_row(f"source of {field}", source)
+    out.print(rows)
 
 
-@targets.command()
-def detect() -> None:
-    """Say what this machine is, and which target fits it."""
+def detect(as_json: Json = False) -> None:
+    """Show what this machine is, and which target fits it."""
     from eosfm_edge.device.detect import detect as look
 
     machine = look()
-    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    facts.add_row("CPU", f"{machine.architecture}, glibc {machine.glibc}")
+    profile, why = machine.target()
+    if as_json:
+        print_json(
+            {
+                "architecture": machine.architecture,
+                "glibc": machine.glibc,
+                "flags": sorted(machine.flags),
+                "board": machine.board,
+                "l4t": machine.l4t,
+                "gpu": machine.gpu,
+                "tensorrt": [str(library) for library in machine.tensorrt],
+                "target": profile.name,
+                "why": why,
+            }
+        )
+        return
+    rows = facts()
+    rows.add_row("CPU", f"{machine.architecture}, glibc {machine.glibc}")
     if machine.board:
-        facts.add_row("board", machine.board)
+        rows.add_row("board", machine.board)
     if machine.l4t:
-        facts.add_row("Jetson Linux", machine.l4t)
+        rows.add_row("Jetson Linux", machine.l4t)
     gpu = machine.gpu
-    facts.add_row(
+    rows.add_row(
         "GPU",
         f"{gpu.name}, SM {gpu.compute_capability}, {gpu.memory >> 20:,} MB, CUDA {gpu.cuda}"
         if gpu
         else "none that CUDA can use",
     )
-    facts.add_row("TensorRT", ", ".join(map(str, machine.tensorrt)) or "none")
-    profile, why = machine.target()
-    facts.add_row("target", f"{profile.name}: {why}")
-    console().print(facts)
+    rows.add_row("TensorRT", ", ".join(map(str, machine.tensorrt)) or "none")
+    rows.add_row("target", f"{profile.name}: {why}")
+    console().print(rows)

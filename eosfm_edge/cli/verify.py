@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from eosfm_edge.api import verbs
+from eosfm_edge.api.options import VerifyOptions
+from eosfm_edge.cli.options import BundleArgument, Json, Quiet, Verbose
+from eosfm_edge.cli.output import console, print_json
+from eosfm_edge.cli.progress import shown_progress
+from eosfm_edge.cli.typed import with_options
 
-import click
 
-from eosfm_edge.cli.options import PATH, console
-from eosfm_edge.formats.backends import BACKENDS
+@with_options(VerifyOptions)
+def verify(
+    bundle: BundleArgument,
+    options: VerifyOptions,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Check a bundle's files, and that it computes right here.
 
-
-@click.command()
-@click.argument("bundle", type=PATH)
-@click.option("--backend", type=click.Choice(BACKENDS), default=BACKENDS[0], show_default=True)
-def verify(bundle: Path, backend: str) -> None:
-    """Check a BUNDLE's files, and that it computes right here.
-
-    Files are compared by their SHA-256 with the manifest, that with what the files say, and what is
-    computed with the known answer. What the backend does not read may be missing. Exits with 1 if a
-    file was altered or a level is off by more than the bundle allows.
+    The SHA-256 of each file must be that of the manifest, the manifest must agree with the files,
+    and the backend must compute the known answer. Files that the backend does not read may be
+    missing. Exits with 1 if a file was altered or a level is off by more than the bundle allows.
     """
-    from eosfm_edge.runtime.verify import verify_bundle
-
-    result = verify_bundle(bundle, backend)
+    with shown_progress(quiet=quiet, verbose=verbose) as progress:
+        result = verbs.verify(bundle, options, progress=progress)
+    if as_json:
+        print_json(result)
+        return
     out = console()
     out.print(f"{result.files} files are as they were exported")
     for name in result.absent:

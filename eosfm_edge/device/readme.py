@@ -126,7 +126,7 @@ The modes are {modes}. `nvpmodel` sets one; before measuring, fix the clocks:
 
     sudo nvpmodel -q
     sudo jetson_clocks
-    venv/bin/eosfm-edge bench {bundle} --json bench.json
+    venv/bin/eosfm-edge bench {bundle} --json > bench.json
 """
 
 

@@ -84,3 +84,15 @@ def weights_in(folder: Path) -> Path:
         expected=f"a file, or a folder with {' or '.join(NAMELESS[:2])}",
         remedy=remedy,
     )
+
+
+def require_weights(path: Path) -> None:
+    """Check that a file or a folder can hold weights; what is in the file is not read.
+
+    Raises:
+        UserError: it is empty, of another well-known kind, or a folder without one weight file.
+    """
+    try:
+        kind_of(weights_in(path) if path.is_dir() else path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error

@@ -23,19 +23,17 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, sha256_file
 from eosfm_edge.formats.base import Sha256
 from eosfm_edge.formats.ensemble import (
+    CONTENTS,
     INPUT_ADAPTER,
     PRUNING_ADAPTER,
     SHARED_NAME,
     SPEC_NAME,
-    SPECIALISTS_FOLDER,
     EnsembleSpec,
     SpecialistSpec,
     read_spec,
 )
 
 _AGAIN = "import the ensemble again, or put the original file back"
-# What an ensemble's directory holds.
-CONTENTS = (SPEC_NAME, SHARED_NAME, f"{SPECIALISTS_FOLDER}/*.safetensors")
 
 
 def load_ensemble(directory: Path) -> Ensemble:

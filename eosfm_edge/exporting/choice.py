@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.errors import UserError
 from eosfm_edge.exporting.deployment import Deployment, Scales, deployment
 from eosfm_edge.formats.bundle import Candidate
 from eosfm_edge.formats.precision import Precision
@@ -38,20 +37,11 @@ def choose_precision(
 
     Args:
         ensemble: it is not changed.
-        profile: the target's; only this machine can be timed.
+        profile: the target's, which is this machine: no other can be timed.
         scales: with which int8 is tried too.
         tiles: stored values, each (bands, H, W), on which fidelity is measured.
         timer: times them.
-
-    Raises:
-        UserError: the target is not this machine.
     """
-    if profile.name != "cpu":
-        raise UserError(
-            f"--precision auto measures on this machine, and the target is {profile.name}",
-            expected="the target cpu",
-            remedy="say the precision, or export on the device",
-        )
     precisions: list[Precision] = ["fp32", "bf16"]
     if scales:
         precisions.append("int8")

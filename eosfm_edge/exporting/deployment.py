@@ -129,18 +129,14 @@ def deployment(
         scales: for int8, which other precisions do not look at.
 
     Raises:
-        UserError: the engine has no such precision, or int8 is asked for without a calibration.
+        UserError: the engine has no such precision.
     """
     forms = _FORMS[engine]
     if precision not in forms:
         raise UserError(f"{engine} has no {precision}", expected=" or ".join(forms))
     form = forms[precision]
     if precision == "int8":
-        if scales is None:
-            raise UserError(
-                "int8 needs a calibration, and there is none",
-                remedy="make one with eosfm-edge calibrate, and give it with --calibration",
-            )
+        assert scales is not None, "require_exportable asks for a calibration"
         return Deployment(Chain(ensemble), scales.encoders, form)
     encoders = {
         owner: DeployedEncoder(encoder)

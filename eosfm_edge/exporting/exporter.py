@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import nn
 
 import eosfm_edge
@@ -34,16 +32,10 @@ from eosfm_edge.exporting.onnx import level_names
 from eosfm_edge.exporting.parity import TOLERANCE, Expected, check_native, check_onnx
 from eosfm_edge.files import atomic_directory
 from eosfm_edge.formats.bands import Band
-from eosfm_edge.formats.base import NAME_PATTERN
 from eosfm_edge.formats.bundle import (
-    BUNDLE_SUFFIX,
-    CHAIN_NAME,
+    CONTENTS,
     DEVICE_FOLDER,
-    ENGINES_FOLDER,
-    FUSION_NAME,
     MANIFEST_NAME,
-    MODEL_NAME,
-    SPECIALISTS_FOLDER,
     BundledSpecialist,
     Candidate,
     Layout,
@@ -52,6 +44,7 @@ from eosfm_edge.formats.bundle import (
     Manifest,
     Parity,
     Tile,
+    require_bundle_name,
 )
 from eosfm_edge.formats.ensemble import LEVEL_STRIDES
 from eosfm_edge.formats.precision import DevicePrecision, Precision
@@ -64,26 +57,12 @@ from eosfm_edge.scene.radiometry import require_plausible_scene
 from eosfm_edge.scene.reading import Radiometry
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import open_scene
-from eosfm_edge.targets.feasibility import require_capability, require_memory, require_precision
+from eosfm_edge.targets.feasibility import require_exportable, require_memory, tile_of
 from eosfm_edge.targets.registry import find_target
 
 FloatArray = NDArray[np.float32]
 
 PARITY_TILES = 4
-# The files of a bundle: what may be overwritten is nothing else.
-CONTENTS = (
-    MANIFEST_NAME,
-    MODEL_NAME,
-    FUSION_NAME,
-    CHAIN_NAME,
-    f"{SPECIALISTS_FOLDER}/*.gguf",
-    f"{SPECIALISTS_FOLDER}/*.onnx",
-    f"{DEVICE_FOLDER}/*",
-    f"{DEVICE_FOLDER}/lib/*",
-    f"{DEVICE_FOLDER}/include/*",
-    f"{DEVICE_FOLDER}/examples/*",
-    f"{ENGINES_FOLDER}/*",
-)
 
 
 @dataclass(frozen=True)
@@ -143,12 +122,14 @@ def export_bundle(
     """
     options = options or ExportOptions()
     profile = options.target or find_target("cpu")
-    _require_bundle_name(bundle)
-    tile = _tile(options, profile)
-    if options.precision != "auto":
-        require_precision(profile, options.precision)
-        for capability in options.compute_capabilities:
-            require_capability(profile, options.precision, capability)
+    require_bundle_name(bundle)
+    tile = tile_of(profile, options.tile, options.batch)
+    require_exportable(
+        profile,
+        options.precision,
+        options.compute_capabilities,
+        calibrated=options.calibration is not None,
+    )
     with atomic_directory(bundle, contents=CONTENTS, overwrite=options.overwrite) as scratch:
         if profile.architecture == "aarch64":
             require_tools()
@@ -192,14 +173,6 @@ def export_bundle(
         if profile.engine == "tensorrt-rtx":
             build_engines(scratch, manifest, options.compute_capabilities, progress)
     return manifest
-
-
-def _require_bundle_name(bundle: Path) -> None:
-    if bundle.suffix != BUNDLE_SUFFIX or not re.fullmatch(NAME_PATTERN, bundle.stem):
-        raise UserError(
-            f"{bundle} is no name for a bundle",
-            expected=f"NAME{BUNDLE_SUFFIX}, NAME of letters, digits, '.', '_' and '-'",
-        )
 
 
 def _candidates(
@@ -328,18 +301,6 @@ def _write_checked(
     native = check_native(scratch, expected(rounded))
     write_chain_file(native.tolerance)
     return _Written(deployed.chain, precision, graphs, (native, onnx))
-
-
-def _tile(options: ExportOptions, profile: Profile) -> Tile:
-    size = profile.tile if options.tile is None else options.tile
-    batch = profile.batch if options.batch is None else options.batch
-    try:
-        return Tile(size=size, batch=batch)
-    except ValidationError as error:
-        raise UserError(
-            f"{batch} tiles of {size} pixels a side",
-            expected="1 to 64, of a multiple of 32 from 32 to 1024",
-        ) from error
 
 
 def _real_tiles(

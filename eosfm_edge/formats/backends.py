@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-CPU_BACKENDS = ("native", "onnxruntime")
-BACKENDS = (*CPU_BACKENDS, "cuda", "onnxruntime-cuda", "tensorrt")
+from typing import Literal, get_args
+
+CpuBackend = Literal["native", "onnxruntime"]
+Backend = Literal[CpuBackend, "cuda", "onnxruntime-cuda", "tensorrt"]
+CPU_BACKENDS: tuple[CpuBackend, ...] = get_args(CpuBackend)
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 # These compute from the specialists' files, the others from the ONNX graphs.
 WEIGHTS_BACKENDS = ("native", "cuda")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,14 @@ from pydantic import Field, model_validator
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.adaptation import Indices
 from eosfm_edge.formats.bands import Band
-from eosfm_edge.formats.base import Name, RelativePath, Sha256, Strict, read_json_model
+from eosfm_edge.formats.base import (
+    NAME_PATTERN,
+    Name,
+    RelativePath,
+    Sha256,
+    Strict,
+    read_json_model,
+)
 from eosfm_edge.formats.ensemble import SPEC_NAME, InputBand, Provenance, PruningRecord, Shape
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.formats.target import Profile
@@ -27,6 +35,20 @@ DEVICE_FOLDER = "device"
 # What building leaves on the device. It is no part of what was exported: see engines/store.py.
 ENGINES_FOLDER = "engines"
 BUNDLE_SUFFIX = ".eosfm"
+# What a bundle's directory holds: nothing else may be overwritten.
+CONTENTS = (
+    MANIFEST_NAME,
+    MODEL_NAME,
+    FUSION_NAME,
+    CHAIN_NAME,
+    f"{SPECIALISTS_FOLDER}/*.gguf",
+    f"{SPECIALISTS_FOLDER}/*.onnx",
+    f"{DEVICE_FOLDER}/*",
+    f"{DEVICE_FOLDER}/lib/*",
+    f"{DEVICE_FOLDER}/include/*",
+    f"{DEVICE_FOLDER}/examples/*",
+    f"{ENGINES_FOLDER}/*",
+)
 
 
 BackendName = Literal["native", "onnxruntime"]
@@ -222,6 +244,19 @@ class Manifest(Strict):
                 if any(index < 0 or index >= len(self.input) for index in run):
                     raise ValueError(f"a run of {specialist.name} takes bands beyond the input")
         return self
+
+
+def require_bundle_name(bundle: Path) -> None:
+    """Check that a path is one that a bundle can have.
+
+    Raises:
+        UserError: it does not end in ``.eosfm``, or has other characters than names may have.
+    """
+    if bundle.suffix != BUNDLE_SUFFIX or not re.fullmatch(NAME_PATTERN, bundle.stem):
+        raise UserError(
+            f"{bundle} is no name for a bundle",
+            expected=f"NAME{BUNDLE_SUFFIX}, NAME of letters, digits, '.', '_' and '-'",
+        )
 
 
 def read_manifest(bundle: Path) -> Manifest:

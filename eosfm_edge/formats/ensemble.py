@@ -22,6 +22,8 @@ from eosfm_edge.formats.base import Name, RelativePath, Sha256, Strict, read_jso
 SPEC_NAME = "ensemble.json"
 SHARED_NAME = "ensemble.safetensors"
 SPECIALISTS_FOLDER = "specialists"
+# What an ensemble's directory holds.
+CONTENTS = (SPEC_NAME, SHARED_NAME, f"{SPECIALISTS_FOLDER}/*.safetensors")
 _BUNDLE_HAS = "manifest.json"  # formats.bundle, which reads it, imports this module
 LEVEL_STRIDES = (4, 8, 16, 32)
 LEVELS = range(len(LEVEL_STRIDES))

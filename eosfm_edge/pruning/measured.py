@@ -21,7 +21,7 @@ class MeasuredTable:
     """Milliseconds by multiply-accumulates of a tile."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Read what ``eosfm-edge bench BUNDLE --json FILE`` wrote for at least two bundles.
+        """Read what ``eosfm-edge bench BUNDLE --json > FILE`` wrote for at least two bundles.
 
         Raises:
             UserError: a file is not that, or there are fewer than two bundles of different cost.
@@ -31,7 +31,7 @@ class MeasuredTable:
             raise UserError(
                 f"there are measurements of {len(points)} costs",
                 expected="at least two bundles, pruned by different ratios",
-                remedy="time more: eosfm-edge bench BUNDLE --backend native --json FILE",
+                remedy="time more: eosfm-edge bench BUNDLE --backend native --json > FILE",
             )
         self._macs = np.array(sorted(points))
         self._ms = np.array([points[macs] for macs in self._macs])
@@ -61,5 +61,5 @@ def _point(path: Path) -> tuple[float, float]:
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(
             f"{path} holds no timing of the native engine with its multiply-accumulates",
-            expected="what eosfm-edge bench BUNDLE --backend native --json FILE writes",
+            expected="what eosfm-edge bench BUNDLE --backend native --json > FILE writes",
         ) from error

@@ -16,10 +16,11 @@ from torch import Tensor
 from eosfm_edge.ensemble.cost import Cost, ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
 from eosfm_edge.ensemble.specialist import build_encoder
-from eosfm_edge.ensemble.store import CONTENTS, load_ensemble, save_ensemble
+from eosfm_edge.ensemble.store import load_ensemble, save_ensemble
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import require_replaceable, sha256_file
 from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.ensemble import CONTENTS
 from eosfm_edge.formats.plan import Plan, read_plan, require_plan_fits, write_plan
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.formats.recipe import LEAST_TILES, Recipe
@@ -36,6 +37,7 @@ from eosfm_edge.pruning.narrow import narrowed_state
 from eosfm_edge.pruning.planner import Planner, WholeSpecialists
 from eosfm_edge.pruning.promise import promised_db, require_promise
 from eosfm_edge.pruning.specialists import without_specialists
+from eosfm_edge.pruning.wishes import require_one_wish
 from eosfm_edge.resume import resumable
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.reading import Radiometry
@@ -184,21 +186,9 @@ def _require_free(output: Path, overwrite: bool) -> None:
 
 
 def _given_plan(options: PruneOptions, ensemble: Ensemble) -> Plan | None:
-    wishes = [options.ratio, options.budget, options.plan, options.whole]
-    if all(wish is None for wish in wishes):
-        raise UserError(
-            "nothing to prune was given",
-            expected="--ratio 0.5, --budget 40ms, --specialists 4 or --plan FILE",
-        )
-    if options.ratio is not None and options.budget is not None:
-        raise UserError("a ratio and a budget are given", expected="one of them")
+    require_one_wish(options.ratio, options.budget, options.plan, options.whole)
     if options.plan is None:
         return None
-    if any(wish is not None for wish in (options.ratio, options.budget, options.whole)):
-        raise UserError(
-            "a plan is given, and what to prune as well",
-            expected="--plan alone: the plan says what goes, and by which recipe",
-        )
     plan = read_plan(options.plan)
     specialists = ensemble.spec.specialists
     require_plan_fits(plan, [s.name for s in specialists], [s.weights_sha256 for s in specialists])

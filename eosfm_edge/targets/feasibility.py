@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bundle import Tile
 from eosfm_edge.formats.precision import DevicePrecision
 from eosfm_edge.formats.target import Profile
 
@@ -75,6 +80,60 @@ def require_memory(profile: Profile, need: Need) -> None:
         expected=f"a batch of at most {room}" if room else "smaller tiles",
         remedy="give a smaller --batch or --tile",
     )
+
+
+def require_exportable(
+    profile: Profile,
+    precision: DevicePrecision | Literal["auto"],
+    capabilities: Sequence[str],
+    *,
+    calibrated: bool,
+) -> None:
+    """Check that a precision can be exported for the device and for the named GPUs of it.
+
+    Args:
+        profile: the device's.
+        precision: ``auto`` is chosen among what the device has.
+        capabilities: compute capabilities of GPUs, such as ``8.6``.
+        calibrated: a calibration is given.
+
+    Raises:
+        UserError: the device or one of the GPUs cannot compute in it, int8 is asked for without a
+            calibration, or ``auto`` for another device than this machine.
+    """
+    if precision == "auto":
+        if profile.name != "cpu":
+            raise UserError(
+                f"--precision auto measures on this machine, and the target is {profile.name}",
+                expected="the target cpu",
+                remedy="give a precision, or export on the device",
+            )
+        return
+    if precision == "int8" and not calibrated:
+        raise UserError(
+            "int8 needs a calibration, and there is none",
+            remedy="make one with eosfm-edge calibrate, and give it with --calibration",
+        )
+    require_precision(profile, precision)
+    for capability in capabilities:
+        require_capability(profile, precision, capability)
+
+
+def tile_of(profile: Profile, size: int | None, batch: int | None) -> Tile:
+    """Return the tile to export; what is None is the profile's.
+
+    Raises:
+        UserError: there is no such tile.
+    """
+    size = profile.tile if size is None else size
+    batch = profile.batch if batch is None else batch
+    try:
+        return Tile(size=size, batch=batch)
+    except ValidationError as error:
+        raise UserError(
+            f"{batch} tiles of {size} pixels a side",
+            expected="1 to 64, of a multiple of 32 from 32 to 1024",
+        ) from error
 
 
 def require_capability(profile: Profile, precision: DevicePrecision, capability: str) -> None:

@@ -19,6 +19,11 @@ def target_names() -> list[str]:
     return sorted(path.stem for path in _folder().iterdir() if path.suffix == ".yaml")
 
 
+def known_targets() -> list[str]:
+    """Return all names that ``find_target`` takes but those of files."""
+    return [*target_names(), *ALIASES]
+
+
 def find_target(name: str) -> Profile:
     """Read a profile: a shipped one by its name or an alias, or a file by its path.
 
@@ -29,7 +34,7 @@ def find_target(name: str) -> Profile:
         return read_yaml_model(Profile, Path(name), what="a target's profile")
     path = _folder() / f"{ALIASES.get(name, name)}.yaml"
     if not path.exists():
-        known = [*target_names(), *ALIASES]
+        known = known_targets()
         close = difflib.get_close_matches(name, known, 1)
         raise UserError(
             f"there is no target {name!r}",

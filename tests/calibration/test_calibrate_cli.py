@@ -95,20 +95,20 @@ def test_without_data_nothing_is_written(
 ) -> None:
     assert exit_code("calibrate", specks, *QUICK, "-o", out / "c") == ExitCode.WRONG_USE
     err = capsys.readouterr().err
-    assert "there is no calibration data" in err and "--data SCENE" in err
+    assert "no imagery was given" in err and "--data SCENE" in err
     assert leftovers(out) == []
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--method", "guess"), "'guess' is not one of"),
-        (("--grn", "frozen"), "'frozen' is not one of"),
-        (("--min-cosine", 1.5), "1.5 is not in the range 0<=x<=1"),
-        (("--max-drop", 101), "101.0 is not in the range 0<=x<=100"),
-        (("--distill", -1), "-1 is not in the range"),
-        (("--tiles", 0), "0 is not in the range"),
-        (("--seed", -1), "-1 is not in the range"),
+        (("--method", "guess"), "--method is 'guess' expected: one of 'auto'"),
+        (("--grn", "frozen"), "--grn is 'frozen' expected: one of 'exact', 'static'"),
+        (("--min-cosine", 1.5), "min-cosine is '1.5' expected: less than or equal to 1"),
+        (("--max-drop", 101), "max-drop is '101' expected: less than or equal to 100"),
+        (("--distill", -1), "distill is '-1' expected: greater than or equal to 0"),
+        (("--tiles", 0), "tiles is '0' expected: greater than or equal to 1"),
+        (("--seed", -1), "seed is '-1' expected: greater than or equal to 0"),
         (("--tile", 100), "tiles of 100 pixels a side"),
         (("--tile", 1024), "at least 1024 x 1024"),
         (("--bands", "B02"), "has 3 bands expected: 1, as named"),

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.exporting import onnx as onnx_export
 from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.files import atomic_directory, atomic_file
+from eosfm_edge.native.header import version as library_version
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def test_lines_are_not_wrapped_where_there_is_no_terminal(small: Path, tmp_path:
         assert all(len(line) < 5000 for line in (out + err).splitlines())
     assert str(folder / "nothing") in err
     prelude = (
-        "from rich.table import Table\nfrom eosfm_edge.cli.options import console, error_console\n"
+        "from rich.table import Table\nfrom eosfm_edge.cli.output import console, error_console\n"
         "t = Table('a', box=None)\nt.add_row('word ' * 60)\n"
         "console().print(t)\nerror_console().print('word ' * 60)\n"
     )
@@ -112,16 +114,49 @@ def test_lines_are_not_wrapped_where_there_is_no_terminal(small: Path, tmp_path:
 # ------------------------------------------------------------------------------ help and shells
 
 
-def test_no_summary_is_cut_at_80_columns() -> None:
-    environment = {**os.environ, "COLUMNS": "80"}
-    command = [sys.executable, "-m", "eosfm_edge", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    commands = done.stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in commands] == sorted(cli.commands)
-    assert [line for line in commands if line.endswith("...") or len(line) > 80] == []
-    assert "\\b" not in done.stdout
-    assert "--run--> feature rasters\n" in done.stdout
-    assert "├─prune─┤\n" in done.stdout
+def shown(*arguments: str, columns: int = 80) -> str:
+    """Return what the command prints on a terminal of so many columns."""
+    environment = {**os.environ, "COLUMNS": str(columns)}
+    command = [sys.executable, "-m", "eosfm_edge", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_lists_the_verbs_in_the_roads_order_a_line_each(columns: int) -> None:
+    text = shown("--help", columns=columns)
+    listed = text.partition("─ Commands ─")[2].splitlines()[1:]
+    verbs = [line.split()[1] for line in listed if line.startswith("│")]
+    assert verbs == list(cli.commands)  # one line each: none is cut or wrapped
+    assert verbs[:4] == ["import", "prune", "calibrate", "export"]
+    assert all(len(line) <= columns for line in text.splitlines())
+    assert "…" not in text and "\\b" not in text
+    assert "--run--> feature rasters" in text
+    weights, prune = (line for line in text.splitlines() if "weights --" in line or "├─" in line)
+    assert prune.index("├─prune─┤") > weights.index("ensemble/") - 2
+
+
+@pytest.mark.parametrize("verb", list(cli.commands))
+@pytest.mark.parametrize("columns", [80, 120])
+def test_every_help_has_two_examples_that_are_accepted(verb: str, columns: int) -> None:
+    text = shown(verb, "--help", columns=columns)
+    assert all(len(line) <= columns for line in text.splitlines())
+    examples = [line for line in text.splitlines() if line.startswith(" $ eosfm-edge ")]
+    assert len(examples) == 2
+    for example in examples:
+        words = shlex.split(example.partition(" > ")[0])[2:]
+        assert words[0] == verb
+        cli.commands[verb].make_context(verb, words[1:])
+
+
+def test_options_stand_in_panels_of_who_needs_them() -> None:
+    common, imagery = shown("export", "--help").partition("─ Imagery ─")[::2]
+    imagery, expert = imagery.partition("─ Expert ─")[::2]
+    expert = expert.partition("Examples:")[0]
+    assert "--target" in common and "--data,--scene" in common and "--json" in common
+    assert "--scale" in imagery and "--nodata" in imagery
+    assert "--batch" in expert and "--target" not in expert
 
 
 def test_the_module_is_the_command() -> None:
@@ -132,28 +167,90 @@ def test_the_module_is_the_command() -> None:
             [str(Path(sys.executable).parent / "eosfm-edge")],
         )
     }
-    assert outputs == {f"eosfm-edge, version {eosfm_edge.__version__}\n"}
+    assert len(outputs) == 1
+
+
+def test_the_version_names_all_parts_and_those_that_are_missing() -> None:
+    code, out, err = run("--version", prelude=refuse("rasterio", "tensorrt", "tensorrt_rtx"))
+    assert (code, err) == (0, "")
+    first, *parts = out.splitlines()
+    assert first == f"eosfm-edge {eosfm_edge.__version__}"
+    said = {line[2:14].strip(): line[16:] for line in parts}
+    assert list(said) == ["libeosfm", "ONNX Runtime", "GDAL", "CUDA", "TensorRT"]
+    assert said["libeosfm"].startswith(library_version())
+    assert said["GDAL"] == "not installed"
+    assert said["TensorRT"] == "not installed"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_are_printed(shell: str) -> None:
     command = [sys.executable, "-m", "eosfm_edge"]
-    environment = {**os.environ, "_EOSFM_EDGE_COMPLETE": f"{shell}_source"}
+    environment = {**os.environ, "_EOSFM_EDGE_COMPLETE": f"source_{shell}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if shell == "bash" and "Bash" in done.stderr:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
-    assert "_eosfm_edge_completion" in done.stdout or "_EOSFM_EDGE_COMPLETE" in done.stdout
+    assert "_EOSFM_EDGE_COMPLETE" in done.stdout
 
 
-def test_verbs_are_completed() -> None:
+def completions_of(line: str) -> list[str]:
+    """Return what bash would be given for an unfinished line."""
+    words = line.split(" ")
     environment = {
-        **os.environ, "_EOSFM_EDGE_COMPLETE": "bash_complete",
-        "COMP_WORDS": "eosfm-edge ve", "COMP_CWORD": "1",
+        **os.environ, "_EOSFM_EDGE_COMPLETE": "complete_bash",
+        "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1),
     }  # fmt: skip
     command = [sys.executable, "-m", "eosfm_edge"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.split() == ["plain,verify"]
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("eosfm-edge ve", ["verify"]),
+        ("eosfm-edge prune --rat", ["--ratio"]),
+        ("eosfm-edge export six --target jetson-x", ["jetson-xavier"]),
+        ("eosfm-edge bench b --backend on", ["onnxruntime", "onnxruntime-cuda"]),
+        ("eosfm-edge run b s --backend te", ["tensorrt"]),
+        ("eosfm-edge prune six --recipe na", ["narrow"]),
+        ("eosfm-edge run b s --bands S2", ["S2L2A", "S2L1C"]),
+        ("eosfm-edge targets sh", ["show"]),
+    ],
+)
+def test_verbs_options_and_values_are_completed(line: str, expected: list[str]) -> None:
+    assert completions_of(line) == expected
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_after_installing(tmp_path: Path) -> None:
+    """Install in a home of its own, start bash as a user would, and press TAB."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "eosfm-edge").symlink_to(Path(sys.executable).parent / "eosfm-edge")
+    environment = {"HOME": str(tmp_path), "PATH": f"{folder}:/usr/bin:/bin", "TERM": "dumb"}
+    install = "eosfm-edge --install-completion"  # it asks which shell it was started by
+    done = subprocess.run(
+        ["bash", "-c", f"{install}; true"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "completion installed" in done.stdout, done.stdout + done.stderr
+    press_tab = (
+        f"source {tmp_path}/.bashrc; COMP_WORDS=(eosfm-edge cali); COMP_CWORD=1; "
+        "$(complete -p eosfm-edge | sed 's/.*-F \\([^ ]*\\).*/\\1/') eosfm-edge cali eosfm-edge; "
+        "echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", press_tab],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["calibrate"], done.stderr
 
 
 # ------------------------------------------------------------------------------ what is read
@@ -218,7 +315,7 @@ def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path, verb: str) -> None
     arguments = [one.format(tmp_path / "fifo") for one in FIFO_ARGUMENTS[verb]]
     code, _, err = run(verb, *arguments)
     assert code == ExitCode.WRONG_USE
-    assert "fifo is a FIFO, expected a file or a folder" in err
+    assert "fifo is a FIFO\n  expected: a file or a folder\n" in err
 
 
 def test_a_scene_that_is_a_fifo_is_refused(small: Path, tmp_path: Path) -> None:
@@ -339,7 +436,7 @@ def test_an_interrupted_verb_that_resumes_does_not_say_that_nothing_was_written(
         "from eosfm_edge.cli import main, progress\nfrom pathlib import Path\n"
         "import eosfm_edge.formats.bundle as m\n"
         "def stop(*_):\n"
-        f"    with progress.progress_bars(Path({str(tmp_path / 'out')!r})):\n"
+        f"    with progress.shown_progress(Path({str(tmp_path / 'out')!r})):\n"
         "        raise KeyboardInterrupt\n"
         "m.read_manifest = stop\nimport eosfm_edge.runtime.verify as v\nv.read_manifest = stop\n"
     )
