@@ -237,6 +237,14 @@ class ImportOptions(Options):
         description="Stored value that specialists see in such pixels. May be repeated. "
         "[default: 0]",
     )
+    data: Scenes = Field(
+        (),
+        description="Imagery like that which the specialists will see: its description is kept "
+        "with the ensemble, and verbs that are given none use it. May be repeated.",
+    )
+    seed: Annotated[int, Imaging()] = Field(
+        0, ge=0, lt=2**31, description="Of the choice of tiles of the imagery."
+    )
     specialist_bands: NamedBands = Field(
         default_factory=dict,
         description="What bands a specialist wants, if the files do not say so. May be repeated.",
@@ -270,7 +278,7 @@ class PruneOptions(ImageryOptions):
     data: Scenes = Field(
         (),
         description="Unlabelled scenes, folders of bands or chips, or a manifest (.yaml), to "
-        "choose and repair on. May be repeated.",
+        "choose and repair on. May be repeated.  [default: what is kept with the ensemble]",
     )
     ratio: float | None = Field(
         None, ge=0, lt=1, description="The share of multiply-accumulates that goes."
@@ -337,7 +345,7 @@ class CalibrateOptions(ImageryOptions):
     data: Scenes = Field(
         (),
         description="Unlabelled imagery: a scene, a folder of bands or chips, or a manifest "
-        "(.yaml). May be repeated.",
+        "(.yaml). May be repeated.  [default: what is kept with the ensemble]",
     )
     method: Annotated[Literal["auto"] | Method, Expert()] = Field(
         "auto",
@@ -373,7 +381,9 @@ class CalibrateOptions(ImageryOptions):
     tile: Annotated[TileSide, Expert()] = Field(
         224, description="Pixels a side: those of the export, on which GRN's norms depend."
     )
-    seed: Annotated[int, Expert()] = Field(0, ge=0, lt=2**31, description="Of tiles.")
+    seed: Annotated[int | None, Expert()] = Field(
+        None, ge=0, lt=2**31, description="Of tiles.  [default: that kept with the imagery, or 0]"
+    )
 
 
 class ExportOptions(ImageryOptions):
@@ -387,7 +397,7 @@ class ExportOptions(ImageryOptions):
     data: Scene | None = Field(
         None,
         description="Real imagery: tiles of it check the exported model and become its known "
-        "answer.",
+        "answer.  [default: what is kept with the ensemble]",
     )
     precision: Literal["auto"] | DevicePrecision | None = Field(
         None,

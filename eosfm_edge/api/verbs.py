@@ -14,6 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from eosfm_edge.api.checks import require_ensemble, require_output, require_there
+from eosfm_edge.api.imagery import (
+    IMAGERY,
+    describe_imagery,
+    keep_imagery,
+    kept_imagery,
+    require_imagery,
+    require_readable,
+    with_kept,
+)
 from eosfm_edge.api.inputs import input_bands, notes_on_scale, selection
 from eosfm_edge.api.options import (
     BenchOptions,
@@ -37,6 +46,7 @@ from eosfm_edge.formats.bundle import read_manifest, require_bundle_name
 from eosfm_edge.formats.calibration import CONTENTS as CALIBRATION_CONTENTS
 from eosfm_edge.formats.calibration import read_scales
 from eosfm_edge.formats.ensemble import CONTENTS as ENSEMBLE_CONTENTS
+from eosfm_edge.formats.imagery import KeptImagery
 from eosfm_edge.formats.plan import read_plan, require_plan_fits
 from eosfm_edge.formats.precision import DevicePrecision
 from eosfm_edge.formats.recipe import DEFAULT, Recipe, load_recipe
@@ -63,8 +73,6 @@ if TYPE_CHECKING:
     from eosfm_edge.scene.reading import Radiometry
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-# What imagery to learn and judge on can be.
-IMAGERY = "a scene, a folder of bands or chips, or a manifest (.yaml)"
 
 
 class BackendWarning(UserWarning):
@@ -155,10 +163,16 @@ def import_ensemble(
     given = [input] if isinstance(input, str | os.PathLike) else input
     sources, target = [as_path(path) for path in given], as_path(output)
     require_there(sources, "weights: .pth, .ckpt, .safetensors, or a folder of a model hub")
-    require_output(target, sources, ENSEMBLE_CONTENTS, overwrite)
+    require_output(target, [*sources, *options.data], ENSEMBLE_CONTENTS, overwrite)
+    require_there(options.data, IMAGERY)
     bands, chosen = input_bands(options), selection(options)
     for source in sources:
         require_weights(source)
+    imagery = None
+    if options.data:
+        if bands is not None:
+            require_readable(options.data, bands)
+        imagery = describe_imagery(options.data, seed=options.seed)
     from eosfm_edge.ensemble import importer
 
     progress("import", 0, 1)
@@ -177,6 +191,8 @@ def import_ensemble(
         ),
         overwrite=overwrite,
     )
+    if imagery is not None:
+        keep_imagery(target, imagery)
     progress("import", 1, 1)
     return replace(imported, notes=(*imported.notes, *notes_on_scale(options, imported.spec.input)))
 
@@ -213,6 +229,8 @@ def prune(
         raise UserError(
             "there is nothing to write", remedy="give an output (-o ENSEMBLE), or --save-plan FILE"
         )
+    kept = None if options.data else kept_imagery(ensemble)
+    options = with_kept(options, kept)
     files = [options.plan, options.labels, *options.measured]
     if target is not None:
         inputs = [ensemble, *options.data, *files, options.save_plan, _recipe_file(options.recipe)]
@@ -220,7 +238,6 @@ def prune(
     recipe = _recipe(options)
     _require_wish(options, ensemble)
     budget = None if options.budget is None else parse_budget(options.budget)
-    require_there(options.data, IMAGERY)
     require_there(files, "a file")
     spec = require_ensemble(ensemble)
     if options.plan is not None:
@@ -230,6 +247,7 @@ def prune(
             [specialist.name for specialist in spec.specialists],
             [specialist.weights_sha256 for specialist in spec.specialists],
         )
+    require_imagery(options.data, ensemble, kept)
     from eosfm_edge.network.latency import footprints
     from eosfm_edge.pruning import prune as stage
 
@@ -255,6 +273,8 @@ def prune(
         footprints,
         progress,
     )
+    if target is not None:
+        keep_imagery(target, kept or _described(options, report.plan.recipe.seed))
     try:
         report.require_promise(str(target))
     except CheckFailedError as error:
@@ -288,11 +308,13 @@ def calibrate(
     """
     options = options or CalibrateOptions()
     ensemble, target = as_path(input), as_path(output)
+    kept = None if options.data else kept_imagery(ensemble)
+    options = with_kept(options, kept)
     require_output(target, [ensemble, *options.data], CALIBRATION_CONTENTS, overwrite)
     if not options.data:
         raise _no_imagery("calibrate", ensemble, options)
-    require_there(options.data, IMAGERY)
     require_ensemble(ensemble)
+    require_imagery(options.data, ensemble, kept)
     from eosfm_edge.calibration import calibrate as stage
     from eosfm_edge.calibration.encoder import Recipe
     from eosfm_edge.calibration.mixed import Budget
@@ -307,7 +329,7 @@ def calibrate(
                 grn=options.grn,
                 budget=Budget(options.min_cosine, options.max_drop),
                 distill=options.distill,
-                seed=options.seed,
+                seed=options.seed or 0,
             ),
             tiles=options.tiles,
             tile=options.tile,
@@ -345,6 +367,8 @@ def export(
     """
     options = options or ExportOptions()
     ensemble, target = as_path(input), as_path(output)
+    kept = None if options.data is not None else kept_imagery(ensemble)
+    options = with_kept(options, kept)
     device = options.target if isinstance(options.target, Path) else None
     inputs = [ensemble, options.data, options.calibration, device]
     require_output(target, inputs, BUNDLE_CONTENTS, overwrite)
@@ -357,10 +381,10 @@ def export(
     require_bundle_name(target)
     tile_of(profile, options.tile, options.batch)
     require_exportable(profile, precision, options.sm, calibrated=options.calibration is not None)
-    require_there([options.data], IMAGERY)
     require_ensemble(ensemble)
     if options.calibration is not None:
         read_scales(options.calibration)
+    require_imagery([options.data], ensemble, kept)
     from eosfm_edge.exporting import exporter as stage
     from eosfm_edge.network.latency import time_precisions
 
@@ -584,6 +608,17 @@ def _require_wish(options: PruneOptions, ensemble: Path) -> None:
         )
     if not options.data:
         raise _no_imagery("prune", ensemble, options)
+
+
+def _described(options: PruneOptions, seed: int) -> KeptImagery:
+    return describe_imagery(
+        options.data,
+        seed=seed,
+        bands=options.bands,
+        scale=options.scale,
+        offset=options.offset,
+        nodata=options.nodata,
+    )
 
 
 def _no_imagery(verb: str, ensemble: Path, options: Options) -> UserError:

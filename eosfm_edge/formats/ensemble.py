@@ -18,12 +18,13 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.formats.adaptation import AdaptationMode, Indices, feature_sets
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.base import Name, RelativePath, Sha256, Strict, read_json_model
+from eosfm_edge.formats.imagery import IMAGERY_NAME
 
 SPEC_NAME = "ensemble.json"
 SHARED_NAME = "ensemble.safetensors"
 SPECIALISTS_FOLDER = "specialists"
 # What an ensemble's directory holds.
-CONTENTS = (SPEC_NAME, SHARED_NAME, f"{SPECIALISTS_FOLDER}/*.safetensors")
+CONTENTS = (SPEC_NAME, SHARED_NAME, IMAGERY_NAME, f"{SPECIALISTS_FOLDER}/*.safetensors")
 _BUNDLE_HAS = "manifest.json"  # formats.bundle, which reads it, imports this module
 LEVEL_STRIDES = (4, 8, 16, 32)
 LEVELS = range(len(LEVEL_STRIDES))

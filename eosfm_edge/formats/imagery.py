@@ -1,6 +1,6 @@
-"""A manifest of calibration imagery: which files, whose, and how their values are read.
+"""Imagery to calibrate on: manifests, and what an ensemble's directory keeps of it.
 
-``calibration/manifest.schema.json`` is this model's JSON schema.
+``calibration/manifest.schema.json`` is the JSON schema of manifests.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field, model_validator
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bands import parse_bands
 from eosfm_edge.formats.base import RelativePath, Sha256, Strict
+
+IMAGERY_NAME = "imagery.json"
 
 
 def _known(bands: tuple[str, ...]) -> tuple[str, ...]:
@@ -56,3 +58,33 @@ class CalibrationManifest(Strict):
     licence: str = Field(min_length=1)
     source: str | None = None
     files: tuple[ManifestFile, ...] = Field(min_length=1)
+
+
+class KeptFile(Strict):
+    """A scene, a folder or a manifest.
+
+    Attributes:
+        path: absolute, or a name that only GDAL knows.
+        sha256: of the file; of a folder, by the names of its files; None for GDAL's names.
+    """
+
+    path: str = Field(min_length=1)
+    sha256: Sha256 | Annotated[dict[RelativePath, Sha256], Field(min_length=1)] | None
+
+
+class KeptImagery(Strict):
+    """``imagery.json`` of an ensemble: the imagery that verbs use where none is given.
+
+    Attributes:
+        files: at least one.
+        seed: of the choice of tiles.
+        bands, scale, offset, nodata: as in a manifest.
+    """
+
+    schema_version: Literal[1] = 1
+    files: tuple[KeptFile, ...] = Field(min_length=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    bands: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)] | None = None
+    scale: float | None = Field(default=None, allow_inf_nan=False)
+    offset: float | None = Field(default=None, allow_inf_nan=False)
+    nodata: Annotated[float, Field(allow_inf_nan=False)] | Literal["none"] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -35,13 +36,27 @@ def find_target(name: str) -> Profile:
     path = _folder() / f"{ALIASES.get(name, name)}.yaml"
     if not path.exists():
         known = known_targets()
-        close = difflib.get_close_matches(name, known, 1)
+        meant = _misspelt(name, known)
         raise UserError(
             f"there is no target {name!r}",
             expected=f"{', '.join(known)}, or a profile of your own (.yaml)",
-            remedy=f"perhaps {close[0]}" if close else None,
+            remedy=f"perhaps {meant}"
+            if meant
+            else "for a board that is not listed, cpu-arm64 and cpu-x86-64-v3 run on its CPU; or "
+            "describe it in a profile (docs/targets.md)",
         )
     return read_yaml_model(Profile, path, what="a target's profile")
+
+
+def _misspelt(name: str, known: Sequence[str]) -> str | None:
+    """Return the target whose name was misspelt; another board is no misspelling."""
+
+    def digits(text: str) -> str:
+        return "".join(filter(str.isdigit, text))
+
+    alike = [one for one in known if digits(one) == digits(name)]  # raspberry-pi-4 is not 5
+    close = difflib.get_close_matches(name, alike, 1, cutoff=0.9)  # jetson-nano no jetson-orin-nano
+    return close[0] if close else None
 
 
 def describe_choice(asked: str, profile: Profile) -> str | None:

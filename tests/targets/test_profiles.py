@@ -73,6 +73,17 @@ def test_a_name_that_is_nearly_right_is_proposed() -> None:
         find_target("jetson-orin-nan")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["jetson-nano", "jetson-tx2", "jetson-orin", "raspberry-pi-4", "raspberry-pi", "cpu-arm"],
+)
+def test_another_board_is_not_proposed(name: str) -> None:
+    with pytest.raises(UserError, match=f"no target '{name}'") as error:
+        find_target(name)
+    assert "perhaps" not in str(error.value)
+    assert "cpu-arm64" in str(error.value) and "docs/targets.md" in str(error.value)
+
+
 OWN = {
     "name": "our-board",
     "summary": "A board of ours",

@@ -1,0 +1,149 @@
+"""The imagery that is kept with an ensemble, and used by verbs that are given none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from eosfm_edge.api.checks import require_there
+from eosfm_edge.api.options import CalibrateOptions, ExportOptions, PruneOptions, Scene
+from eosfm_edge.errors import UserError
+from eosfm_edge.files import atomic_file, sha256_file
+from eosfm_edge.formats.bands import Band, parse_bands
+from eosfm_edge.formats.base import read_json_model
+from eosfm_edge.formats.ensemble import InputBand
+from eosfm_edge.formats.imagery import IMAGERY_NAME, KeptFile, KeptImagery
+
+IMAGERY = "a scene, a folder of bands or chips, or a manifest (.yaml)"
+
+WithImagery = TypeVar("WithImagery", PruneOptions, CalibrateOptions, ExportOptions)
+
+
+def describe_imagery(
+    data: Sequence[Scene],
+    *,
+    seed: int,
+    bands: Sequence[Band] | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    nodata: float | str | None = None,
+) -> KeptImagery:
+    """Describe imagery as it is now, with the digests of its files.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    return KeptImagery.model_validate(
+        {
+            "files": [_described(one) for one in data],
+            "seed": seed,
+            "bands": tuple(map(str, bands)) if bands else None,
+            "scale": scale,
+            "offset": offset,
+            "nodata": nodata,
+        }
+    )
+
+
+def keep_imagery(ensemble: Path, imagery: KeptImagery) -> None:
+    """Write the description of imagery into an ensemble's directory.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with atomic_file(ensemble / IMAGERY_NAME) as scratch:
+        scratch.write_text(imagery.model_dump_json(indent=1) + "\n")
+
+
+def kept_imagery(ensemble: Path) -> KeptImagery | None:
+    """Return the imagery that is kept with an ensemble, if any is.
+
+    Raises:
+        UserError: its description is not valid.
+    """
+    path = ensemble / IMAGERY_NAME
+    if not path.exists():
+        return None
+    return read_json_model(KeptImagery, path, what="the imagery of an ensemble")
+
+
+def with_kept(options: WithImagery, kept: KeptImagery | None) -> WithImagery:
+    """Return options in which what is not given of imagery is as it was kept."""
+    if kept is None:
+        return options
+    data = tuple(_name(file) for file in kept.files)
+    found: dict[str, object] = {
+        "data": data[0] if isinstance(options, ExportOptions) else data,
+        "bands": parse_bands(",".join(kept.bands)) if kept.bands else None,
+        "scale": kept.scale,
+        "offset": kept.offset,
+        "nodata": kept.nodata,
+        "seed": kept.seed,
+    }
+    if isinstance(options, ExportOptions):
+        del found["seed"]  # exports choose no tiles by it
+    elif isinstance(options, PruneOptions) and (options.plan or Path(options.recipe).suffix):
+        del found["seed"]  # plans and recipes of the user's own have theirs
+    given = {name for name in found if name != "data" and getattr(options, name) is not None}
+    return options.model_copy(update={k: v for k, v in found.items() if k not in given})
+
+
+def require_imagery(data: Sequence[Scene], ensemble: Path, kept: KeptImagery | None) -> None:
+    """Check that imagery is there, and that what was kept with an ensemble is what it was then.
+
+    Args:
+        data: the imagery.
+        ensemble: the ensemble's directory.
+        kept: the imagery's description, if it is that which is kept there.
+
+    Raises:
+        UserError: a file is missing or another.
+    """
+    if kept is None:
+        require_there(data, IMAGERY)
+        return
+    for file in kept.files:
+        path = _name(file)
+        if not isinstance(path, Path):
+            continue
+        where = f"{path}, the imagery kept with {ensemble},"
+        if not path.exists():
+            raise UserError(f"{where} does not exist", remedy="give other imagery: --data SCENE")
+        if _described(path) != file:
+            raise UserError(
+                f"{where} is not what it was then",
+                expected=f"files with the SHA-256 that {ensemble / IMAGERY_NAME} lists",
+                remedy=f"to use it as it is now, add --data {path}",
+            )
+
+
+def require_readable(data: Sequence[Scene], bands: Sequence[InputBand]) -> None:
+    """Check that an ensemble's input bands can be read from imagery.
+
+    Raises:
+        UserError: one cannot be opened, lacks a band, or has values that cannot be right.
+    """
+    from eosfm_edge.scene.radiometry import require_plausible_scene
+    from eosfm_edge.scene.scene import open_scene
+    from eosfm_edge.scene.sources import find_sources
+
+    for source in find_sources(data):
+        part = source.parts[0]
+        with open_scene(part.path, bands, names=part.names, radiometry=part.radiometry) as scene:
+            require_plausible_scene(scene)
+
+
+def _name(file: KeptFile) -> Path | str:
+    return file.path if file.sha256 is None else Path(file.path)
+
+
+def _described(name: Scene) -> KeptFile:
+    if not isinstance(name, Path):
+        return KeptFile(path=name, sha256=None)
+    path = name.resolve()
+    if not path.is_dir():
+        return KeptFile(path=str(path), sha256=sha256_file(path))
+    files = sorted(one for one in path.rglob("*") if one.is_file())
+    digests = {one.relative_to(path).as_posix(): sha256_file(one) for one in files}
+    return KeptFile(path=str(path), sha256=digests)
