@@ -122,9 +122,10 @@ def test_functions_return_no_other_status(
     (tmp_path / "checked.c").write_text(text)
     include = f"-I{RUNTIME / 'include'}"
     run(["cc", "-std=c99", "-c", tmp_path / "checked.c", "-o", tmp_path / "checked.o", include])
+    compiled = programs / "CMakeFiles" / f"{program}.dir" / f"{program}.cc.o"
     run(
-        ["c++", "-std=c++17", RUNTIME / "tests" / f"{program}.cc", tmp_path / "checked.o", include,
-         programs.parent / "libeosfm.a", "-pthread", "-ldl", *wrapped, "-o", tmp_path / program]
+        ["c++", compiled, tmp_path / "checked.o", programs.parent / "libeosfm.a", "-pthread",
+         "-ldl", *wrapped, "-o", tmp_path / program]
     )  # fmt: skip
     run([tmp_path / program, specks["fp32"]])
 

@@ -96,8 +96,7 @@ def test_what_a_fusion_makes_of_numbers_is_looked_at_too(
             # Each feature is a number still, and their products are not.
             set_floats(chain, name, 1e25)
         elif name.startswith("fusion.") and name.endswith("weight"):
-            for index in range(0, size, 7):
-                flip(chain, name, index)
+            flip(chain, name, slice(0, size, 7))
     with Model(bundle) as model, model.context(threads=2) as context:
         is_right, worst = context.verify()
         assert not is_right and np.isinf(worst).all()

@@ -47,7 +47,8 @@ def least_sqnr(context: Context, ensemble: Ensemble, image: Array) -> float:
 def test_every_chain(
     tmp_path: Path, normalisation: NormalisationMode, projection: bool, fusion: FusionMode
 ) -> None:
-    spec = spec_of((3, 13), 13, normalisation=normalisation, projection=projection, fusion=fusion)
+    options = {"normalisation": normalisation, "projection": projection, "fusion": fusion}
+    spec = spec_of((3, 13), 13, backbone=SPECK, **options)
     widths = {"fused": (24, 40, 56, 72)} if fusion in ("conv1x1", "mlp") else {}
     projected = {"projected": ((20, 24, 28, 36),) * 2} if projection else {}
     ensemble = random_ensemble(spec, **widths, **projected)
@@ -68,7 +69,7 @@ def test_every_chain(
     ],
 )
 def test_every_selection(tmp_path: Path, selection: SelectionSpec, fusion: FusionMode) -> None:
-    spec = spec_of((3, 3, 3), 3, selection=selection, fusion=fusion)
+    spec = spec_of((3, 3, 3), 3, selection=selection, fusion=fusion, backbone=SPECK)
     widths = {"fused": (24, 40, 56, 72)} if fusion in ("conv1x1", "mlp") else {}
     ensemble = random_ensemble(spec, **widths)
     weights = ensemble.encoder_selector.specialists_weights
@@ -242,7 +243,7 @@ def test_fp32_weights_can_be_computed_in_bf16(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fusion", ["none", "conv1x1", "addition"])
 def test_what_is_not_active_counts_as_zero(tmp_path: Path, fusion: FusionMode) -> None:
-    spec = spec_of((3, 3), 3, fusion=fusion)
+    spec = spec_of((3, 3), 3, fusion=fusion, backbone=SPECK)
     widths = {"fused": (24, 40, 56, 72)} if fusion == "conv1x1" else {}
     ensemble = random_ensemble(spec, **widths)
     image = image_of(3, 32, 32)

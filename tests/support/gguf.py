@@ -11,8 +11,8 @@ from gguf import GGUFReader
 TOP_OF_EXPONENT = 0x4000_0000
 
 
-def flip(path: Path, tensor: str, index: int) -> None:
-    """Flip the exponent's highest bit of a float32, as radiation does."""
+def flip(path: Path, tensor: str, index: int | slice) -> None:
+    """Flip the exponent's highest bit of a float32, or of several, as radiation does."""
     words = _mapped(path, tensor, np.uint32)
     words[index] ^= TOP_OF_EXPONENT
     words.flush()
