@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,9 +28,9 @@ def out(tmp_path: Path) -> Path:
     return folder
 
 
-def refused(out: Path, *arguments: object, code: int = 2, prelude: str = "") -> str:
+def refused(out: Path, *arguments: object, code: int = 2) -> str:
     """Return the message of a command that must fail and leave nothing in ``out``."""
-    returned, _, err = run(*arguments, prelude=prelude)
+    returned, _, err = run(*arguments)
     assert returned == code, err
     assert leftovers(out) == []
     return err
@@ -233,38 +236,44 @@ def test_a_source_in_the_output_is_not_deleted(ensemble: Path, tmp_path: Path) -
     assert source.exists()
 
 
-def limit_file_size(size: int) -> str:
-    """Return Python that makes every file stop growing at a size, as on a full disk."""
-    return f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """Make every file stop growing at a size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # The first is met when scratch space is taken, the second when the GeoTIFF is written.
 @pytest.mark.parametrize(
-    ("size", "why"), [(10_000, "File too large"), (2_300_000, "MB are free there")]
+    ("size", "why"), [(10_000, "File too large"), (460_000, "MB are free there")]
 )
 def test_files_that_cannot_be_so_large(
     bundle: Path, scene: Path, out: Path, size: int, why: str
 ) -> None:
-    message = refused(out, "run", bundle, scene, "-o", out / "f", prelude=limit_file_size(size))
+    with no_file_larger_than(size):
+        message = refused(out, "run", bundle, scene, "-o", out / "f")
     assert "cannot write" in message
     assert why in message
 
 
 def test_a_disk_that_is_full_at_export(ensemble: Path, scene: Path, out: Path) -> None:
     arguments = ("export", ensemble, "--scene", scene, "-o", out / "b.eosfm", "--tile", "96")
-    message = refused(out, *arguments, prelude=limit_file_size(1_000_000))
+    with no_file_larger_than(100_000):
+        message = refused(out, *arguments)
     assert "cannot write" in message
 
 
 def test_a_disk_that_will_be_too_small_is_found_before_the_work(
-    bundle: Path, scene: Path, out: Path
+    bundle: Path, scene: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prelude = (
-        "import shutil, collections\n"
-        "usage = collections.namedtuple('usage', 'total used free')\n"
-        "shutil.disk_usage = lambda path: usage(10, 9, 1)"
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: SimpleNamespace(total=10, used=9, free=1)
     )
-    message = refused(out, "run", bundle, scene, "-o", out / "f", prelude=prelude)
+    message = refused(out, "run", bundle, scene, "-o", out / "f")
     assert "the disk is too full; 0 MB are free there" in message
 
 

@@ -396,7 +396,7 @@ def test_a_graph_that_no_file_can_hold_is_refused(
 def test_import_needs_no_temporary_folder(tmp_path: Path) -> None:
     from support.weights import write_pth
 
-    source = write_pth(tmp_path / "given.pth", (3,))
+    source = write_pth(tmp_path / "given.pth", (3,), "convnextv2_atto")
     prelude = (
         "import tempfile\n"
         "def none(*_): raise FileNotFoundError(2, 'No usable temporary directory found')\n"

@@ -66,7 +66,7 @@ def test_bundles_and_ensembles_are_printed_as_json(bundle: Path, ensemble: Path)
 def test_an_ensemble_is_inspected(ensemble: Path) -> None:
     code, out, err = run("inspect", ensemble, prelude=REFUSE)
     assert code == 0, err
-    assert "encoder_1: convnextv2_atto, wants B04 B03 B02" in out
+    assert "encoder_1: convnextv2_slim, wants B04 B03 B02" in out
     assert "is run on B08 B04 B03" in out
 
 

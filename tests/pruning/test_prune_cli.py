@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import typer
-from support.command import exit_code, inside, leftovers, start
+from support.command import KNOWN, exit_code, inside, leftovers, start
 from support.scenes import scene_pixels, write_scene
 from support.specimens import ensemble_of, write_ensemble
 
@@ -22,11 +22,8 @@ from eosfm_edge.formats.plan import read_plan
 from eosfm_edge.network import distill
 from eosfm_edge.pruning import promise
 
-HERE = Path(__file__).parent
-# The tiny backbones are made known, and one thread gives the same bits as the tests' own process.
-KNOWN = f"""
-import sys
-sys.path.insert(0, {str(HERE.parent)!r})
+# One thread gives the same bits as the tests' own process.
+SAME_BITS = f"""{KNOWN}
 import support.specimens, torch
 torch.set_num_threads(1)
 import eosfm_edge.pruning.promise
@@ -90,7 +87,7 @@ def test_without_data_nothing_is_written(
 def test_an_interrupted_run_goes_on_where_it_was(
     specks: Path, imagery: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = f"""{KNOWN}
+    slow = f"""{SAME_BITS}
 import time
 import eosfm_edge.network.distill as d
 d.PIXELS_PER_STEP, d._SAVE_EVERY, draw = 2 * 64 * 64, 5, d._draw
