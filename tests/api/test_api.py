@@ -74,7 +74,7 @@ def test_wrong_options_are_user_errors(make: Callable[[], object], message: str)
 def test_values_of_bands_can_be_given_in_every_way(scale: object, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file(encoder_state(2, backbone="convnextv2_atto"), tmp_path / "one.safetensors")
+    save_file(encoder_state(2), tmp_path / "one.safetensors")
     chosen = ee.ImportOptions(
         bands="B04,B03", scale=scale, specialist_bands={"one": "B04,B03"}, norm="none"
     )

@@ -140,7 +140,7 @@ def test_an_answer_for_another_bundle_is_refused(bundle: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("keep", [0, 3, 10, 100, 1000, 100_000, 1_000_000])
+@pytest.mark.parametrize("keep", [0, 3, 10, 100, 1000, 100_000, 500_000])
 def test_a_file_that_ends_early_is_refused(bundle: Path, tmp_path: Path, keep: int) -> None:
     shutil.copy(bundle / CHAIN_NAME, tmp_path)
     with (tmp_path / CHAIN_NAME).open("r+b") as file:

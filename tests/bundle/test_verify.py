@@ -286,7 +286,8 @@ def test_an_answer_that_is_not_finite_never_passes(
 def test_a_model_with_other_weights_is_found_though_digests_agree(copied: Path) -> None:
     model = onnx.load(copied / MODEL_NAME)
     (bias,) = [i for i in model.graph.initializer if i.name.endswith("encoders.1.stem_0.bias")]
-    values = onnx.numpy_helper.to_array(bias) + np.linspace(0, 1, 40, dtype=np.float32)
+    values = onnx.numpy_helper.to_array(bias)
+    values = values + np.linspace(0, 1, len(values), dtype=np.float32)
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     onnx.save(model, copied / MODEL_NAME)
     seal(copied)

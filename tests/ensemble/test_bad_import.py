@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.weights import S2_INPUT, State, encoder_state, refusal, write_pth
+from support.weights import BACKBONE, S2_INPUT, State, encoder_state, refusal, write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.store import load_ensemble
@@ -69,18 +69,18 @@ LAST_DW = "stages_3.blocks.1.conv_dw.weight"
         (without(FC2), f"key {FC2} is missing"),
         (without("stem_1.bias"), "key stem_1.bias is missing"),
         (with_("head.fc.weight", torch.zeros(3)), "key head.fc.weight does not belong"),
-        (with_(FC2, torch.zeros(160, 64, 1, 1)), f"{FC2} has shape (160, 64, 1, 1)"),
-        (with_(FC2, torch.full((160, 640, 1, 1), torch.nan)), f"{FC2} has values that are not"),
-        (with_(FC2, torch.ones(160, 640, 1, 1, dtype=torch.int8)), f"{FC2} is torch.int8"),
-        (with_("stem_0.weight", torch.zeros(41, 3, 4, 4)), "stem_0.weight has shape (41, 3, 4, 4)"),
+        (with_(FC2, torch.zeros(24, 10, 1, 1)), f"{FC2} has shape (24, 10, 1, 1)"),
+        (with_(FC2, torch.full((24, 96, 1, 1), torch.nan)), f"{FC2} has values that are not"),
+        (with_(FC2, torch.ones(24, 96, 1, 1, dtype=torch.int8)), f"{FC2} is torch.int8"),
+        (with_("stem_0.weight", torch.zeros(9, 3, 4, 4)), "stem_0.weight has shape (9, 3, 4, 4)"),
         (without(LAST_DW), f"key {LAST_DW} is missing"),
-        (with_(LAST_DW, torch.zeros(41, 1, 7, 7)), f"{LAST_DW} has shape (41, 1, 7, 7)"),
+        (with_(LAST_DW, torch.zeros(9, 1, 7, 7)), f"{LAST_DW} has shape (9, 1, 7, 7)"),
         (with_(LAST_DW, torch.zeros(3)), f"{LAST_DW} has shape (3,)"),
         (
             without("stages_0.blocks.0.conv_dw.weight"),
             "stages_0.blocks.0.conv_dw.weight is missing",
         ),
-        (with_("stem_0.weight", torch.zeros(40)), "stem_0.weight has shape (40,)"),
+        (with_("stem_0.weight", torch.zeros(8)), "stem_0.weight has shape (8,)"),
     ],
 )
 @pytest.mark.parametrize("kind", ["single", "ensemble"])
@@ -89,7 +89,7 @@ def test_tensors_that_do_not_fit_are_named(
 ) -> None:
     state = spoil(encoder_state(3))
     path = tmp_path / "spoilt.pth"
-    config = {"backbone": "timm_convnextv2_atto"}
+    config = {"backbone": f"timm_{BACKBONE}"}
     torch.save(state if kind == "single" else [(3, state, config)], path)
     message = refusal(tmp_path, [path])
     assert "spoilt.pth" in message
@@ -101,10 +101,10 @@ def test_tensors_that_do_not_fit_are_named(
     [
         ([], "empty list"),
         ([(3, {})], "is a tuple"),
-        ([(0, {}, {"backbone": "timm_convnextv2_atto"})], "in_chans is 0"),
+        ([(0, {}, {"backbone": f"timm_{BACKBONE}"})], "in_chans is 0"),
         ([(3, {}, {})], "config has no 'backbone'"),
         ([(3, {}, {"backbone": "timm_resnet50"})], "'timm_resnet50' is not supported"),
-        ([(3, {"a": 1}, {"backbone": "timm_convnextv2_atto"})], "a is a int"),
+        ([(3, {"a": 1}, {"backbone": f"timm_{BACKBONE}"})], "a is a int"),
         ({"weights": torch.zeros(3)}, "holds no specialist"),
         (torch.zeros(3), "is a Tensor"),
     ],
@@ -196,7 +196,7 @@ def test_a_fusion_for_another_input_is_refused(tmp_path: Path) -> None:
     shared = shared_file(tmp_path / "shared.safetensors", **fusion)
     message = refusal(tmp_path, [tmp_path / "one.safetensors", shared])
     assert "feature_fusion.0.weight has shape (5, 41, 1, 1)" in message
-    assert "(5, 40, 1, 1)" in message
+    assert "(5, 8, 1, 1)" in message
 
 
 def test_only_one_file_may_say_what_is_shared(tmp_path: Path) -> None:
@@ -224,11 +224,11 @@ def test_the_input_s_bands_must_be_known(tmp_path: Path) -> None:
 
 def test_sums_need_sets_of_one_width(tmp_path: Path) -> None:
     state = [encoder_state(13), encoder_state(3, backbone="convnextv2_femto")]
-    for name, tensors in zip(("atto", "femto"), state, strict=True):
+    for name, tensors in zip(("slim", "femto"), state, strict=True):
         torch.save(tensors, tmp_path / f"{name}.pth")
     options = ImportOptions(input=S2_INPUT, fusion="addition")
-    message = refusal(tmp_path, [tmp_path / "atto.pth", tmp_path / "femto.pth"], options)
-    assert "fusion 'addition' over feature sets of [40, 48] channels" in message
+    message = refusal(tmp_path, [tmp_path / "slim.pth", tmp_path / "femto.pth"], options)
+    assert "fusion 'addition' over feature sets of [8, 48] channels" in message
 
 
 def test_an_output_that_is_there_is_kept(ensemble: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from support.speck import SPECK
-from support.weights import S2_INPUT, Bomb, State, encoder_state, refusal
+from support.weights import BACKBONE, S2_INPUT, WIDTHS, Bomb, State, encoder_state, refusal
 from torch import Tensor
 
 from eosfm_edge.ensemble.checkpoint import read_checkpoint
@@ -21,7 +21,7 @@ from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.errors import UserError
 
-CONFIG = {"backbone": "timm_convnextv2_atto"}
+CONFIG = {"backbone": f"timm_{BACKBONE}"}
 SMALL = f"convnextv2_{SPECK}"
 MKDIR = f"{os.mkdir.__module__}.mkdir"
 FORMATS = ("zip.pth", "legacy.pth", "plain.safetensors")
@@ -182,8 +182,8 @@ def test_tensors_of_odd_kinds_are_named(
 def test_parameters_and_views_are_plain_tensors(tmp_path: Path) -> None:
     # Both are usual in checkpoints, and safetensors would not write views as they are.
     state: State = {key: torch.nn.Parameter(value) for key, value in encoder_state(13).items()}
-    state[NORM] = torch.arange(80.0)[::2]
-    state["stages_0.blocks.0.norm.bias"] = torch.zeros(()).expand(40)
+    state[NORM] = torch.arange(16.0)[::2]
+    state["stages_0.blocks.0.norm.bias"] = torch.zeros(()).expand(8)
     torch.save(state, tmp_path / "views.pth")
     import_ensemble([tmp_path / "views.pth"], tmp_path / "out", ImportOptions(input=S2_INPUT))
     loaded = load_ensemble(tmp_path / "out").state_dict()
@@ -199,7 +199,7 @@ def test_a_number_of_bands_must_be_one(tmp_path: Path, in_chans: object) -> None
 def test_a_variance_below_0_is_refused(tmp_path: Path) -> None:
     # Its square root would make every feature NaN.
     state = {f"encoders.0.{key}": value for key, value in encoder_state(13).items()}
-    for level, width in enumerate((40, 80, 160, 320)):
+    for level, width in enumerate(WIDTHS):
         state[f"feature_normalizers.0.{level}.running_mean"] = torch.zeros(width)
         state[f"feature_normalizers.0.{level}.running_var"] = torch.full((width,), -0.5)
     torch.save(state, tmp_path / "e.ckpt")

@@ -171,7 +171,8 @@ def test_the_authors_names_above_are_those_that_timm_reads() -> None:
     import timm
 
     model = timm.create_model("convnextv2_atto", in_chans=3)
-    theirs = checkpoint_filter_fn(of_the_authors(encoder_state(3)), model)
+    state = encoder_state(3, backbone="convnextv2_atto")
+    theirs = checkpoint_filter_fn(of_the_authors(state), model)
     assert set(theirs) == {k for k in model.state_dict() if k not in ("head.norm.bias",
                                                                      "head.fc.bias")}  # fmt: skip
     assert all(theirs[k].shape == v.shape for k, v in model.state_dict().items() if k in theirs

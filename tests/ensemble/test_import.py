@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.weights import S2_INPUT, State, encoder_state, refusal, write_pth
+from support.weights import BACKBONE, S2_INPUT, WIDTHS, State, encoder_state, refusal, write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.ensemble.model import build_from_state
@@ -17,7 +17,6 @@ from eosfm_edge.formats.bands import PRESETS, RGB, S2_L1C, Band
 from eosfm_edge.formats.ensemble import INPUT_ADAPTER, InputBand, SelectionSpec, read_spec
 
 S2 = ImportOptions(input=S2_INPUT)
-WIDTHS = (40, 80, 160, 320)
 # EuroSAT's order
 B8A_LAST = tuple(InputBand(name=name) for name in (*(n for n in S2_L1C if n != "B8A"), "B8A"))
 
@@ -31,7 +30,7 @@ def whole_encoder(prefix: str) -> State:
     state = {f"encoders.{i}.{k}": v for i, n in enumerate((3, 13))
              for k, v in encoder_state(n, seed=i).items()}  # fmt: skip
     state["encoder_selector.specialists_weights"] = torch.tensor([0.25, 0.75])
-    for level, width in enumerate((40, 80, 160, 320)):
+    for level, width in enumerate(WIDTHS):
         for i in range(2):
             normaliser = f"feature_normalizers.{i}.{level}"
             state[f"{normaliser}.running_mean"] = torch.full((width,), float(level))
@@ -44,13 +43,13 @@ def whole_encoder(prefix: str) -> State:
 
 
 def test_an_ensemble_file_keeps_its_order_and_gives_its_encoders(tmp_path: Path) -> None:
-    source = write_pth(tmp_path / "eosfm.pth", (13, 3))
+    source = write_pth(tmp_path / "eosfm.pth", (13, 3), "convnextv2_atto")
     imported = import_ensemble([source], tmp_path / "out", S2)
     assert [s.name for s in imported.spec.specialists] == ["encoder_1", "encoder_2"]
     assert "mean 0 and variance 1" in imported.notes[0]
     ensemble = load_ensemble(tmp_path / "out")
     alone = build_encoder("convnextv2_atto", 13).eval()
-    alone.load_state_dict(encoder_state(13, seed=0))
+    alone.load_state_dict(encoder_state(13, seed=0, backbone="convnextv2_atto"))
     image = torch.rand(1, 13, 64, 64)
     with torch.inference_mode():
         for level, expected in zip(ensemble(image), alone(image), strict=True):
@@ -61,7 +60,7 @@ def test_an_ensemble_file_keeps_its_order_and_gives_its_encoders(tmp_path: Path)
 
 def test_names_in_the_file_are_kept_and_made_into_file_names(tmp_path: Path) -> None:
     entries = [
-        (3, encoder_state(3), {"backbone": "timm_convnextv2_atto.fcmae", "encoder_name": name})
+        (3, encoder_state(3), {"backbone": f"timm_{BACKBONE}.fcmae", "encoder_name": name})
         for name in ("../../Big Earth/Net", "plain", "plain")
     ]
     torch.save(entries, tmp_path / "e.pth")
@@ -116,7 +115,7 @@ def test_selection_weights_may_have_any_shape(tmp_path: Path) -> None:
 
 def test_projections_and_mlp_fusion_come_along(tmp_path: Path) -> None:
     state = {f"encoders.0.{k}": v for k, v in encoder_state(13).items()}
-    for level, width in enumerate((40, 80, 160, 320)):
+    for level, width in enumerate(WIDTHS):
         state[f"feature_projections.0.{level}.0.weight"] = torch.randn(8, width, 1, 1)
         state[f"feature_projections.0.{level}.0.bias"] = torch.randn(8)
         state[f"feature_fusion.{level}.0.weight"] = torch.randn(10, 8, 1, 1)
@@ -229,7 +228,7 @@ def test_a_reference_checkpoint_is_run_as_the_reference_runs_it(
     image = torch.rand(1, 13, 32, 32)
     with torch.inference_mode():
         (level, *_) = load_ensemble(tmp_path / "out")(image)
-    assert level.shape[1] == (40 if fused else 120)
+    assert level.shape[1] == (8 if fused else 24)
 
 
 @skipped_is_expected
@@ -263,7 +262,7 @@ def test_bands_that_the_user_names_are_matched_by_name(tmp_path: Path) -> None:
 def test_a_fusion_that_fits_by_count_only_says_so(tmp_path: Path) -> None:
     source = reference_checkpoint(tmp_path / "a.ckpt", fused=True)
     message = refusal(tmp_path, [source], ImportOptions(input=B8A_LAST))
-    assert "feature_fusion.0.weight has shape (40, 120, 1, 1)" in message
+    assert "feature_fusion.0.weight has shape (8, 24, 1, 1)" in message
     assert "--adaptation count" in message
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.command import leftovers, run
+from support.command import leftovers, run_apart
 from support.speck import SPECK
-from support.weights import Bomb, encoder_state, write_pth
+from support.weights import BACKBONE, Bomb, encoder_state, write_pth
 
 from eosfm_edge.cli.main import main
 from eosfm_edge.formats.ensemble import read_spec
@@ -142,7 +142,7 @@ def test_an_output_that_exists_needs_overwrite(
 def test_the_longest_names_stay_names_when_they_are_numbered(
     command: Command, tmp_path: Path
 ) -> None:
-    config = {"backbone": "timm_convnextv2_atto", "encoder_name": "x" * 80}
+    config = {"backbone": f"timm_{BACKBONE}", "encoder_name": "x" * 80}
     torch.save([(13, encoder_state(13), config)] * 2, tmp_path / "e.pth")
     assert command("e.pth", "--bands", "S2L1C")[0] == 0
     names = [specialist.name for specialist in read_spec(tmp_path / "out").specialists]
@@ -153,7 +153,7 @@ def test_a_hostile_file_ends_the_process_with_2_and_without_a_traceback(tmp_path
     # Once in a process of its own: what users run.
     source = tmp_path / "hostile.pth"
     torch.save(Bomb(tmp_path / "crater"), source)
-    code, out, err = run("import", source, "-o", tmp_path / "out", "--bands", "RGB")
+    code, out, err = run_apart("import", source, "-o", tmp_path / "out", "--bands", "RGB")
     assert (code, out) == (2, "")
     assert "hostile.pth is a" in err
     assert "no code in a file is run" in err

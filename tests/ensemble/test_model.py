@@ -12,6 +12,7 @@ from functools import cache
 import pytest
 import timm
 import torch
+from support.speck import SPECK
 from support.weights import State, encoder_state
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,7 +35,7 @@ from eosfm_edge.formats.ensemble import (
     SpecialistSpec,
 )
 
-WIDTHS = (40, 80, 160, 320)  # ConvNeXtV2-Atto's
+WIDTHS = (8, 16, 24, 16)  # speck's: what is done with features does not depend on their number
 INPUT_BANDS = 4
 # The second specialist cannot be run on four bands: it is skipped, but has its selection weight.
 WANTS = (3, 5, 13)
@@ -49,12 +50,12 @@ skipped_is_expected = pytest.mark.filterwarnings("ignore:specialist .* is skippe
 
 @cache
 def encoder_tensors(in_chans: int) -> State:
-    return encoder_state(in_chans, seed=in_chans)
+    return encoder_state(in_chans, seed=in_chans, backbone=f"convnextv2_{SPECK}")
 
 
 @cache
 def encoder(in_chans: int) -> nn.Module:
-    model = timm.create_model("convnextv2_atto", features_only=True, in_chans=in_chans)
+    model = timm.create_model(f"convnextv2_{SPECK}", features_only=True, in_chans=in_chans)
     model.load_state_dict(encoder_tensors(in_chans))
     return model.eval()
 
@@ -149,7 +150,7 @@ def reference(
     ]
 
 
-def specialist(name: str, bands: Sequence[Band], backbone: str = "atto") -> SpecialistSpec:
+def specialist(name: str, bands: Sequence[Band], backbone: str = SPECK) -> SpecialistSpec:
     return SpecialistSpec(
         name=name,
         backbone=f"convnextv2_{backbone}",
@@ -187,7 +188,7 @@ def by_count() -> tuple[list[SpecialistSpec], list[InputBand]]:
     return specialists, [InputBand() for _ in range(INPUT_BANDS)]
 
 
-def rgb(name: str = "rgb", backbone: str = "atto") -> SpecialistSpec:
+def rgb(name: str = "rgb", backbone: str = SPECK) -> SpecialistSpec:
     return specialist(name, [Band(name=band) for band in ("B04", "B03", "B02")], backbone)
 
 
@@ -254,7 +255,7 @@ def test_a_specialist_without_a_rule_is_skipped_with_a_warning() -> None:
     with pytest.warns(SpecialistSkippedWarning, match="wants5 is skipped: it wants 5 bands"):
         ensemble = Ensemble(spec)
     assert ensemble.set_owners() == (0, 0, 2)
-    assert ensemble.set_widths(0) == (40, 40, 40)
+    assert ensemble.set_widths(0) == (8, 8, 8)
 
 
 @skipped_is_expected
@@ -276,13 +277,13 @@ def test_named_bands_may_stand_in_any_order() -> None:
 def test_specialists_of_different_widths_are_concatenated_in_order() -> None:
     spec = spec_of([rgb("small"), rgb("large", "femto")], inputs("B04", "B03", "B02"))
     ensemble = Ensemble(spec)
-    assert ensemble.set_widths(0) == (40, 48)
-    assert [level.shape[1] for level in features_of(ensemble, image(3))] == [88, 176, 352, 704]
+    assert ensemble.set_widths(0) == (8, 48)
+    assert [level.shape[1] for level in features_of(ensemble, image(3))] == [56, 112, 216, 400]
 
 
 def test_specialists_of_different_widths_cannot_be_added() -> None:
     specialists = [rgb("small"), rgb("large", "femto")]
-    with pytest.raises(UserError, match="40, 48"):
+    with pytest.raises(UserError, match="8, 48"):
         Ensemble(spec_of(specialists, inputs("B04", "B03", "B02"), fusion="addition"))
 
 

@@ -122,7 +122,7 @@ def test_a_disk_that_is_full_leaves_the_old_ensemble(
 def test_a_disk_that_fills_up_while_tensors_are_written_is_told(one: Path, tmp_path: Path) -> None:
     # safetensors reports what the system says in an error of its own.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(UserError, match=r"cannot write .*full: File too large"):
             import_ensemble([one.parent / "s2.pth"], tmp_path / "full", S2)

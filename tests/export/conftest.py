@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.scenes import scene_pixels, write_scene
+from support.shared import make_once
 from support.weights import write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
@@ -15,11 +16,13 @@ from eosfm_edge.formats.ensemble import InputBand
 @pytest.fixture(scope="session")
 def tiny_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One RGB specialist."""
-    folder = tmp_path_factory.mktemp("tiny")
-    bands = tuple(InputBand(name=name, scale=1e-4) for name in ("B04", "B03", "B02"))
-    source = write_pth(folder / "tiny.pth", [3])
-    import_ensemble([source], folder / "tiny", ImportOptions(input=bands))
-    return folder / "tiny"
+
+    def make(folder: Path) -> None:
+        bands = tuple(InputBand(name=name, scale=1e-4) for name in ("B04", "B03", "B02"))
+        source = write_pth(folder / "tiny.pth", [3])
+        import_ensemble([source], folder / "tiny", ImportOptions(input=bands))
+
+    return make_once(tmp_path_factory, "tiny", make) / "tiny"
 
 
 @pytest.fixture(scope="session")

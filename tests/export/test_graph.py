@@ -23,7 +23,7 @@ from eosfm_edge.formats.bundle import MODEL_NAME, read_manifest
 # The bundle of conftest.py: its RGB specialist is run on two sets of bands, the other on one.
 RUNS = 3
 SPECIALISTS = 2  # a specialist is in the graph once
-NORMS = 1 + 3 + (2 + 2 + 6 + 2)  # of ConvNeXtV2-Atto: stem, downsampling, blocks
+NORMS = 1 + 3 + (2 + 2 + 6 + 2)  # of the encoder: stem, downsampling, blocks
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def test_weights_are_inside(model: onnx.ModelProto) -> None:
 
 def test_a_specialist_that_is_run_twice_has_its_weights_once(model: onnx.ModelProto) -> None:
     stems = [tuple(t.dims) for t in model.graph.initializer if tuple(t.dims[2:]) == (4, 4)]
-    assert sorted(stems) == [(40, 3, 4, 4), (40, 13, 4, 4)]
-    # 3,386,760 parameters in the encoder of three bands, 6,400 more in that of thirteen.
+    assert sorted(stems) == [(8, 3, 4, 4), (8, 13, 4, 4)]
+    # 71,488 parameters in the encoder of three bands, 1,280 more in that of thirteen.
     elements = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
-    assert 2 * 3_386_760 < elements < 2 * 3_386_760 + 20_000
+    assert 2 * 71_488 < elements < 2 * 71_488 + 4_000
 
 
 def test_each_layer_norm_is_one_node(model: onnx.ModelProto) -> None:
@@ -79,10 +79,10 @@ def test_shapes_are_static(model: onnx.ModelProto) -> None:
     (image,) = model.graph.input
     assert (image.name, shape(image)) == ("image", (1, 13, 96, 96))
     assert [(level.name, shape(level)) for level in model.graph.output] == [
-        ("level1", (1, RUNS * 40, 24, 24)),
-        ("level2", (1, RUNS * 80, 12, 12)),
-        ("level3", (1, RUNS * 160, 6, 6)),
-        ("level4", (1, RUNS * 320, 3, 3)),
+        ("level1", (1, RUNS * 8, 24, 24)),
+        ("level2", (1, RUNS * 16, 12, 12)),
+        ("level3", (1, RUNS * 24, 6, 6)),
+        ("level4", (1, RUNS * 32, 3, 3)),
     ]
     for value in (image, *model.graph.output):
         assert value.type.tensor_type.elem_type == TensorProto.FLOAT
@@ -99,10 +99,10 @@ def test_a_dynamic_batch_is_open_and_nothing_else(dynamic: Path) -> None:
     graph = onnx.load(dynamic / MODEL_NAME).graph
     assert [shape(value) for value in (*graph.input, *graph.output)] == [
         ("batch", 3, 64, 64),
-        ("batch", 40, 16, 16),
-        ("batch", 80, 8, 8),
-        ("batch", 160, 4, 4),
-        ("batch", 320, 2, 2),
+        ("batch", 8, 16, 16),
+        ("batch", 16, 8, 8),
+        ("batch", 24, 4, 4),
+        ("batch", 32, 2, 2),
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from support.scenes import scene_pixels, write_scene
-from support.weights import State, encoder_state
+from support.weights import BACKBONE, WIDTHS, State, encoder_state
 
 from eosfm_edge.bundle.known_answer import relative_difference
 from eosfm_edge.ensemble.chain import Chain
@@ -38,7 +38,6 @@ Array = NDArray[np.float32]
 # On four bands of no name, the first specialist is run twice and the others once each.
 WANTS = (3, 4, 13)
 OWNERS = (0, 0, 1, 2)
-WIDTHS = (40, 80, 160, 320)
 FUSIONS: tuple[FusionMode, ...] = ("none", "conv1x1", "mlp", "addition")
 
 # The second of three is not selected: what follows it must stay in its place.
@@ -63,7 +62,7 @@ def spec_of(fusion: FusionMode, selection: SelectionSpec) -> EnsembleSpec:
         specialists=tuple(
             SpecialistSpec(
                 name=f"wants{wanted}",
-                backbone="convnextv2_atto",
+                backbone=BACKBONE,
                 bands=tuple(Band() for _ in range(wanted)),
                 weights=f"specialists/wants{wanted}.safetensors",
                 weights_sha256="0" * 64,

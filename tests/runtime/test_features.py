@@ -21,7 +21,7 @@ from eosfm_edge.formats.bundle import Level
 from eosfm_edge.runtime.cells import CellArray
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
 
-CHANNELS, HEIGHT, WIDTH = 40, 70, 600  # with an overview; random values do not compress
+CHANNELS, HEIGHT, WIDTH = 8, 70, 600  # with an overview; random values do not compress
 
 Array = NDArray[np.float32]
 SmallDisk = Callable[[int], AbstractContextManager[Path]]
@@ -58,7 +58,7 @@ def test_values_are_written_and_averaged(values: Array, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(600, 70), (75, 50), (1, 1), (1300, 3)])
-@pytest.mark.parametrize("channels", [1, 40, 320])
+@pytest.mark.parametrize("channels", [1, 40, pytest.param(320, marks=pytest.mark.slow)])
 def test_the_file_is_no_larger_than_was_asked_for(
     tmp_path: Path, size: tuple[int, int], channels: int
 ) -> None:

@@ -62,7 +62,7 @@ MISMATCHES: dict[str, tuple[Change, str]] = {
     ),
     "channels": (
         lambda m: m["levels"][0].update(channels=121),
-        "levels.0.channels is 121 in manifest.json and 120 in chain.gguf",
+        "levels.0.channels is 121 in manifest.json and 24 in chain.gguf",
     ),
     "stride": (lambda m: m["levels"][0].update(stride=8), "levels.0.stride is 8 in manifest.json"),
     "tile": (lambda m: m["tile"].update(size=64), "tile.size is 64 in manifest.json"),

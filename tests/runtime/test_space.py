@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.scenes import scene_pixels, write_scene
+from support.weights import WIDTHS
 
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bands import S2_L1C
@@ -19,7 +20,7 @@ from eosfm_edge.runtime.run import RunOptions, run_scene
 
 SmallDisk = Callable[[int], AbstractContextManager[Path]]
 
-CHANNELS = (120, 240, 480, 960)
+CHANNELS = tuple(3 * width for width in WIDTHS)  # the bundle has three sets
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,8 @@ def register(name: str, depths: Sequence[int], widths: Sequence[int]) -> str:
 
 
 SPECK = register("speck", (1, 1, 2, 1), (8, 16, 24, 16))
+# As deep as Atto, so that its tensors have the names of Atto's, and narrow.
+SLIM = register("slim", (2, 2, 6, 2), (8, 16, 24, 32))
 # Of one block in each stage: a cell of the last level sees 180 pixels to each side of its own 32,
 # the 3 cells that a 7x7 convolution adds on every level.
 SHALLOW = register("shallow", (1, 1, 1, 1), (8, 16, 24, 16))

@@ -16,13 +16,16 @@ from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.formats.bands import S2_L1C
 from eosfm_edge.formats.ensemble import InputBand
+from support.speck import SLIM
 
 State = dict[str, torch.Tensor]
 
+BACKBONE = f"convnextv2_{SLIM}"
+WIDTHS = (8, 16, 24, 32)
 S2_INPUT = tuple(InputBand(name=name, scale=1e-4, nodata=0) for name in S2_L1C)
 
 
-def encoder_state(in_chans: int, seed: int = 0, backbone: str = "convnextv2_atto") -> State:
+def encoder_state(in_chans: int, seed: int = 0, backbone: str = BACKBONE) -> State:
     """Return an encoder's state with every tensor random: GRN's and biases start at zero."""
     return {key: value.clone() for key, value in _drawn(in_chans, seed, backbone).items()}
 
@@ -47,10 +50,11 @@ class Bomb:
         return os.mkdir, (str(self.crater),)
 
 
-def write_pth(path: Path, wants: Sequence[int]) -> Path:
+def write_pth(path: Path, wants: Sequence[int], backbone: str = BACKBONE) -> Path:
     """Write an EoS-FM ensemble file with one random specialist for each number of bands."""
-    config = {"backbone": "timm_convnextv2_atto"}
-    torch.save([(n, encoder_state(n, seed), config) for seed, n in enumerate(wants)], path)
+    config = {"backbone": f"timm_{backbone}"}
+    states = [(n, encoder_state(n, seed, backbone), config) for seed, n in enumerate(wants)]
+    torch.save(states, path)
     return path
 
 
