@@ -19,18 +19,24 @@ SIGNALS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene that takes a second to run."""
+    path = tmp_path_factory.mktemp("large") / "large.tif"
+    return write_scene(path, scene_pixels(13, 1100, 1100), S2_L1C)
+
+
 @pytest.mark.parametrize(("sent", "code", "word"), SIGNALS)
 @pytest.mark.parametrize("verb", ["run", "export"])
 def test_an_end_in_the_middle_leaves_nothing(
     verb: str, sent: signal.Signals, code: int, word: str, bundle: Path, ensemble: Path,
-    tmp_path: Path,
+    large: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
-    scene = write_scene(tmp_path / "large.tif", scene_pixels(13, 1500, 1500), S2_L1C)
     out = tmp_path / "outputs"
     out.mkdir()
     arguments = {
-        "run": ("run", bundle, scene, "-o", out / "f", "--overlap", "64"),
-        "export": ("export", ensemble, "--scene", scene, "-o", out / "b.eosfm", "--tile", "1024"),
+        "run": ("run", bundle, large, "-o", out / "f", "--overlap", "64"),
+        "export": ("export", ensemble, "--scene", large, "-o", out / "b.eosfm", "--tile", "1024"),
     }
     process = start(arguments[verb], KNOWN if verb == "export" else "")
     while process.poll() is None and not leftovers(out):  # the scratch folder: work has begun
