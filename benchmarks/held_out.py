@@ -1,6 +1,7 @@
 """Measure what `prune` and `calibrate` with their defaults leave, on images that nothing has used.
 
     python benchmarks/held_out.py --data DATA [--only NAME ...] [--ratios 0.5 0.75]
+    python benchmarks/held_out.py --recorded
 
 DATA is the folder of data sets that examples/specialists/tasks.py describes. Images of the training
 split are written as GeoTIFFs, without labels: of chips 2,000, of regions all that there are. Then
@@ -16,6 +17,7 @@ need, which the commands warn of: ``tiles_needed`` says how many tiles that woul
 simulated, as the export checks engines against.
 
 Writes benchmarks/results/held-out.json; rows of the same specialist and command are replaced there.
+--recorded prints what is there as the table of docs/pruning.md.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -195,12 +198,35 @@ def line_of(row: Row) -> str:
     )
 
 
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows as Markdown."""
+    lines = [
+        "| specialist | command | tiles, of needed | SQNR dB, level 1 … 4 | own task | probe | of |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in rows:
+        levels = " / ".join("-" if value is None else f"{value:.1f}" for value in row["sqnr_db"])
+        own, probe = (row[key] - row[f"{key}_before"] for key in ("accuracy", "probe"))
+        tiles = f"{row['tiles']:,} of {row['tiles_needed']:,}"
+        lines.append(
+            f"| {row['specialist']} | `{row['command']}` | {tiles} | {levels} | {own:+.2f} | "
+            f"{probe:+.2f} | {row['test_labels']:,} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the folder of data sets")
+    parser.add_argument("--data", type=Path, help="the folder of data sets")
+    parser.add_argument("--recorded", action="store_true", help="print what was measured before")
     parser.add_argument("--only", nargs="*", default=list(TASKS))
     parser.add_argument("--ratios", type=float, nargs="*", default=[0.5, 0.75])
     options = parser.parse_args()
+    if options.recorded:
+        print(table(json.loads(RESULTS.read_text())["rows"]))
+        return
+    if options.data is None:
+        parser.error("--data is missing")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
