@@ -113,8 +113,8 @@ def in_tiles(context: Context, window: FloatArray, way: Way) -> list[FloatArray]
         at += 1
         return at <= WINDOW
 
-    for block in stream.blocks(feed):
-        for level, part in zip(levels, block.levels, strict=True):
+    for patch in stream.patches(feed):
+        for level, part in zip(levels, patch.levels, strict=True):
             assert part is not None
             _, height, width = part.features.shape
             place = np.s_[:, part.row : part.row + height, part.column : part.column + width]

@@ -70,8 +70,8 @@ def main() -> None:
                 more |= band.give(partial(stream.push_rows, index))
             return more
 
-        blocks = stream.blocks(feed)
-        return lambda: next(blocks)
+        patches = stream.patches(feed)
+        return lambda: next(patches)
 
     serve(load)
 

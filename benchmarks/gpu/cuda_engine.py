@@ -171,8 +171,8 @@ def stream_of(context: Context, scene: list[Array]) -> Callable[[], int]:
             return True
 
         tiles = 0
-        for block in stream.blocks(feed):
-            tiles = block.tiles
+        for patch in stream.patches(feed):
+            tiles = patch.tiles
         stream.close()
         return tiles
 
