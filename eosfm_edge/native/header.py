@@ -55,6 +55,9 @@ class OpenOptions(Struct):
         ("error", c_void_p),
         ("error_size", c_size_t),
         ("private_copy", c_int32),
+        ("error_code", c_void_p),
+        ("memory_limit", c_size_t),
+        ("allocator", c_void_p),
     )
 
 
@@ -70,6 +73,8 @@ class ModelInfo(Struct):
         ("runs", c_int32),
         ("tile", c_int32),
         ("channels", c_int32 * LEVELS),
+        ("memory_bytes", c_size_t),
+        ("memory_peak_bytes", c_size_t),
     )
 
 
@@ -162,6 +167,8 @@ class ContextOptions(Struct):
         ("backends", c_char_p),
         ("backend_library", c_char_p),
         ("batch", c_int32),
+        ("thread_started", c_void_p),
+        ("thread_user", c_void_p),
     )
 
 

@@ -7,8 +7,8 @@
 
 #include "eosfm.h"
 
-#define EOSFM_BACKEND eosfm_backend_4
-#define EOSFM_BACKEND_SYMBOL "eosfm_backend_4"
+#define EOSFM_BACKEND eosfm_backend_5
+#define EOSFM_BACKEND_SYMBOL "eosfm_backend_5"
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,6 +30,11 @@ typedef struct eosfm_backend_request {
   int32_t tile;                   /* pixels of the image's side */
   int32_t batch;                  /* images that are computed at once, as the host wishes; 0: the backend's choice */
   int32_t channels[EOSFM_LEVELS]; /* of the levels */
+  const eosfm_allocator *allocator; /* what the backend takes memory of its own from, until it is closed */
+  /* To be called before the backend allocates elsewhere, as of a GPU's memory. Returns 0 if so many bytes are
+   * within the limits; they count as taken until it is closed. */
+  int (*reserve)(void *user, size_t bytes);
+  void *reserve_user;
   float *tolerance; /* [EOSFM_LEVELS]: how far the known answer may be off, relative to a level's largest
                        value. A backend that reads weights raises what its own rounding needs. */
   char *error;                    /* where the reason goes when there will be no engine */

@@ -52,7 +52,7 @@
  * processor's kernels want them; the first context of a precision makes those. A context allocates all
  * that it needs when it is created, as a stream does; eosfm_context_run and eosfm_stream_pull_patch allocate nothing.
  * eosfm_context_verify does, for the known answer, and gives it back. What EOSFM_GRN_GATHER adds up has its
- * place from the start.
+ * place from the start. All of it comes from the host's eosfm_allocator, if there is one, and otherwise from malloc.
  *
  * Files that are mapped must not be truncated or written to while the model is open: what reads a page
  * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does: a model
@@ -125,6 +125,25 @@ typedef enum eosfm_log_level { EOSFM_LOG_INFO = 0, EOSFM_LOG_WARNING = 1 } eosfm
 /* Called from the thread that made the call; `text` lives until it returns. */
 typedef void (*eosfm_log_fn)(void *user, eosfm_log_level level, const char *text);
 
+/* The host's memory: a heap, a pool or an array of its own. All memory of a model, its contexts and its streams
+ * comes from here, and the library calls malloc for nothing. Beside it there are mapped files, the stacks of
+ * threads, and what the system's loader, a GPU's driver, ONNX Runtime and TensorRT allocate.
+ *
+ * The functions are called while the host opens, creates, verifies, closes or destroys, from its thread; at the
+ * same time where several of its threads do. They must not call the library, and must work until the model is
+ * closed and its last context destroyed. */
+typedef struct eosfm_allocator {
+  size_t struct_size;
+  /* Returns memory at a multiple of `alignment`, a power of two, or NULL if there is none. `size` is a
+   * multiple of it too. The memory need not be zero. */
+  void *(*allocate)(void *user, size_t size, size_t alignment);
+  /* Takes back what allocate gave, with the size that it was asked for. */
+  void (*release)(void *user, void *memory, size_t size);
+  void *user;
+} eosfm_allocator;
+
+#define EOSFM_ALLOCATOR_INIT {sizeof(eosfm_allocator), NULL, NULL, NULL}
+
 typedef struct eosfm_open_options {
   size_t struct_size;
   eosfm_log_fn log; /* NULL: nothing is logged */
@@ -135,12 +154,14 @@ typedef struct eosfm_open_options {
   int32_t private_copy; /* not 0: files are read into memory instead of mapped, which takes as much more, but
                            what is done to them later harms nobody. Not for eosfm_model_open_memory. */
   int32_t *error_code; /* where the code beneath a failure goes, as eosfm_model_get_error_code gives it; or NULL */
-  size_t memory_limit; /* bytes that the model's weights, contexts and streams may take together; 0: no
-                          limit. What would take more fails with EOSFM_NO_MEMORY. Counted as eosfm_model_get_requirements
-                          and eosfm_context_get_stream_bytes count: without the files and what backends allocate. */
+  size_t memory_limit; /* bytes that the model, its contexts and its streams may have taken at any moment; 0: no
+                          limit. What would take more fails with EOSFM_NO_MEMORY. All memory counts that the
+                          allocator gives, or malloc, and what cuda allocates of the GPU's memory and pinned.
+                          Mapped files do not, nor what ONNX Runtime and TensorRT allocate. */
+  const eosfm_allocator *allocator; /* copied; NULL: malloc and free */
 } eosfm_open_options;
 
-#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0, 0, NULL, 0}
+#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0, 0, NULL, 0, NULL}
 
 /* A file of a bundle that is in memory: its path in the bundle ("chain.gguf"), and its bytes. */
 typedef struct eosfm_file {
@@ -187,10 +208,11 @@ typedef struct eosfm_model_info {
   int32_t runs;         /* of specialists for one image; a specialist may run on several band sets */
   int32_t tile;         /* pixels of the side that the bundle was made for, a multiple of 32 */
   int32_t channels[EOSFM_LEVELS]; /* of each level */
-  size_t memory_bytes; /* that its weights, contexts and streams take now, as memory_limit counts */
+  size_t memory_bytes;      /* that it, its contexts and its streams take now, as memory_limit counts */
+  size_t memory_peak_bytes; /* the most that they took at any moment so far */
 } eosfm_model_info;
 
-#define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}, 0}
+#define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}, 0, 0}
 
 /* Texts live as long as the model.
  *
@@ -283,8 +305,9 @@ typedef struct eosfm_context_options {
   int32_t precision; /* an eosfm_precision */
   int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
   int32_t height;
-  size_t memory_limit; /* bytes; 0: none. Creating fails if the requirements' context_bytes and weights_bytes
-                          are more together: the files and what eosfm_context_verify takes are not counted. */
+  size_t memory_limit; /* bytes; 0: none. Creating fails if more is needed together: the requirements' context_bytes
+                          and weights_bytes and, with cuda, what it allocates of the GPU's memory and pinned, which
+                          on a board is the same memory. Mapped files, and what is taken for a moment, do not count. */
   const eosfm_engine *engine; /* copied; NULL: the library's own. Where one computes, no weights are made,
                                  all specialists are active and GRN is the tile's. */
   const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a
@@ -346,7 +369,7 @@ typedef struct eosfm_context_options {
 
 typedef struct eosfm_requirements {
   size_t struct_size;
-  size_t context_bytes; /* what the context itself allocates, stacks of its threads not counted */
+  size_t context_bytes; /* what the context itself keeps, stacks of its threads not counted */
   size_t weights_bytes; /* the weights for this precision, which contexts of a model share */
   size_t mapped_bytes;  /* the bundle's files */
   size_t device_bytes;  /* of a GPU's memory, that cuda allocates: beside what its driver takes for itself */
@@ -356,7 +379,8 @@ typedef struct eosfm_requirements {
 #define EOSFM_REQUIREMENTS_INIT {sizeof(eosfm_requirements), 0, 0, 0, 0, 0}
 
 /* What a context with these options will need; with several backends, what the one that needs most will.
- * NULL options are the defaults. A backend whose library is not there needs nothing.
+ * NULL options are the defaults. A backend whose library is not there needs nothing. Creating takes a little more
+ * for a moment, which memory_peak_bytes has afterwards.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_get_requirements(eosfm_model *model, const eosfm_context_options *options,
@@ -667,7 +691,7 @@ typedef struct eosfm_stream_options {
 /* The mask, beside the model's bands. */
 #define EOSFM_STREAM_MASK (-1)
 
-/* The bytes that a stream with these options allocates, beside its context.
+/* The bytes that a stream with these options takes, beside its context.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_get_stream_bytes(eosfm_context *context,

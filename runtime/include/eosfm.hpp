@@ -29,10 +29,11 @@ class Status {
  public:
   Status() = default;
   // Copies the sentence. Those of statuses that have none, as EOSFM_AGAIN, are a few words.
-  Status(eosfm_status code, const char* sentence) : code_(code) {
+  Status(eosfm_status code, const char* sentence, std::int32_t error_code = 0) : code_(code) {
     if (code == EOSFM_OK) return;
     const bool has_sentence = code != EOSFM_AGAIN && code != EOSFM_END && code != EOSFM_BUSY &&
                               sentence != nullptr && *sentence != '\0';
+    error_code_ = has_sentence ? error_code : 0;
     std::snprintf(sentence_.data(), sentence_.size(), "%s",
                   has_sentence ? sentence : eosfm_status_get_text(code));
   }
@@ -41,9 +42,12 @@ class Status {
   eosfm_status code() const noexcept { return code_; }
   // What was found and what was expected; "" for EOSFM_OK. Lives as long as this object.
   const char* sentence() const noexcept { return sentence_.data(); }
+  // The system's errno or what an engine returned, beneath the failure; 0: there is none.
+  std::int32_t error_code() const noexcept { return error_code_; }
 
  private:
   eosfm_status code_ = EOSFM_OK;
+  std::int32_t error_code_ = 0;
   std::array<char, 512> sentence_ = {};
 };
 
@@ -56,6 +60,7 @@ class [[nodiscard]] Result {
   bool ok() const noexcept { return status_.ok(); }
   eosfm_status code() const noexcept { return status_.code(); }
   const char* sentence() const noexcept { return status_.sentence(); }
+  std::int32_t error_code() const noexcept { return status_.error_code(); }
   const Status& status() const noexcept { return status_; }
 
   T& value() noexcept { return value_; }
@@ -69,6 +74,27 @@ class [[nodiscard]] Result {
   T value_;
   Status status_;
 };
+
+// "0.1.0" of the library that is loaded, and its EOSFM_VERSION_NUMBER.
+inline const char* library_version() noexcept { return eosfm_library_get_version(); }
+inline std::int32_t library_version_number() noexcept { return eosfm_library_get_version_number(); }
+
+// An engine that this version knows, and whether it is here.
+struct EngineInfo {
+  const char* name = "";  // lives for ever
+  Status availability;    // as eosfm_engine_info.status, with the reason as its sentence
+};
+
+// Describes the engine `index`, from 0; EOSFM_END behind the last.
+inline Result<EngineInfo> describe_engine(std::int32_t index) {
+  char reason[512] = "";
+  eosfm_engine_info info = EOSFM_ENGINE_INFO_INIT;
+  info.reason = reason;
+  info.reason_size = sizeof reason;
+  const Status status(eosfm_library_describe_engine(index, &info), "");
+  if (!status.ok()) return {EngineInfo(), status};
+  return {EngineInfo{info.name, Status(static_cast<eosfm_status>(info.status), reason)}, status};
+}
 
 struct Closer {
   void operator()(eosfm_model* model) const noexcept { eosfm_model_close(model); }
@@ -119,7 +145,9 @@ class Stream {
   eosfm_stream* get() const noexcept { return handle_.get(); }
 
  private:
-  Status status_of(eosfm_status code) const { return {code, eosfm_context_get_error(context_)}; }
+  Status status_of(eosfm_status code) const {
+    return {code, eosfm_context_get_error(context_), eosfm_context_get_error_code(context_)};
+  }
 
   eosfm_context* context_ = nullptr;
   std::unique_ptr<eosfm_stream, Closer> handle_;
@@ -184,7 +212,9 @@ class Context {
   eosfm_context* get() const noexcept { return handle_.get(); }
 
  private:
-  Status status_of(eosfm_status code) const { return {code, eosfm_context_get_error(get())}; }
+  Status status_of(eosfm_status code) const {
+    return {code, eosfm_context_get_error(get()), eosfm_context_get_error_code(get())};
+  }
 
   std::unique_ptr<eosfm_context, Closer> handle_;
 };
@@ -195,6 +225,7 @@ class Model {
   // Takes over a model.
   explicit Model(eosfm_model* model) : handle_(model) {}
 
+  // Memory comes from options.allocator, where there is one.
   static Result<Model> open(const char* directory, eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT) {
     return open_with(options, [&](eosfm_model** model) { return eosfm_model_open(directory, &options, model); });
   }
@@ -244,11 +275,15 @@ class Model {
       options.error = sentence;
       options.error_size = sizeof sentence;
     }
+    std::int32_t error_code = 0;
+    if (options.error_code == nullptr) options.error_code = &error_code;
     eosfm_model* model = nullptr;
     const eosfm_status code = open(&model);
-    return {Model(model), Status(code, options.error)};
+    return {Model(model), Status(code, options.error, *options.error_code)};
   }
-  Status status_of(eosfm_status code) const { return {code, eosfm_model_get_error(get())}; }
+  Status status_of(eosfm_status code) const {
+    return {code, eosfm_model_get_error(get()), eosfm_model_get_error_code(get())};
+  }
 
   std::unique_ptr<eosfm_model, Closer> handle_;
 };

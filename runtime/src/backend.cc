@@ -1,10 +1,14 @@
 #include "backend.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "context.h"
 
 namespace eosfm {
 namespace {
@@ -13,22 +17,30 @@ namespace {
 // the process once was, and for a program it is whatever argv[0] says.
 bool find_own_file(char* path, size_t size) {
   const auto address = reinterpret_cast<uintptr_t>(&eosfm_library_get_version);
-  FILE* maps = fopen("/proc/self/maps", "re");
+  const int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   bool found = false;
-  char line[PATH_MAX + 128];
-  while (maps != nullptr && !found && fgets(line, sizeof line, maps) != nullptr) {
-    unsigned long first = 0;
-    unsigned long end = 0;
-    const char* name = strchr(line, '/');
-    if (name == nullptr || sscanf(line, "%lx-%lx", &first, &end) != 2) continue;
-    found = address >= first && address < end;
-    const size_t length = strcspn(name, "\n");
-    if (found && length < size) {
-      memcpy(path, name, length);
-      path[length] = '\0';
+  char text[2 * PATH_MAX];
+  size_t held = 0;  // of it, from the beginning of a line
+  while (maps >= 0 && !found) {
+    const ssize_t count = read(maps, text + held, sizeof text - 1 - held);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+    held += static_cast<size_t>(count);
+    text[held] = '\0';
+    char* line = text;
+    for (char* end; !found && (end = strchr(line, '\n')) != nullptr; line = end + 1) {
+      *end = '\0';
+      unsigned long first = 0;
+      unsigned long after = 0;
+      const char* name = strchr(line, '/');
+      if (name == nullptr || sscanf(line, "%lx-%lx", &first, &after) != 2) continue;
+      found = address >= first && address < after;
+      if (found && strlen(name) < size) memcpy(path, name, strlen(name) + 1);
     }
+    held -= static_cast<size_t>(line - text);
+    memmove(text, line, held);
   }
-  if (maps != nullptr) fclose(maps);
+  if (maps >= 0) close(maps);
   return found;
 }
 
@@ -80,7 +92,11 @@ struct Request {
     if (count == 0) {
       return error.fail(EOSFM_UNSUPPORTED, "chain.gguf names no ONNX graphs: export the bundle again");
     }
-    if (!opened.allocate(count) || !files.allocate(count)) return error.no_memory("the bundle's files");
+    const eosfm_allocator& allocator = model.memory.allocator();
+    if (!opened.allocate(allocator, count) || !files.allocate(allocator, count)) {
+      return error.no_memory("the bundle's files");
+    }
+    request.allocator = &allocator;
     for (int i = 0; i < count; ++i) {
       const char* path = !reads_weights ? chain.graphs[i].file
                          : i == 0       ? "chain.gguf"
@@ -108,21 +124,32 @@ struct Request {
 
 Backend::~Backend() {
   if (loaded_ != nullptr) loaded_->close(batches_.batch > 0 ? batches_.user : engine_.user);
+  if (reserved_ > 0) memory_->release(reserved_);
 }
 
-eosfm_status Backend::open(const char* name, const char* library, const eosfm_model& model,
-                           int threads, int batch, ErrorText& error) {
+bool Backend::reserve(size_t bytes) {
+  if (limit_ != 0 && (reserved_ > limit_ || bytes > limit_ - reserved_)) return false;
+  if (!memory_->reserve(bytes)) return false;
+  reserved_ += bytes;
+  return true;
+}
+
+eosfm_status Backend::open(const char* name, eosfm_model& model, const Settings& settings, ErrorText& error) {
   const Chain& chain = model.chain;
   const eosfm_backend* loaded = nullptr;
   eosfm_status status = load_backend(name, &loaded, error);
   if (status != EOSFM_OK) return status;
   Request wanted;
-  status = wanted.set(name, *loaded, model, batch, error);
+  status = wanted.set(name, *loaded, model, settings.batch, error);
   if (status != EOSFM_OK) return status;
+  memory_ = &model.memory;
+  limit_ = settings.memory_limit;
   const bool reads_weights = loaded->reads == EOSFM_BACKEND_READS_WEIGHTS;
   memcpy(tolerance_, reads_weights ? chain.tolerance : chain.graph_tolerance, sizeof tolerance_);
-  wanted.request.library = library;
-  wanted.request.threads = threads;
+  wanted.request.library = settings.backend_library;
+  wanted.request.threads = settings.threads;
+  wanted.request.reserve = [](void* user, size_t bytes) { return static_cast<Backend*>(user)->reserve(bytes) ? 0 : 1; };
+  wanted.request.reserve_user = this;
   wanted.request.tolerance = tolerance_;
   status = loaded->open(&wanted.request, &engine_, &batches_);
   if (status == EOSFM_OK) loaded_ = loaded;

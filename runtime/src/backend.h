@@ -12,6 +12,8 @@ constexpr int kMostBackendName = 64;
 // Loads libeosfm_NAME.so of a backend, which stays loaded.
 eosfm_status load_backend(const char* name, const eosfm_backend** result, ErrorText& error);
 
+struct Settings;
+
 class Backend {
  public:
   Backend() = default;
@@ -19,9 +21,8 @@ class Backend {
   Backend& operator=(const Backend&) = delete;
   ~Backend();
 
-  // Opens an engine of the bundle's graphs or weights. `library` may be null.
-  eosfm_status open(const char* name, const char* library, const eosfm_model& model, int threads, int batch,
-                    ErrorText& error);
+  // Opens an engine of the bundle's graphs or weights.
+  eosfm_status open(const char* name, eosfm_model& model, const Settings& settings, ErrorText& error);
   // Says what an engine would allocate; nothing, if the backend cannot know.
   static eosfm_status measure(const char* name, const eosfm_model& model, int batch,
                            eosfm_backend_memory* memory, ErrorText& error);
@@ -29,12 +30,19 @@ class Backend {
   const eosfm_batches& batches() const { return batches_; }
   // Of the known answer, as this engine gives it: [levels].
   const float* tolerance() const { return tolerance_; }
+  // What it allocates beside the model's memory, of a GPU's and pinned, which counts as taken of that.
+  size_t reserved_bytes() const { return reserved_; }
 
  private:
+  bool reserve(size_t bytes);
+
   const eosfm_backend* loaded_ = nullptr;
   eosfm_engine engine_ = EOSFM_ENGINE_INIT;
   eosfm_batches batches_ = {};
   float tolerance_[kLevels] = {};
+  Memory* memory_ = nullptr;  // the model's
+  size_t limit_ = 0;          // of the context; 0: none
+  size_t reserved_ = 0;
 };
 
 }  // namespace eosfm

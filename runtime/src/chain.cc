@@ -56,8 +56,9 @@ eosfm_status check_inside(const char* path, const Gguf& file, ErrorText& error) 
 
 }  // namespace
 
-eosfm_status Chain::parse(Bytes bytes, const char* file_name, ErrorText& error) {
-  eosfm_status status = file.parse(bytes, file_name, error);
+eosfm_status Chain::parse(const eosfm_allocator& allocator, Bytes bytes, const char* file_name,
+                          ErrorText& error) {
+  eosfm_status status = file.parse(allocator, bytes, file_name, error);
   if (status != EOSFM_OK) return status;
   uint32_t value = 0;
   status = file.expect("eosfm-chain", kFormatVersion, error);
@@ -81,7 +82,7 @@ eosfm_status Chain::parse_bands(ErrorText& error) {
   uint32_t count = 0;
   eosfm_status status = file.read_count("eosfm.input.names", 1, kMostBands, &count, error);
   if (status != EOSFM_OK) return status;
-  if (!bands.allocate(static_cast<int>(count))) return error.no_memory("the bands");
+  if (!bands.allocate(file.allocator(), static_cast<int>(count))) return error.no_memory("the bands");
   for (uint32_t i = 0; i < count; ++i) {
     Band& band = bands[static_cast<int>(i)];
     uint32_t has_nodata = 0;
@@ -123,7 +124,7 @@ eosfm_status Chain::parse_specialists(ErrorText& error) {
   uint32_t count = 0;
   eosfm_status status = file.read_count("eosfm.specialists.names", 1, kMostSpecialists, &count, error);
   if (status != EOSFM_OK) return status;
-  if (!specialists.allocate(static_cast<int>(count))) return error.no_memory("the specialists");
+  if (!specialists.allocate(file.allocator(), static_cast<int>(count))) return error.no_memory("the specialists");
   static constexpr char kDigests[] = "eosfm.specialists.tensors_sha256";
   for (uint32_t i = 0; i < count; ++i) {
     ChainSpecialist& one = specialists[static_cast<int>(i)];
@@ -161,7 +162,7 @@ eosfm_status Chain::parse_graphs(ErrorText& error) {
   }
   if (status == EOSFM_OK) status = file.read_count(kFiles, 1, kMostSpecialists + 1, &count, error);
   if (status != EOSFM_OK) return status;
-  if (!graphs.allocate(static_cast<int>(count))) return error.no_memory("the graphs");
+  if (!graphs.allocate(file.allocator(), static_cast<int>(count))) return error.no_memory("the graphs");
   for (uint32_t i = 0; status == EOSFM_OK && i < count; ++i) {
     ChainGraph& one = graphs[static_cast<int>(i)];
     status = file.read_text_at(kFiles, i, one.file, sizeof one.file, error);
@@ -208,7 +209,8 @@ eosfm_status Chain::parse_runs(ErrorText& error) {
     status = file.read_count("eosfm.runs.bands", 1, kMostRuns * kMostBands, &total, error);
   }
   if (status != EOSFM_OK) return status;
-  if (!runs.allocate(static_cast<int>(count)) || !run_bands.allocate(static_cast<int>(total))) {
+  if (!runs.allocate(file.allocator(), static_cast<int>(count)) ||
+      !run_bands.allocate(file.allocator(), static_cast<int>(total))) {
     return error.no_memory("the runs");
   }
   uint32_t value = 0;
@@ -302,12 +304,12 @@ eosfm_status ChainWeights::shape(const Chain& chain, const int (*widths)[kLevels
                                  const Kernels& kernels, bool widest_bf16, size_t* bytes,
                                  ErrorText& error) {
   for (auto& level : sets) {
-    if (!level.allocate(chain.runs.size())) return error.no_memory("the chain");
+    if (!level.allocate(chain.file.allocator(), chain.runs.size())) return error.no_memory("the chain");
   }
   Packer packer(chain.file, kernels, widest_bf16, error);
   Layout layout;
   const eosfm_status status = lay_out(chain, widths, kernels, packer, layout, error);
-  *bytes += layout.size();
+  *bytes += layout.size() + kLevels * bytes_of<SetWeights>(chain.runs.size());
   return status;
 }
 
@@ -316,7 +318,8 @@ eosfm_status ChainWeights::pack(const Chain& chain, const int (*widths)[kLevels]
   size_t size = 0;
   const eosfm_status status = shape(chain, widths, kernels, widest_bf16, &size, error);
   if (status != EOSFM_OK) return status;
-  if (!memory.allocate(size)) return error.no_memory("the chain");
+  size -= kLevels * bytes_of<SetWeights>(chain.runs.size());  // its lists, which are there now
+  if (!memory.allocate(chain.file.allocator(), size)) return error.no_memory("the chain");
   Packer packer(chain.file, kernels, widest_bf16, error);
   Layout layout(memory.data());
   return lay_out(chain, widths, kernels, packer, layout, error);
@@ -404,7 +407,7 @@ eosfm_status ChainWeights::lay_out_fusion(const Chain& chain, int level, Packer&
                                           Layout& layout, ErrorText& error) {
   const int runs = chain.runs.size();
   Array<RowGroup> groups;
-  if (!groups.allocate(runs)) return error.no_memory("the chain");
+  if (!groups.allocate(chain.file.allocator(), runs)) return error.no_memory("the chain");
   int rows = 0;
   for (int r = 0; r < runs; ++r) {
     groups[r] = {sets[level][r].channels, sets[level][r].padded};

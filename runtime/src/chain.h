@@ -63,7 +63,7 @@ struct Chain {
   Array<ChainGraph> graphs;  // what other backends than the library's own run, in this order
   float graph_tolerance[kLevels];  // of the known answer as graphs give it
 
-  eosfm_status parse(Bytes bytes, const char* file_name, ErrorText& error);
+  eosfm_status parse(const eosfm_allocator& allocator, Bytes bytes, const char* file_name, ErrorText& error);
 
   // Checks what depends on the specialists, of which `widths` are [specialist][level].
   eosfm_status check(const int (*widths)[kLevels], ErrorText& error);

@@ -170,10 +170,10 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
 }
 
 void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chain& chain,
-                            bool has_batches) {
+                            int slots) {
   const size_t pixels = static_cast<size_t>(settings.width) * settings.height;
   valid = layout.take<uint8_t>(pixels);
-  if (has_batches) return;  // images and levels lie in the backend's memory
+  if (slots > 0) return;  // images and levels lie in the backend's memory
   planes = layout.take<float>(pixels * chain.bands.size());
   for (int level = 0; level < kLevels; ++level) {
     levels[level] = layout.take<float>(static_cast<size_t>(chain.level_channels[level]) *
@@ -181,19 +181,31 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
   }
 }
 
+namespace {
+
+// The context itself, and its lists.
+size_t bookkeeping_bytes(const Settings& settings, const Chain& chain, int slots) {
+  const int specialists = chain.specialists.size();
+  const int runs = chain.runs.size();
+  return bytes_of<eosfm_context>() + Pool::bytes(settings.threads) + 2 * bytes_of<uint8_t>(specialists) +
+         bytes_of<int>(runs) + bytes_of<uint8_t>(runs) + bytes_of<bool>(slots);
+}
+
+}  // namespace
+
 size_t context_bytes(const Settings& settings, const Chain& chain, const PackedModel& packed,
                      const Kernels& kernels) {
   Layout layout;
   ContextMemory memory = {};
   memory.lay_out(layout, settings, chain, packed, kernels);
-  return layout.size();
+  return layout.size() + bookkeeping_bytes(settings, chain, 0);
 }
 
-size_t context_bytes(const Settings& settings, const Chain& chain, bool has_batches) {
+size_t context_bytes(const Settings& settings, const Chain& chain, int slots) {
   Layout layout;
   ContextMemory memory = {};
-  memory.lay_out(layout, settings, chain, has_batches);
-  return layout.size();
+  memory.lay_out(layout, settings, chain, slots);
+  return layout.size() + bookkeeping_bytes(settings, chain, slots);
 }
 
 }  // namespace eosfm
@@ -204,7 +216,6 @@ eosfm_context::~eosfm_context() {
   // Of a run that a callback has left, by a jump or an exception, threads may be going on.
   stop_.request(Stop::kCancelled);
   pthread_mutex_destroy(&cancel_mutex_);
-  if (reserved_ > 0) model_->give_back(reserved_);
 }
 
 eosfm_status eosfm_context::enter() {
@@ -235,7 +246,7 @@ eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
   if (status != EOSFM_OK) return status;
   for (uint8_t& one : active_) one = 1;
   active_count_ = active_.size();
-  const int failure = pool_.start(settings.threads, settings.thread_hook);
+  const int failure = pool_.start(model->memory.allocator(), settings.threads, settings.thread_hook);
   if (failure != 0) return text.with_code(failure, text.no_memory("the context's threads"));
   if (!is_other) return EOSFM_OK;
   double worst[kLevels];
@@ -267,7 +278,7 @@ eosfm_status eosfm_context::open_backend(const char* name, ErrorText& text) {
     return EOSFM_OK;
   }
   const eosfm_status status =
-      backend_.open(name, settings_.backend_library, *model_, settings_.threads, settings_.batch, text);
+      backend_.open(name, *model_, settings_, text);
   settings_.engine = backend_.engine();
   batches_ = backend_.batches();
   tolerance_ = backend_.tolerance();
@@ -276,32 +287,40 @@ eosfm_status eosfm_context::open_backend(const char* name, ErrorText& text) {
 
 eosfm_status eosfm_context::make_memory(ErrorText& text) {
   const Chain& chain = model_->chain;
-  PackedModel shapes;
-  eosfm_status status =
-      has_engine() ? EOSFM_OK : model_->shape(settings_.precision, &shapes, text);
-  if (status != EOSFM_OK) return status;
-  const size_t needed = has_engine() ? context_bytes(settings_, chain, has_batches())
-                                     : context_bytes(settings_, chain, shapes, *model_->kernels);
-  if (settings_.memory_limit != 0 && needed + shapes.bytes > settings_.memory_limit) {
-    return text.fail(EOSFM_NO_MEMORY, "the context needs %zu bytes and its weights %zu, the limit is %zu; "
-                     "fewer threads or smaller images need less", needed, shapes.bytes,
+  eosfm_status status = EOSFM_OK;
+  size_t needed = 0;
+  size_t weights = 0;
+  if (has_engine()) {
+    needed = context_bytes(settings_, chain, batches_.slots);
+  } else {
+    PackedModel shapes;  // gone before anything large is taken
+    status = model_->shape(settings_.precision, &shapes, text);
+    if (status != EOSFM_OK) return status;
+    needed = context_bytes(settings_, chain, shapes, *model_->kernels);
+    weights = shapes.bytes;
+  }
+  const size_t backends = backend_.reserved_bytes();
+  if (settings_.memory_limit != 0 && needed + weights + backends > settings_.memory_limit) {
+    return text.fail(EOSFM_NO_MEMORY, "the context needs %zu bytes, its weights %zu and its backend %zu, the "
+                     "limit is %zu; fewer threads or smaller images need less", needed, weights, backends,
                      settings_.memory_limit);
   }
-  status = model_->reserve(needed, "a context", text);
+  status = model_->check_room(settings_.precision, weights, needed - bytes_of<eosfm_context>(), text);
   if (status != EOSFM_OK) return status;
-  reserved_ = needed;
   if (!has_engine()) status = model_->packed(settings_.precision, &packed_, text);
   if (status != EOSFM_OK) return status;
   const int specialists = model_->specialists.size();
-  if (!span_.allocate(needed) || !active_.allocate(specialists) ||
-      !active_runs_.allocate(chain.runs.size()) || !run_done_.allocate(chain.runs.size()) ||
-      !present_.allocate(specialists) || !under_way_.allocate(batches_.slots)) {
+  const eosfm_allocator& allocator = model_->memory.allocator();
+  const size_t laid_out = needed - bookkeeping_bytes(settings_, chain, batches_.slots);
+  if (!span_.allocate(allocator, laid_out) || !active_.allocate(allocator, specialists) ||
+      !active_runs_.allocate(allocator, chain.runs.size()) ||
+      !run_done_.allocate(allocator, chain.runs.size()) || !present_.allocate(allocator, specialists) ||
+      !under_way_.allocate(allocator, batches_.slots)) {
     return text.no_memory("the context");
   }
-  memset(span_.data(), 0, needed);  // so that no run waits for the system to find pages
   Layout layout(span_.data());
   if (has_engine()) {
-    memory_.lay_out(layout, settings_, chain, has_batches());
+    memory_.lay_out(layout, settings_, chain, batches_.slots);
     return EOSFM_OK;
   }
   memory_.lay_out(layout, settings_, chain, *packed_, *model_->kernels);
@@ -798,7 +817,8 @@ eosfm_status eosfm_context::verify(double* worst) {
   }
   Span span;
   Array<eosfm_band> bands;
-  if (!span.allocate(sizes.size()) || !bands.allocate(chain.bands.size())) {
+  const eosfm_allocator& allocator = model_->memory.allocator();
+  if (!span.allocate(allocator, sizes.size()) || !bands.allocate(allocator, chain.bands.size())) {
     return error.no_memory("the known answer");
   }
   Layout layout(span.data());

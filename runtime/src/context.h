@@ -68,14 +68,14 @@ struct ContextMemory {
   // Finds the place of everything; called once without memory, for the size.
   void lay_out(Layout& layout, const Settings& settings, const Chain& chain,
                const PackedModel& packed, const Kernels& kernels);
-  // The same where an engine computes.
-  void lay_out(Layout& layout, const Settings& settings, const Chain& chain, bool has_batches);
+  // The same where an engine computes; it has `slots` of batches, or 0.
+  void lay_out(Layout& layout, const Settings& settings, const Chain& chain, int slots);
 };
 
-// What a context allocates: where the library computes, and where an engine does.
+// What a context keeps: where the library computes, and where an engine does.
 size_t context_bytes(const Settings& settings, const Chain& chain, const PackedModel& packed,
                      const Kernels& kernels);
-size_t context_bytes(const Settings& settings, const Chain& chain, bool has_batches);
+size_t context_bytes(const Settings& settings, const Chain& chain, int slots);
 
 }  // namespace eosfm
 
@@ -178,7 +178,6 @@ struct eosfm_context {
   const void* owner_ = nullptr;   // of the slots
   char backend_name_[eosfm::kMostBackendName] = "";
   const float* tolerance_ = nullptr;  // [levels], of the known answer
-  size_t reserved_ = 0;  // of the model's memory
   eosfm::Span span_;
   eosfm::ContextMemory memory_ = {};
   eosfm::Array<uint8_t> active_;  // [specialists]

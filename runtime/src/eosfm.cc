@@ -8,7 +8,6 @@
 #include "context.h"
 #include "kernels/isa.h"
 #include "ladder.h"
-#include "made.h"
 #include "model.h"
 #include "stream.h"
 #include "structs.h"
@@ -36,18 +35,26 @@ eosfm_status open_from(const void* source, Set set, const eosfm_open_options* gi
   eosfm_open_options options;
   eosfm_status status = read_options(given, &options, text);
   if (status != EOSFM_OK) return status;  // where the sentence would go cannot be told
-  eosfm_model* model = make<eosfm_model>();
+  eosfm_model* model = nullptr;
+  eosfm_allocator allocator;
   if (source == nullptr || result == nullptr) {
     status = text.fail(EOSFM_BAD_ARGUMENT, "the directory, the files or the place for the model is NULL");
   } else {
-    status = model != nullptr ? EOSFM_OK : text.no_memory("the model");
+    status = read_options(options.allocator, &allocator, text);
+  }
+  if (status == EOSFM_OK && options.allocator != nullptr &&
+      (allocator.allocate == nullptr || allocator.release == nullptr)) {
+    status = text.fail(EOSFM_BAD_ARGUMENT, "the allocator has no function that allocates, or none that releases");
+  }
+  if (status == EOSFM_OK) {
+    status = eosfm_model::make(options.allocator != nullptr ? &allocator : nullptr, options.memory_limit, &model,
+                               text);
   }
   if (status == EOSFM_OK) {
     if (options.private_copy != 0) model->files.copy();
     model->log = options.log;
     model->log_user = options.log_user;
-    model->memory_limit = options.memory_limit;
-    status = set(model->files, text);
+    status = set(*model, text);
   }
   const Kernels* kernels = nullptr;
   if (status == EOSFM_OK) status = choose(&kernels, text);
@@ -62,7 +69,7 @@ eosfm_status open_from(const void* source, Set set, const eosfm_open_options* gi
     }
     return EOSFM_OK;
   }
-  unmake(model);
+  if (model != nullptr) eosfm_model::unmake(model);
   if (options.error != nullptr && options.error_size > 0) {
     snprintf(options.error, options.error_size, "%s", text.text);
   }
@@ -71,7 +78,7 @@ eosfm_status open_from(const void* source, Set set, const eosfm_open_options* gi
 }
 
 void drop(eosfm_model* model) {
-  if (model->release()) unmake(model);
+  if (model->release()) eosfm_model::unmake(model);
 }
 
 // Fills a caller's struct with what `fill` makes of the defaults.
@@ -142,13 +149,17 @@ const char* eosfm_status_get_text(int status) {
 
 eosfm_status eosfm_model_open(const char* directory, const eosfm_open_options* options,
                               eosfm_model** model) {
-  const auto set = [&](BundleFiles& to, ErrorText& text) { return to.set_directory(directory, text); };
+  const auto set = [&](eosfm_model& to, ErrorText& text) {
+    return to.files.set_directory(to.memory.allocator(), directory, text);
+  };
   return open_from(directory, set, options, model);
 }
 
 eosfm_status eosfm_model_open_memory(const eosfm_file* files, size_t count,
                                      const eosfm_open_options* options, eosfm_model** model) {
-  const auto set = [&](BundleFiles& to, ErrorText& text) { return to.set_memory(files, count, text); };
+  const auto set = [&](eosfm_model& to, ErrorText& text) {
+    return to.files.set_memory(to.memory.allocator(), files, count, text);
+  };
   return open_from(files, set, options, model);
 }
 
@@ -172,7 +183,8 @@ eosfm_status eosfm_model_describe(eosfm_model* model, eosfm_model_info* info) {
     own.runs = chain.runs.size();
     own.tile = chain.tile;
     for (int level = 0; level < kLevels; ++level) own.channels[level] = chain.level_channels[level];
-    own.memory_bytes = model->memory_bytes();
+    own.memory_bytes = model->memory.bytes();
+    own.memory_peak_bytes = model->memory.peak_bytes();
     return EOSFM_OK;
   });
 }
@@ -223,7 +235,7 @@ eosfm_status eosfm_model_get_requirements(eosfm_model* model, const eosfm_contex
     if (status != EOSFM_OK) return status;
     if (is_native) own.context_bytes = context_bytes(settings, model->chain, shapes, *model->kernels);
     if (backends == nullptr || names_others(backends)) {
-      const size_t bytes = context_bytes(settings, model->chain, false);
+      const size_t bytes = context_bytes(settings, model->chain, 0);
       if (bytes > own.context_bytes) own.context_bytes = bytes;
     }
     eosfm_backend_memory memory = {0, 0};
@@ -255,7 +267,7 @@ eosfm_status eosfm_context_create(eosfm_model* model, const eosfm_context_option
 void eosfm_context_destroy(eosfm_context* context) {
   if (context == nullptr) return;
   eosfm_model* model = context->model();
-  unmake(context);
+  unmake(model->memory.allocator(), context);
   drop(model);
 }
 
@@ -350,13 +362,14 @@ eosfm_status eosfm_stream_create(eosfm_context* context, const eosfm_stream_opti
     if (result == nullptr) {
       return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the stream");
     }
-    eosfm_stream* stream = make<eosfm_stream>();
+    const eosfm_allocator& allocator = context->model()->memory.allocator();
+    eosfm_stream* stream = make<eosfm_stream>(allocator);
     const eosfm_status status = stream != nullptr ? stream->begin(context, options)
                                                   : context->error.no_memory("the stream");
     if (status == EOSFM_OK) {
       *result = stream;
     } else {
-      unmake(stream);
+      unmake(allocator, stream);
     }
     return status;
   });
@@ -386,4 +399,6 @@ eosfm_status eosfm_stream_pull_patch(eosfm_stream* stream, const eosfm_run_optio
   return alone(stream, [&] { return stream->next(options, patch); });
 }
 
-void eosfm_stream_destroy(eosfm_stream* stream) { unmake(stream); }
+void eosfm_stream_destroy(eosfm_stream* stream) {
+  if (stream != nullptr) unmake(stream->context()->model()->memory.allocator(), stream);
+}

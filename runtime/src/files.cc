@@ -44,19 +44,17 @@ int open_inside(int folder, const char* path) {
   return file;
 }
 
-// Returns a file's content in memory of its own; null if there is none, or the file ends before its size.
-void* read_all(int file, size_t size) {
-  char* memory = static_cast<char*>(malloc(size));
-  for (size_t done = 0; memory != nullptr && done < size;) {
-    const ssize_t count = read(file, memory + done, size - done);
+// Reads a file's content; returns whether there was as much as its size says.
+bool read_all(int file, char* to, size_t size) {
+  for (size_t done = 0; done < size;) {
+    const ssize_t count = read(file, to + done, size - done);
     if (count > 0) {
       done += static_cast<size_t>(count);
     } else if (count == 0 || errno != EINTR) {
-      free(memory);
-      memory = nullptr;
+      return false;
     }
   }
-  return memory;
+  return true;
 }
 
 }  // namespace
@@ -64,29 +62,31 @@ void* read_all(int file, size_t size) {
 FileBytes::~FileBytes() {
   void* memory = const_cast<uint8_t*>(bytes_.data);
   if (kind_ == Kind::mapped) munmap(memory, bytes_.size);
-  if (kind_ == Kind::copied) free(memory);
+  if (kind_ == Kind::copied) give_back(*allocator_, memory, bytes_.size);
 }
 
-eosfm_status FileBytes::take(int file, const char* name, bool copied, ErrorText& error) {
+eosfm_status FileBytes::take(int file, const char* name, const eosfm_allocator* allocator, ErrorText& error) {
   struct stat info = {};
   if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) {
     return error.fail(EOSFM_BAD_BUNDLE, "%s is a FIFO, a folder or a device, expected a file", name);
   }
   const size_t size = static_cast<size_t>(info.st_size);
-  void* memory = nullptr;
-  if (copied) {
-    memory = size > 0 ? read_all(file, size) : nullptr;
-  } else if (size > 0) {
-    memory = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
-    if (memory == MAP_FAILED) memory = nullptr;
+  if (size == 0) return error.fail(EOSFM_NOT_FOUND, "%s is empty", name);
+  if (allocator != nullptr) {
+    void* memory = eosfm::take(*allocator, size);
+    if (memory == nullptr) return error.no_memory(name);
+    allocator_ = allocator;
+    kind_ = Kind::copied;
+    bytes_ = {static_cast<const uint8_t*>(memory), size};
+    if (read_all(file, static_cast<char*>(memory), size)) return EOSFM_OK;
+    return error.with_code(errno, error.fail(EOSFM_NOT_FOUND, "cannot read %s: %s", name, error_name(errno)));
   }
-  if (memory == nullptr) {
-    const int reason = size > 0 ? errno : 0;
-    return error.with_code(reason, error.fail(EOSFM_NOT_FOUND, "cannot %s %s: it is empty, or there is no "
-                                              "memory", copied ? "read" : "map", name));
+  void* memory = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
+  if (memory == MAP_FAILED) {
+    return error.with_code(errno, error.fail(EOSFM_NOT_FOUND, "cannot map %s: %s", name, error_name(errno)));
   }
   bytes_ = {static_cast<const uint8_t*>(memory), size};
-  kind_ = copied ? Kind::copied : Kind::mapped;
+  kind_ = Kind::mapped;
   return EOSFM_OK;
 }
 
@@ -102,7 +102,9 @@ BundleFiles::~BundleFiles() {
   if (folder_ >= 0) close(folder_);
 }
 
-eosfm_status BundleFiles::set_directory(const char* path, ErrorText& error) {
+eosfm_status BundleFiles::set_directory(const eosfm_allocator& allocator, const char* path,
+                                        ErrorText& error) {
+  allocator_ = &allocator;
   // Graphs are opened later, when the process may be elsewhere.
   char absolute[PATH_MAX];
   const char* known = realpath(path, absolute) != nullptr ? absolute : path;
@@ -120,10 +122,12 @@ eosfm_status BundleFiles::set_directory(const char* path, ErrorText& error) {
   return EOSFM_OK;
 }
 
-eosfm_status BundleFiles::set_memory(const eosfm_file* files, size_t count, ErrorText& error) {
+eosfm_status BundleFiles::set_memory(const eosfm_allocator& allocator, const eosfm_file* files, size_t count,
+                                     ErrorText& error) {
+  allocator_ = &allocator;
   const eosfm_status status = count > 0 ? check_structs(files, count, error) : EOSFM_OK;
   if (status != EOSFM_OK) return status;
-  if (count > INT_MAX || !memory_.allocate(static_cast<int>(count))) {
+  if (count > INT_MAX || !memory_.allocate(allocator, static_cast<int>(count))) {
     return error.no_memory("the files' names");
   }
   for (size_t i = 0; i < count; ++i) {
@@ -154,7 +158,7 @@ eosfm_status BundleFiles::open(const char* path, FileBytes* file, ErrorText& err
                                          : error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s", file->path,
                                                       error_name(reason)));
     }
-    const eosfm_status status = file->take(opened, file->path, copied_, error);
+    const eosfm_status status = file->take(opened, file->path, copied_ ? allocator_ : nullptr, error);
     close(opened);
     return status;
   }

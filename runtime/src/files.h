@@ -16,8 +16,9 @@ class FileBytes {
   FileBytes& operator=(const FileBytes&) = delete;
   ~FileBytes();
 
-  // Of an open file, which stays the caller's to close. `name` is for messages.
-  eosfm_status take(int file, const char* name, bool copied, ErrorText& error);
+  // Of an open file, which stays the caller's to close. `name` is for messages; with an allocator, the file is
+  // copied.
+  eosfm_status take(int file, const char* name, const eosfm_allocator* allocator, ErrorText& error);
   void borrow(const void* data, size_t size);
   // Gives the pages of a mapped file back, after a pass over it; they are read again when needed.
   void give_back_pages();
@@ -29,6 +30,7 @@ class FileBytes {
 
   Bytes bytes_;
   Kind kind_ = Kind::borrowed;
+  const eosfm_allocator* allocator_ = nullptr;  // of a copy
 };
 
 // Where a bundle's files come from. They may be opened as long as the bundle is, all of the same directory:
@@ -42,8 +44,9 @@ class BundleFiles {
 
   // Has files copied instead of mapped.
   void copy() { copied_ = true; }
-  eosfm_status set_directory(const char* path, ErrorText& error);
-  eosfm_status set_memory(const eosfm_file* files, size_t count, ErrorText& error);
+  eosfm_status set_directory(const eosfm_allocator& allocator, const char* path, ErrorText& error);
+  eosfm_status set_memory(const eosfm_allocator& allocator, const eosfm_file* files, size_t count,
+                          ErrorText& error);
 
   // `path` is relative, in the bundle.
   eosfm_status open(const char* path, FileBytes* file, ErrorText& error) const;
@@ -60,6 +63,7 @@ class BundleFiles {
   char directory_[1024] = "";
   int folder_ = -1;
   bool copied_ = false;
+  const eosfm_allocator* allocator_ = nullptr;
   Array<InMemory> memory_;
 };
 

@@ -30,14 +30,30 @@ int compare(Bytes a, Bytes b) {
   return order != 0 ? order : a.size < b.size ? -1 : a.size > b.size ? 1 : 0;
 }
 
-// Sorts by name, and returns an entry whose name another has too; null if there is none. A hash table
+// Lets entry `root` of a heap of `count` sink to where none beneath it has a later name.
+template <class T>
+void sink(Array<T>& heap, int root, int count) {
+  const T moved = heap[root];
+  for (int child; (child = 2 * root + 1) < count; root = child) {
+    if (child + 1 < count && compare(heap[child].name, heap[child + 1].name) < 0) ++child;
+    if (compare(moved.name, heap[child].name) >= 0) break;
+    heap[root] = heap[child];
+  }
+  heap[root] = moved;
+}
+
+// Sorts by name, in place since qsort may call malloc, and returns an entry whose name another has too; null if there is none. A hash table
 // would be as quick on honest files, but a file can be made of names that collide.
 template <class T>
 const T* sort_by_name(Array<T>& entries) {
-  const auto order = [](const void* a, const void* b) {
-    return compare(static_cast<const T*>(a)->name, static_cast<const T*>(b)->name);
-  };
-  qsort(entries.begin(), static_cast<size_t>(entries.size()), sizeof(T), order);
+  const int count = entries.size();
+  for (int root = count / 2 - 1; root >= 0; --root) sink(entries, root, count);
+  for (int last = count - 1; last > 0; --last) {
+    const T latest = entries[0];
+    entries[0] = entries[last];
+    entries[last] = latest;
+    sink(entries, 0, last);
+  }
   for (int i = 1; i < entries.size(); ++i) {
     if (compare(entries[i - 1].name, entries[i].name) == 0) return &entries[i];
   }
@@ -141,7 +157,9 @@ class Gguf::Cursor {
   size_t left_;
 };
 
-eosfm_status Gguf::parse(Bytes file, const char* file_name, ErrorText& error) {
+eosfm_status Gguf::parse(const eosfm_allocator& allocator, Bytes file, const char* file_name,
+                         ErrorText& error) {
+  allocator_ = &allocator;
   file_name_ = file_name;
   Cursor cursor(file);
   Bytes magic;
@@ -168,7 +186,8 @@ eosfm_status Gguf::parse(Bytes file, const char* file_name, ErrorText& error) {
   if (values > cursor.left() / kLeastValueBytes || tensors > cursor.left() / kLeastTensorBytes) {
     return error.fail(EOSFM_BAD_BUNDLE, "%s ends in its directory", file_name);
   }
-  if (!values_.allocate(static_cast<int>(values)) || !tensors_.allocate(static_cast<int>(tensors))) {
+  if (!values_.allocate(allocator, static_cast<int>(values)) ||
+      !tensors_.allocate(allocator, static_cast<int>(tensors))) {
     return error.no_memory("the file's directory");
   }
   for (Value& value : values_) {

@@ -38,8 +38,10 @@ class Gguf {
   // Reads the directory of a file, and makes sure that floats are finite, bytes not -128, and that no
   // two keys and no two tensors have one name. `file_name` is for messages and must outlive the reader,
   // as must the bytes.
-  eosfm_status parse(Bytes file, const char* file_name, ErrorText& error);
+  eosfm_status parse(const eosfm_allocator& allocator, Bytes file, const char* file_name, ErrorText& error);
 
+  // What it took memory from, as do those who read its tensors.
+  const eosfm_allocator& allocator() const { return *allocator_; }
   const char* file_name() const { return file_name_; }
 
   // That the file is of an architecture, and of a version of its format.
@@ -93,6 +95,7 @@ class Gguf {
   eosfm_status copy_text(const char* key, Bytes bytes, char* text, size_t size,
                          ErrorText& error) const;
 
+  const eosfm_allocator* allocator_ = nullptr;
   const char* file_name_ = "";
   Array<Value> values_;  // both sorted by name
   Array<Tensor> tensors_;

@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "made.h"
-
 namespace eosfm {
 namespace {
 
@@ -21,11 +19,11 @@ const char* take_name(const char* names, char (&name)[kMostBackendName]) {
 
 eosfm_status create_on(eosfm_model* model, const Settings& settings, const char* backend,
                        eosfm_context** result, ErrorText& error) {
-  eosfm_context* context = make<eosfm_context>();
+  eosfm_context* context = make<eosfm_context>(model->memory.allocator());
   const eosfm_status status = context != nullptr ? context->create(model, settings, backend, error)
                                                  : error.no_memory("the context");
   if (status != EOSFM_OK) {
-    unmake(context);
+    unmake(model->memory.allocator(), context);
     return status;
   }
   *result = context;

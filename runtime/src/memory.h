@@ -1,13 +1,18 @@
-// Memory: owned buffers, and one span that is laid out once and then only used.
+// Memory: where it comes from, how much is taken, and the owners of it.
+//
+// All that the library allocates comes from an eosfm_allocator: a model's counts, holds a limit and goes on to the
+// host's, or to malloc. Nothing else here calls malloc, which tests/test_allocation.cc shows.
 #ifndef EOSFM_MEMORY_H
 #define EOSFM_MEMORY_H
 
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include <atomic>
 #include <new>
+
+#include "status.h"
 
 namespace eosfm {
 
@@ -17,28 +22,68 @@ constexpr size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// An owned, aligned, zeroed span; empty when there was no memory for it.
+// Takes zeroed memory, aligned to kAlignment; null when there is none. `size` is not 0.
+void* take(const eosfm_allocator& allocator, size_t size);
+void give_back(const eosfm_allocator& allocator, void* memory, size_t size);
+
+// The bytes that a model, its contexts and its streams have taken of what the host, or malloc, gives.
+class Memory {
+ public:
+  // Without a limit, of malloc.
+  Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  // To be called before anything is taken. `given` is copied; null: malloc. 0: no limit.
+  void set(const eosfm_allocator* given, size_t limit);
+
+  // Counts what it gives, and gives no more than the limit.
+  const eosfm_allocator& allocator() const { return counting_; }
+  // What it takes from.
+  const eosfm_allocator& given() const { return given_; }
+
+  // Counts bytes that others allocate; returns false if they are beyond the limit.
+  bool reserve(size_t bytes);
+  void release(size_t bytes) { taken_.fetch_sub(bytes, std::memory_order_relaxed); }
+  // Checks that so many bytes more are within the limit; `what` needs them.
+  eosfm_status check_room(size_t bytes, const char* what, ErrorText& error) const;
+
+  size_t bytes() const { return taken_.load(std::memory_order_relaxed); }
+  size_t peak_bytes() const { return peak_.load(std::memory_order_relaxed); }
+
+ private:
+  eosfm_allocator given_;
+  eosfm_allocator counting_;
+  size_t limit_ = 0;
+  std::atomic<size_t> taken_{0};
+  std::atomic<size_t> peak_{0};
+};
+
+// Memory for values without their constructors, as one piece.
 class Span {
  public:
   Span() = default;
   Span(const Span&) = delete;
   Span& operator=(const Span&) = delete;
-  ~Span() { free(memory_); }
+  ~Span() {
+    if (data_ != nullptr) give_back(*allocator_, data_, size_);
+  }
 
-  // Returns whether there was memory. Called once. Large spans come as the system's zero pages, which
-  // nobody has to write.
-  bool allocate(size_t size) {
-    memory_ = calloc(1, size + kAlignment);
-    if (memory_ == nullptr) return false;
-    data_ = reinterpret_cast<char*>(round_up(reinterpret_cast<uintptr_t>(memory_), kAlignment));
-    return true;
+  // Takes zeroed memory; returns whether there was any. Called once.
+  bool allocate(const eosfm_allocator& allocator, size_t size) {
+    if (size == 0) return true;
+    allocator_ = &allocator;
+    size_ = size;
+    data_ = static_cast<char*>(take(allocator, size));
+    return data_ != nullptr;
   }
 
   char* data() const { return data_; }
 
  private:
-  void* memory_ = nullptr;
+  const eosfm_allocator* allocator_ = nullptr;
   char* data_ = nullptr;
+  size_t size_ = 0;
 };
 
 // Lays out parts of one span. Used twice with the same calls: first without a span, to learn the
@@ -61,12 +106,18 @@ class Layout {
   size_t size_ = 0;
 };
 
-// An array of plain values that owns its memory and can say that there was none.
+// The bytes that an object, or an array of some, takes.
+template <class T>
+constexpr size_t bytes_of(int count = 1) {
+  return round_up(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T), kAlignment);
+}
+
+// An array of values that owns its memory and can say that there was none.
 template <class T>
 class Array {
  public:
   Array() = default;
-  Array(Array&& other) noexcept : data_(other.data_), count_(other.count_) {
+  Array(Array&& other) noexcept : allocator_(other.allocator_), data_(other.data_), count_(other.count_) {
     other.data_ = nullptr;
     other.count_ = 0;
   }
@@ -75,13 +126,14 @@ class Array {
   Array& operator=(Array&&) = delete;
   ~Array() {
     for (int i = 0; i < count_; ++i) data_[i].~T();
-    free(data_);
+    if (data_ != nullptr) give_back(*allocator_, data_, bytes_of<T>(count_));
   }
 
   // Makes `count` default values; returns whether there was memory. Called once.
-  bool allocate(int count) {
-    void* fresh = calloc(count > 0 ? static_cast<size_t>(count) : 1, sizeof(T));
+  bool allocate(const eosfm_allocator& allocator, int count) {
+    void* fresh = take(allocator, bytes_of<T>(count));
     if (fresh == nullptr) return false;
+    allocator_ = &allocator;
     data_ = static_cast<T*>(fresh);
     count_ = count;
     for (int i = 0; i < count_; ++i) new (static_cast<void*>(&data_[i])) T();
@@ -97,9 +149,24 @@ class Array {
   const T* end() const { return data_ + count_; }
 
  private:
+  const eosfm_allocator* allocator_ = nullptr;
   T* data_ = nullptr;
   int count_ = 0;
 };
+
+// Makes one object; null when there is no memory.
+template <class T>
+T* make(const eosfm_allocator& allocator) {
+  void* memory = take(allocator, bytes_of<T>());
+  return memory != nullptr ? new (memory) T() : nullptr;
+}
+
+template <class T>
+void unmake(const eosfm_allocator& allocator, T* object) {
+  if (object == nullptr) return;
+  object->~T();
+  give_back(allocator, object, bytes_of<T>());
+}
 
 }  // namespace eosfm
 

@@ -2,29 +2,56 @@
 
 #include <string.h>
 
-#include "made.h"
 
 using namespace eosfm;
 
 eosfm_model::~eosfm_model() {
-  for (PackedModel* packed : packed_) unmake(packed);
+  for (PackedModel* packed : packed_) eosfm::unmake(memory.allocator(), packed);
   pthread_mutex_destroy(&mutex_);
+}
+
+eosfm_status eosfm_model::make(const eosfm_allocator* allocator, size_t limit, eosfm_model** result,
+                               ErrorText& text) {
+  constexpr size_t kBytes = bytes_of<eosfm_model>();
+  Memory first;
+  first.set(allocator, limit);
+  void* place = take(first.allocator(), kBytes);
+  if (place == nullptr) {
+    const eosfm_status status = first.check_room(kBytes, "the model", text);
+    return status != EOSFM_OK ? status : text.no_memory("the model");
+  }
+  if (reinterpret_cast<uintptr_t>(place) % kAlignment != 0) {
+    give_back(first.allocator(), place, kBytes);
+    return text.fail(EOSFM_BAD_ARGUMENT, "the allocator gives memory at %p, expected a multiple of the alignment "
+                     "that it is given, %zu", place, kAlignment);
+  }
+  *result = new (place) eosfm_model();
+  (*result)->memory.set(allocator, limit);
+  (*result)->memory.reserve(kBytes);
+  return EOSFM_OK;
+}
+
+void eosfm_model::unmake(eosfm_model* model) {
+  const eosfm_allocator given = model->memory.given();
+  model->~eosfm_model();
+  give_back(given, model, bytes_of<eosfm_model>());
 }
 
 eosfm_status eosfm_model::load(const Kernels& for_kernels, ErrorText& text) {
   kernels = &for_kernels;
   eosfm_status status = files.open("chain.gguf", &chain_bytes_, text);
-  if (status == EOSFM_OK) status = chain.parse(chain_bytes_.bytes(), "chain.gguf", text);
+  if (status == EOSFM_OK) status = chain.parse(memory.allocator(), chain_bytes_.bytes(), "chain.gguf", text);
   if (status != EOSFM_OK) return status;
   const int count = chain.specialists.size();
-  if (!specialists.allocate(count) || !specialist_bytes_.allocate(count)) {
+  if (!specialists.allocate(memory.allocator(), count) ||
+      !specialist_bytes_.allocate(memory.allocator(), count)) {
     return text.no_memory("the specialists");
   }
   for (int s = 0; s < count; ++s) {
     const char* path = chain.specialists[s].file;
     status = files.open(path, &specialist_bytes_[s], text);
     if (status == EOSFM_OK) {
-      status = specialists[s].parse(specialist_bytes_[s].bytes(), path, *kernels, text);
+      status = specialists[s].parse(memory.allocator(), specialist_bytes_[s].bytes(), path, *kernels, text);
     }
     if (status != EOSFM_OK) return status;
     const char* digest = chain.specialists[s].digest;
@@ -50,7 +77,10 @@ eosfm_status eosfm_model::load(const Kernels& for_kernels, ErrorText& text) {
 eosfm_status eosfm_model::shape(eosfm_precision precision, PackedModel* packed,
                                 ErrorText& text) const {
   const bool bf16 = precision == EOSFM_BF16;
-  if (!packed->networks.allocate(specialists.size())) return text.no_memory("the specialists");
+  if (!packed->networks.allocate(memory.allocator(), specialists.size())) {
+    return text.no_memory("the specialists");
+  }
+  packed->bytes += bytes_of<PackedModel>() + bytes_of<NetworkWeights>(specialists.size());
   for (int s = 0; s < specialists.size(); ++s) {
     const eosfm_status status =
         specialists[s].shape(*kernels, bf16, &packed->networks[s], &packed->bytes, text);
@@ -59,29 +89,15 @@ eosfm_status eosfm_model::shape(eosfm_precision precision, PackedModel* packed,
   return packed->chain.shape(chain, widths_, *kernels, bf16, &packed->bytes, text);
 }
 
-eosfm_status eosfm_model::reserve(size_t bytes, const char* what, ErrorText& text) {
-  size_t taken = memory_.load(std::memory_order_relaxed);
-  do {
-    if (memory_limit != 0 && (taken > memory_limit || bytes > memory_limit - taken)) {
-      return text.fail(EOSFM_NO_MEMORY, "%s needs %zu bytes, and the model's weights, contexts and streams have "
-                       "%zu of the %zu that it was opened with as memory_limit", what, bytes, taken,
-                       memory_limit);
-    }
-  } while (!memory_.compare_exchange_weak(taken, taken + bytes, std::memory_order_relaxed));
-  return EOSFM_OK;
-}
-
 eosfm_status eosfm_model::packed(eosfm_precision precision, const PackedModel** result,
                                  ErrorText& text) {
   const bool bf16 = precision == EOSFM_BF16;
   pthread_mutex_lock(&mutex_);
   PackedModel*& kept = packed_[bf16 ? 1 : 0];
-  PackedModel shapes;
-  eosfm_status status = kept == nullptr ? shape(precision, &shapes, text) : EOSFM_OK;
-  if (kept == nullptr && status == EOSFM_OK) status = reserve(shapes.bytes, "a set of weights", text);
-  if (kept == nullptr && status == EOSFM_OK) {
-    PackedModel* fresh = make<PackedModel>();
-    if (fresh == nullptr || !fresh->networks.allocate(specialists.size())) {
+  eosfm_status status = EOSFM_OK;
+  if (kept == nullptr) {
+    PackedModel* fresh = eosfm::make<PackedModel>(memory.allocator());
+    if (fresh == nullptr || !fresh->networks.allocate(memory.allocator(), specialists.size())) {
       status = text.no_memory("the weights");
     }
     for (int s = 0; status == EOSFM_OK && s < specialists.size(); ++s) {
@@ -92,13 +108,20 @@ eosfm_status eosfm_model::packed(eosfm_precision precision, const PackedModel** 
     if (status == EOSFM_OK) {
       kept = fresh;
     } else {
-      unmake(fresh);
-      give_back(shapes.bytes);
+      eosfm::unmake(memory.allocator(), fresh);
     }
   }
   *result = kept;
   pthread_mutex_unlock(&mutex_);
   return status;
+}
+
+eosfm_status eosfm_model::check_room(eosfm_precision precision, size_t weights, size_t context,
+                                     ErrorText& text) {
+  pthread_mutex_lock(&mutex_);
+  const bool is_packed = packed_[precision == EOSFM_BF16 ? 1 : 0] != nullptr;
+  pthread_mutex_unlock(&mutex_);
+  return memory.check_room(context + (is_packed ? 0 : weights), "a context with its weights", text);
 }
 
 size_t eosfm_model::mapped_bytes() const {

@@ -24,6 +24,7 @@ struct PackedModel {
 }  // namespace eosfm
 
 struct eosfm_model {
+  eosfm::Memory memory;  // of all that follows, of the contexts and of their streams
   eosfm::BundleFiles files;
   eosfm::Chain chain;
   eosfm::Array<eosfm::Specialist> specialists;
@@ -31,12 +32,16 @@ struct eosfm_model {
   eosfm_log_fn log = nullptr;
   void* log_user = nullptr;
   eosfm::ErrorText error;
-  size_t memory_limit = 0;  // bytes of weights, contexts and streams together; 0: none
 
   eosfm_model() = default;
   eosfm_model(const eosfm_model&) = delete;
   eosfm_model& operator=(const eosfm_model&) = delete;
   ~eosfm_model();
+
+  // Makes a model, in memory of the allocator's; null: of malloc. 0: no limit.
+  static eosfm_status make(const eosfm_allocator* allocator, size_t limit, eosfm_model** result,
+                           eosfm::ErrorText& text);
+  static void unmake(eosfm_model* model);
 
   // Reads the bundle whose files are set, for an instruction set.
   eosfm_status load(const eosfm::Kernels& for_kernels, eosfm::ErrorText& text);
@@ -47,10 +52,8 @@ struct eosfm_model {
   // The weights for one precision; packed when they are first asked for.
   eosfm_status packed(eosfm_precision precision, const eosfm::PackedModel** packed,
                       eosfm::ErrorText& text);
-  // Takes bytes off the limit, or says that they would be more. `what` needs them.
-  eosfm_status reserve(size_t bytes, const char* what, eosfm::ErrorText& text);
-  void give_back(size_t bytes) { memory_.fetch_sub(bytes, std::memory_order_relaxed); }
-  size_t memory_bytes() const { return memory_.load(std::memory_order_relaxed); }
+  // Checks that the limit leaves room for a context's bytes, and for the weights if they are yet to be packed.
+  eosfm_status check_room(eosfm_precision precision, size_t weights, size_t context, eosfm::ErrorText& text);
   size_t mapped_bytes() const;
 
   void retain() { references_.fetch_add(1, std::memory_order_relaxed); }
@@ -67,7 +70,6 @@ struct eosfm_model {
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   eosfm::PackedModel* packed_[2] = {nullptr, nullptr};
   std::atomic<int> references_{1};
-  std::atomic<size_t> memory_{0};  // reserved
 };
 
 #endif

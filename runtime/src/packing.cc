@@ -158,7 +158,9 @@ eosfm_status Packer::pack_words(const MatrixSource& source, const RowGroup* grou
   const int per_word = elements_per_word(matrix->storage);
   Array<uint32_t> words;
   Array<int32_t> sums;
-  if (!words.allocate(columns) || !sums.allocate(columns)) return error_.no_memory("packing weights");
+  if (!words.allocate(file_.allocator(), columns) || !sums.allocate(file_.allocator(), columns)) {
+    return error_.no_memory("packing weights");
+  }
 
   // fp32 rows are in the file as the panels want them.
   const bool verbatim =

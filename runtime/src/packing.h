@@ -37,7 +37,7 @@ class Packer {
 
   ErrorText& error() { return error_; }
 
-  // How this path computes with a tensor of that type.
+  // How this isa computes with a tensor of that type.
   Storage storage_of(TensorType type) const;
 
   // Lays a matrix out and, when the layout has memory, packs it.

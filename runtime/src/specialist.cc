@@ -12,9 +12,9 @@ int padded_to(int channels, int lanes) {
 
 }  // namespace
 
-eosfm_status Specialist::parse(Bytes bytes, const char* file_name, const Kernels& kernels,
-                               ErrorText& error) {
-  eosfm_status status = file.parse(bytes, file_name, error);
+eosfm_status Specialist::parse(const eosfm_allocator& allocator, Bytes bytes, const char* file_name,
+                               const Kernels& kernels, ErrorText& error) {
+  eosfm_status status = file.parse(allocator, bytes, file_name, error);
   if (status != EOSFM_OK) return status;
   status = file.expect("eosfm-specialist", kFormatVersion, error);
   if (status == EOSFM_OK) {
@@ -63,7 +63,7 @@ eosfm_status Specialist::parse(Bytes bytes, const char* file_name, const Kernels
   }
   if (status != EOSFM_OK) return status;
 
-  // To lay it out checks every tensor, on any path alike.
+  // To lay it out checks every tensor, on any isa alike.
   NetworkWeights weights;
   size_t size = 0;
   return shape(kernels, false, &weights, &size, error);
@@ -75,17 +75,20 @@ eosfm_status Specialist::shape(const Kernels& kernels, bool widest_bf16, Network
   Layout layout;
   const eosfm_status status = lay_out(packer, kernels, layout, weights);
   *bytes += layout.size();
+  for (const int depth : depths) *bytes += bytes_of<BlockWeights>(depth);
   return status;
 }
 
 eosfm_status Specialist::pack(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights,
                               ErrorText& error) const {
-  NetworkWeights shapes;
-  size_t size = 0;
-  const eosfm_status status = shape(kernels, widest_bf16, &shapes, &size, error);
-  if (status != EOSFM_OK) return status;
-  if (!weights->memory.allocate(size)) return error.no_memory(file.file_name());
   Packer packer(file, kernels, widest_bf16, error);
+  Layout sizes;
+  {
+    NetworkWeights shapes;
+    const eosfm_status status = lay_out(packer, kernels, sizes, &shapes);
+    if (status != EOSFM_OK) return status;
+  }
+  if (!weights->memory.allocate(file.allocator(), sizes.size())) return error.no_memory(file.file_name());
   Layout layout(weights->memory.data());
   return lay_out(packer, kernels, layout, weights);
 }
@@ -97,7 +100,7 @@ eosfm_status Specialist::lay_out(Packer& packer, const Kernels& kernels, Layout&
     StageWeights& stage = weights->stages[s];
     stage.width = widths[s];
     stage.padded = padded_to(widths[s], kernels.lanes);
-    if (!stage.blocks.allocate(depths[s])) return packer.error().no_memory("a specialist");
+    if (!stage.blocks.allocate(file.allocator(), depths[s])) return packer.error().no_memory("a specialist");
     eosfm_status status = s == 0 ? lay_out_stem(packer, layout, weights)
                                  : lay_out_downsample(packer, layout, s, weights);
     for (int b = 0; status == EOSFM_OK && b < depths[s]; ++b) {

@@ -21,11 +21,11 @@ struct Specialist {
   int hidden[kStages][kMostDepth];
 
   // Reads a file and checks every tensor against the shape.
-  eosfm_status parse(Bytes bytes, const char* file_name, const Kernels& kernels,
-                     ErrorText& error);
+  eosfm_status parse(const eosfm_allocator& allocator, Bytes bytes, const char* file_name,
+                     const Kernels& kernels, ErrorText& error);
 
-  // Lays the weights out for a path, without memory: shapes and storages are set, `bytes` grows by
-  // what they need. With `widest_bf16`, fp32 weights are computed in bf16 where the path can.
+  // Lays the weights out for an isa, without memory: shapes and storages are set, `bytes` grows by
+  // what they need. With `widest_bf16`, fp32 weights are computed in bf16 where the isa can.
   eosfm_status shape(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights,
                      size_t* bytes, ErrorText& error) const;
   // The same with memory, and packs them.

@@ -144,10 +144,6 @@ int tiles_ahead_of(const eosfm_context& context) {
 
 using namespace eosfm;
 
-eosfm_stream::~eosfm_stream() {
-  if (reserved_ > 0) context_->model()->give_back(reserved_);
-}
-
 eosfm_status eosfm_stream::measure(eosfm_context* context, const eosfm_stream_options* given,
                                 size_t* bytes) {
   const Chain& chain = context->model()->chain;
@@ -159,7 +155,7 @@ eosfm_status eosfm_stream::measure(eosfm_context* context, const eosfm_stream_op
   Layout layout;
   StreamMemory memory = {};
   memory.lay_out(layout, options, overlap, tiles_ahead_of(*context), tile, chain);
-  *bytes = layout.size();
+  *bytes = layout.size() + bytes_of<eosfm_stream>();
   return EOSFM_OK;
 }
 
@@ -173,11 +169,10 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
   const int tiles_ahead = tiles_ahead_of(*context);
   memory_.lay_out(sizes, options_, overlap_, tiles_ahead, tile, chain);
   const size_t bytes = sizes.size();
-  status = context_->model()->reserve(bytes, "a stream", context_->error);
+  const Memory& memory = context_->model()->memory;
+  status = memory.check_room(bytes, "a stream", context_->error);
   if (status != EOSFM_OK) return status;
-  reserved_ = bytes;
-  if (!span_.allocate(bytes)) return context_->error.no_memory("the stream");
-  memset(span_.data(), 0, bytes);  // so that no tile waits for the system to find pages
+  if (!span_.allocate(memory.allocator(), bytes)) return context_->error.no_memory("the stream");
   Layout layout(span_.data());
   memory_.lay_out(layout, options_, overlap_, tiles_ahead, tile, chain);
   const size_t plane = static_cast<size_t>(tile.width) * tile.height;

@@ -43,7 +43,6 @@ struct eosfm_stream {
   eosfm_stream() = default;
   eosfm_stream(const eosfm_stream&) = delete;
   eosfm_stream& operator=(const eosfm_stream&) = delete;
-  ~eosfm_stream();
 
   // Checks options and tells what a stream with them allocates.
   static eosfm_status measure(eosfm_context* context, const eosfm_stream_options* given, size_t* bytes);
@@ -79,7 +78,6 @@ struct eosfm_stream {
   eosfm_context* context_ = nullptr;
   eosfm_stream_options options_ = EOSFM_STREAM_OPTIONS_INIT;
   int overlap_ = 0;
-  size_t reserved_ = 0;  // of the model's memory
   eosfm::Span span_;
   eosfm::StreamMemory memory_ = {};
   bool ended_ = false;

@@ -34,15 +34,16 @@ struct StructOf;
     static_assert(alignof(type) == kStructAlignment && sizeof(type) >= kFirstSize, #type);    \
   }
 
-EOSFM_STRUCT(eosfm_open_options, private_copy, EOSFM_OPEN_OPTIONS_INIT);
+EOSFM_STRUCT(eosfm_open_options, allocator, EOSFM_OPEN_OPTIONS_INIT);
+EOSFM_STRUCT(eosfm_allocator, user, EOSFM_ALLOCATOR_INIT);
 EOSFM_STRUCT(eosfm_file, size, EOSFM_FILE_INIT);
-EOSFM_STRUCT(eosfm_model_info, channels, EOSFM_MODEL_INFO_INIT);
+EOSFM_STRUCT(eosfm_model_info, memory_peak_bytes, EOSFM_MODEL_INFO_INIT);
 EOSFM_STRUCT(eosfm_band_info, nodata, EOSFM_BAND_INFO_INIT);
 EOSFM_STRUCT(eosfm_specialist_info, factor, EOSFM_SPECIALIST_INFO_INIT);
 EOSFM_STRUCT(eosfm_engine, error, EOSFM_ENGINE_INIT);
 EOSFM_STRUCT(eosfm_gate, user, EOSFM_GATE_INIT);
-EOSFM_STRUCT(eosfm_context_options, backend_library, EOSFM_CONTEXT_OPTIONS_INIT);
-EOSFM_STRUCT(eosfm_requirements, mapped_bytes, EOSFM_REQUIREMENTS_INIT);
+EOSFM_STRUCT(eosfm_context_options, thread_user, EOSFM_CONTEXT_OPTIONS_INIT);
+EOSFM_STRUCT(eosfm_requirements, pinned_bytes, EOSFM_REQUIREMENTS_INIT);
 EOSFM_STRUCT(eosfm_band, column_origin, EOSFM_BAND_INIT);
 EOSFM_STRUCT(eosfm_image, mask_row_stride, EOSFM_IMAGE_INIT);
 EOSFM_STRUCT(eosfm_level, row_stride, EOSFM_LEVEL_INIT);

@@ -45,8 +45,8 @@ bool Stop::due() {
   return true;
 }
 
-int Pool::start(int workers, const Hook& hook) {
-  if (!seats_.allocate(workers - 1)) return ENOMEM;
+int Pool::start(const eosfm_allocator& allocator, int workers, const Hook& hook) {
+  if (!seats_.allocate(allocator, workers - 1)) return ENOMEM;
   workers_ = workers;
   hook_ = hook;
   process_ = getpid();

@@ -67,7 +67,9 @@ class Pool {
 
   // Starts workers - 1 threads: the caller of `each` is worker 0. Returns when the hook has been called on
   // all, with 0, or else why they cannot be had: an errno.
-  int start(int workers, const Hook& hook);
+  int start(const eosfm_allocator& allocator, int workers, const Hook& hook);
+  // What that takes.
+  static size_t bytes(int workers) { return bytes_of<Seat>(workers - 1); }
   int workers() const { return workers_; }
   // Whether the threads are in this process: the child of a fork has only the one that forked.
   bool is_here() const;

@@ -1,7 +1,11 @@
 // The C++ header: handles move and close, failures come with their sentence, empty handles are refused.
 #include <eosfm.hpp>
 
+#include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <set>
+#include <string>
 #include <type_traits>
 
 #include "bundle.h"
@@ -22,6 +26,7 @@ void failures_come_with_their_sentence(const char* bundle) {
   options.error = own;
   options.error_size = sizeof own;
   CHECK(!eosfm::Model::open("/nowhere", options).ok() && std::strlen(own) > 0);
+  CHECK(none.error_code() == ENOENT && none.status().error_code() == ENOENT);
 
   const auto model = eosfm::Model::open(bundle);
   CHECK(model.ok() && std::strcmp(model.sentence(), "") == 0);
@@ -111,6 +116,48 @@ void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
   CHECK(context.run(view, first.levels).ok());
 }
 
+void versions_and_engines_are_the_library_s() {
+  CHECK(std::strcmp(eosfm::library_version(), eosfm_library_get_version()) == 0);
+  CHECK(eosfm::library_version_number() == EOSFM_VERSION_NUMBER);
+  std::set<std::string> names;
+  int count = 0;
+  for (;; ++count) {
+    const auto engine = eosfm::describe_engine(count);
+    if (engine.code() == EOSFM_END) break;
+    CHECK(engine.ok());
+    if (!engine.ok()) break;
+    names.insert(engine->name);
+    CHECK(engine->availability.ok() == (std::strlen(engine->availability.sentence()) == 0));
+  }
+  CHECK(names.count("native") == 1 && names.size() == static_cast<size_t>(count) && count == 7);
+  CHECK(eosfm::describe_engine(-1).code() == EOSFM_BAD_ARGUMENT);
+}
+
+void memory_may_be_the_host_s(const char* bundle) {
+  struct Count {
+    long live = 0;
+    long calls = 0;
+  } count;
+  eosfm_allocator allocator = EOSFM_ALLOCATOR_INIT;
+  allocator.allocate = [](void* user, size_t size, size_t alignment) {
+    ++static_cast<Count*>(user)->live;
+    ++static_cast<Count*>(user)->calls;
+    return std::aligned_alloc(alignment, size);
+  };
+  allocator.release = [](void* user, void* memory, size_t) {
+    --static_cast<Count*>(user)->live;
+    std::free(memory);
+  };
+  allocator.user = &count;
+  eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT;
+  options.allocator = &allocator;
+  {
+    auto model = eosfm::Model::open(bundle, options);
+    CHECK(model.ok() && model->create_context().ok());
+  }
+  CHECK(count.calls > 10 && count.live == 0);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -118,5 +165,7 @@ int main(int argc, char** argv) {
   failures_come_with_their_sentence(argv[1]);
   empty_handles_are_refused();
   handles_move_and_results_are_the_c_functions_ones(argv[1]);
+  versions_and_engines_are_the_library_s();
+  memory_may_be_the_host_s(argv[1]);
   return report();
 }

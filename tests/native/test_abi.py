@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from support.programs import BUILDS, RUNTIME, build, run
 
+from eosfm_edge.native import header
 from eosfm_edge.packets.packet import Packet
 from eosfm_edge.packets.split import split
 
@@ -168,6 +170,17 @@ def test_structs_only_grow_at_their_end(tmp_path: Path) -> None:
                 assert now[name] == was[name]
             elif struct in first:
                 assert now[name][0] >= was[struct][0], f"{name} is in what was padding"
+
+
+def test_python_mirrors_every_struct_in_full(tmp_path: Path) -> None:
+    """A struct of Python's that is shorter would be refused when its first size grows."""
+    mirrors = {
+        cls.__doc__.strip("`."): ctypes.sizeof(cls) for cls in header.Struct.__subclasses__()
+    }
+    structs = {name: [] for name in mirrors}
+    sizes = {name: size for name, (size,) in layout(RUNTIME / "include", structs, tmp_path).items()}
+    assert len(mirrors) > 10
+    assert mirrors == sizes
 
 
 def test_the_library_knows_the_first_size_of_every_struct() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,6 +26,13 @@ def test_cpp_handles_keep_the_promises_of_c(
          f"-I{RUNTIME / 'include'}", programs.parent / "libeosfm.a", "-pthread", "-ldl"]
     )  # fmt: skip
     assert "all checks hold" in run([tmp_path / "test", specks["fp32"]])
+
+
+def test_cpp_covers_every_function_of_c() -> None:
+    header, cpp = ((RUNTIME / "include" / name).read_text() for name in ("eosfm.h", "eosfm.hpp"))
+    functions = set(re.findall(r"EOSFM_API [^;(]*?(eosfm_\w+)\(", header))
+    assert len(functions) > 30
+    assert functions - set(re.findall(r"\b(eosfm_\w+)\(", cpp)) == set()
 
 
 def test_cpp_example_streams_what_the_c_example_streams(

@@ -12,7 +12,7 @@ CORPUS = RUNTIME / "tests" / "corpus"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize("name", ["test_api", "test_allocation", "test_hosting"])
+@pytest.mark.parametrize("name", ["test_api", "test_allocation", "test_heapless", "test_hosting"])
 def test_promises(programs: Path, specks: dict[str, Path], name: str, precision: str) -> None:
     assert "all checks hold" in run([programs / name, specks[precision]])
 
@@ -29,7 +29,7 @@ def test_misuse_harms_nobody(programs: Path, specks: dict[str, Path], precision:
 
 
 @pytest.mark.parametrize("isa", ALL_ISAS)
-def test_promises_on_every_path(programs: Path, specks: dict[str, Path], isa: str) -> None:
+def test_promises_on_every_isa(programs: Path, specks: dict[str, Path], isa: str) -> None:
     if not processor_has(isa):
         pytest.skip(f"this processor has no {isa}")
     for bundle in specks.values():

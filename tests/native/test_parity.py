@@ -122,7 +122,7 @@ def test_the_library_has_the_paths_that_the_processor_has(
     widths=st.tuples(*[st.integers(1, 14)] * 4),
     precision=st.sampled_from(["fp32", "bf16", "int8"]),
 )
-def test_random_shapes_on_every_path(
+def test_random_shapes_on_every_isa(
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,
     bands: int,
@@ -263,7 +263,7 @@ def test_what_is_not_active_counts_as_zero(tmp_path: Path, fusion: FusionMode) -
         np.testing.assert_array_equal(one, other)
 
 
-def test_int8_is_the_same_on_every_path_but_for_its_floats(tmp_path: Path) -> None:
+def test_int8_is_the_same_on_every_isa_but_for_its_floats(tmp_path: Path) -> None:
     """Integer sums are exact everywhere; what is between them is fp32, in another order."""
     ensemble = random_ensemble(spec_of((3,), 3, normalisation="none"))
     bundle = write(tmp_path / "b", ensemble, 64, "int8")

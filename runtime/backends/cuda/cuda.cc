@@ -1,7 +1,6 @@
 // libeosfm_cuda.so: an NVIDIA GPU computes.
 #include <stdio.h>
 
-#include "../../src/made.h"
 #include "engine.h"
 
 using namespace eosfm;
@@ -31,24 +30,24 @@ eosfm_status tell(const eosfm_backend_request* request, eosfm_status status, con
 
 eosfm_status open(const eosfm_backend_request* request, eosfm_engine*, eosfm_batches* batches) {
   ErrorText text;
-  CudaEngine* opened = make<CudaEngine>();
+  CudaEngine* opened = make<CudaEngine>(*request->allocator);
   const eosfm_status status =
       opened != nullptr ? opened->open(*request, text) : text.no_memory("the engine");
   if (status == EOSFM_OK) {
     *batches = {opened->batch(), opened->slots(), opened, image, start, query, level, error};
   } else {
-    unmake(opened);
+    unmake(*request->allocator, opened);
   }
   return tell(request, status, text);
 }
 
-void close(void* user) { unmake(engine_of(user)); }
+void close(void* user) { unmake(engine_of(user)->allocator(), engine_of(user)); }
 
-eosfm_status plan(const eosfm_backend_request* request, eosfm_backend_memory* memory) {
+eosfm_status measure(const eosfm_backend_request* request, eosfm_backend_memory* memory) {
   ErrorText text;
-  return tell(request, CudaEngine::plan(*request, memory, text), text);
+  return tell(request, CudaEngine::measure(*request, memory, text), text);
 }
 
 }  // namespace
 
-const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_WEIGHTS, plan};
+const eosfm_backend EOSFM_BACKEND = {open, close, EOSFM_BACKEND_READS_WEIGHTS, measure};

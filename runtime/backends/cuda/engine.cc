@@ -54,10 +54,12 @@ eosfm_status read(const eosfm_backend_request& request, eosfm_model* model, GpuP
     return error.fail(EOSFM_BAD_ARGUMENT, "the backend is %s, expected cuda, cuda-INDEX of a GPU, and "
                       "either followed by -fp32", request.name);
   }
-  eosfm_status status = model->files.set_memory(request.files, request.file_count, error);
+  model->memory.set(request.allocator, 0);
+  eosfm_status status =
+      model->files.set_memory(model->memory.allocator(), request.files, request.file_count, error);
   if (status == EOSFM_OK) status = model->load(kGpuPacking, error);
   if (status != EOSFM_OK) return status;
-  return plan->shape(*model, request.batch > 0 ? request.batch : kDefaultBatch, CudaEngine::kSlots,
+  return plan->shape(*request.allocator, *model, request.batch > 0 ? request.batch : kDefaultBatch, CudaEngine::kSlots,
                      *all_float, error);
 }
 
@@ -82,8 +84,8 @@ CudaEngine::~CudaEngine() {
   driver_.release_context(device_);
 }
 
-eosfm_status CudaEngine::plan(const eosfm_backend_request& request, eosfm_backend_memory* memory,
-                              ErrorText& error) {
+eosfm_status CudaEngine::measure(const eosfm_backend_request& request, eosfm_backend_memory* memory,
+                                 ErrorText& error) {
   eosfm_model model;
   GpuPlan plan;
   int index = 0;
@@ -95,6 +97,7 @@ eosfm_status CudaEngine::plan(const eosfm_backend_request& request, eosfm_backen
 }
 
 eosfm_status CudaEngine::open(const eosfm_backend_request& request, ErrorText& error) {
+  allocator_ = request.allocator;
   eosfm_model model;
   bool all_float = false;
   eosfm_status status = read(request, &model, &plan_, &device_index_, &all_float, error);
@@ -121,7 +124,7 @@ eosfm_status CudaEngine::open(const eosfm_backend_request& request, ErrorText& e
   const Current current(driver_, context_);
   if (!driver_.succeeded(current.result(), "taking the GPU's context", error)) return EOSFM_UNSUPPORTED;
   status = load_code(error);
-  if (status == EOSFM_OK) status = allocate(error);
+  if (status == EOSFM_OK) status = allocate(request, error);
   if (status == EOSFM_OK) status = fill(model, error);
   if (status == EOSFM_OK) status = set_functions(error);
   for (int slot = 0; status == EOSFM_OK && slot < kSlots; ++slot) {
@@ -188,7 +191,7 @@ eosfm_status CudaEngine::set_functions(ErrorText& error) {
   return EOSFM_OK;
 }
 
-eosfm_status CudaEngine::allocate(ErrorText& error) {
+eosfm_status CudaEngine::allocate(const eosfm_backend_request& request, ErrorText& error) {
   int integrated = 0;
   if (!driver_.succeeded(driver_.device_attribute(&integrated, kCuIntegrated, device_),
                          "asking whose memory it has", error)) {
@@ -203,6 +206,11 @@ eosfm_status CudaEngine::allocate(ErrorText& error) {
   is_shared_ = integrated != 0;
   const size_t outside = plan_.outside_bytes();
   const size_t needed = plan_.arena_bytes() + (is_shared_ ? 0 : outside);
+  if (request.reserve(request.reserve_user, needed + outside) != 0) {
+    return error.fail(EOSFM_NO_MEMORY, "batches of %d need %zu bytes of the %s's memory and %zu of pinned memory, "
+                      "more than memory_limit leaves; fix: a smaller batch, or a higher limit", plan_.batch(),
+                      needed, device_name_, outside);
+  }
   CuResult allocated = driver_.allocate(&arena_, plan_.arena_bytes());
   if (allocated != 0) arena_ = 0;
   if (allocated == 0 && !is_shared_) {
@@ -235,7 +243,7 @@ eosfm_status CudaEngine::allocate(ErrorText& error) {
 // Copies the constants.
 eosfm_status CudaEngine::fill(const eosfm_model& model, ErrorText& error) {
   Span staging;
-  if (!staging.allocate(plan_.constant_bytes())) return error.no_memory("the weights");
+  if (!staging.allocate(*allocator_, plan_.constant_bytes())) return error.no_memory("the weights");
   const eosfm_status status = plan_.fill(model, reinterpret_cast<char*>(arena_),
                                          reinterpret_cast<char*>(outside_), staging.data(), error);
   if (status != EOSFM_OK) return status;

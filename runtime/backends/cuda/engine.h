@@ -25,8 +25,10 @@ class CudaEngine {
 
   eosfm_status open(const eosfm_backend_request& request, ErrorText& error);
   // Says what an engine would allocate; needs no GPU.
-  static eosfm_status plan(const eosfm_backend_request& request, eosfm_backend_memory* memory,
-                           ErrorText& error);
+  static eosfm_status measure(const eosfm_backend_request& request, eosfm_backend_memory* memory,
+                              ErrorText& error);
+
+  const eosfm_allocator& allocator() const { return *allocator_; }
 
   // As of eosfm_batches.
   int batch() const { return plan_.batch(); }
@@ -40,12 +42,13 @@ class CudaEngine {
  private:
   eosfm_status load_code(ErrorText& error);
   eosfm_status set_functions(ErrorText& error);
-  eosfm_status allocate(ErrorText& error);
+  eosfm_status allocate(const eosfm_backend_request& request, ErrorText& error);
   eosfm_status fill(const eosfm_model& model, ErrorText& error);
   eosfm_status record(int slot, int count, ErrorText& error);
   bool enqueue(int slot, int count, ErrorText& error);
   bool copy_levels(int slot, int count, ErrorText& error);
 
+  const eosfm_allocator* allocator_ = nullptr;
   CudaDriver driver_;
   GpuPlan plan_;
   int device_index_ = 0;

@@ -110,7 +110,7 @@ class GpuPlan::Builder {
 
   eosfm_status build() {
     const int runs = chain_.runs.size();
-    if (!networks_.allocate(model_.specialists.size()) || !memory_.allocate(runs)) {
+    if (!networks_.allocate(*plan_.allocator_, model_.specialists.size()) || !memory_.allocate(*plan_.allocator_, runs)) {
       return error_.no_memory("the plan");
     }
     plan_.launch_count_ = 0;
@@ -194,7 +194,7 @@ class GpuPlan::Builder {
         const int corners[4] = {before, before, before, before};
         status = put_weights(one.entry, {corners, 4}, chain_.specialists[s].file, &to.entries[stage]);
       }
-      if (!to.blocks[stage].allocate(one.blocks.size())) return error_.no_memory("the plan");
+      if (!to.blocks[stage].allocate(*plan_.allocator_, one.blocks.size())) return error_.no_memory("the plan");
       for (int b = 0; status == EOSFM_OK && b < one.blocks.size(); ++b) {
         status = put_block(one.blocks[b], one.width, chain_.specialists[s].file, &to.blocks[stage][b]);
       }
@@ -230,10 +230,10 @@ class GpuPlan::Builder {
             : weights.shape(chain_, widths, kGpuPacking, false, &bytes, error_);
     const int runs = chain_.runs.size();
     Array<int> padded;
-    if (!padded.allocate(runs)) return error_.no_memory("the plan");
+    if (!padded.allocate(*plan_.allocator_, runs)) return error_.no_memory("the plan");
     for (int level = 0; status == EOSFM_OK && level < kLevels; ++level) {
-      if (!scales_[level].allocate(runs) || !shifts_[level].allocate(runs) ||
-          !projections_[level].allocate(runs)) {
+      if (!scales_[level].allocate(*plan_.allocator_, runs) || !shifts_[level].allocate(*plan_.allocator_, runs) ||
+          !projections_[level].allocate(*plan_.allocator_, runs)) {
         return error_.no_memory("the plan");
       }
       for (int r = 0; status == EOSFM_OK && r < runs; ++r) {
@@ -349,7 +349,7 @@ class GpuPlan::Builder {
     Array<const float*> scales;
     Array<const float*> offsets;
     const int runs = chain_.runs.size();
-    if (!bands.allocate(runs) || !scales.allocate(runs) || !offsets.allocate(runs)) {
+    if (!bands.allocate(*plan_.allocator_, runs) || !scales.allocate(*plan_.allocator_, runs) || !offsets.allocate(*plan_.allocator_, runs)) {
       status_ = error_.no_memory("the plan");
       return;
     }
@@ -455,7 +455,7 @@ class GpuPlan::Builder {
     const gpu::Set* sets[kLevels];
     Array<gpu::Set> inputs[kLevels];
     for (int level = 0; level < kLevels; ++level) {
-      if (!inputs[level].allocate(runs)) {
+      if (!inputs[level].allocate(*plan_.allocator_, runs)) {
         status_ = error_.no_memory("the plan");
         return;
       }
@@ -611,8 +611,9 @@ class GpuPlan::Builder {
   int first_columns_[kLevels] = {};
 };
 
-eosfm_status GpuPlan::shape(const eosfm_model& model, int batch, int slots, bool all_float,
-                            ErrorText& error) {
+eosfm_status GpuPlan::shape(const eosfm_allocator& allocator, const eosfm_model& model, int batch, int slots,
+                            bool all_float, ErrorText& error) {
+  allocator_ = &allocator;
   batch_ = batch;
   slots_ = slots;
   all_float_ = all_float;
@@ -621,7 +622,7 @@ eosfm_status GpuPlan::shape(const eosfm_model& model, int batch, int slots, bool
 
 eosfm_status GpuPlan::fill(const eosfm_model& model, char* device, char* outside, char* staging,
                            ErrorText& error) {
-  if (!launches_.allocate(launch_count_)) return error.no_memory("the plan");
+  if (!launches_.allocate(*allocator_, launch_count_)) return error.no_memory("the plan");
   return Builder(*this, model, device, outside, staging, error).build();
 }
 

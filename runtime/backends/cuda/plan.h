@@ -30,7 +30,8 @@ struct GpuLaunch {
 class GpuPlan {
  public:
   // Takes the shapes of a model that was loaded for kGpuPacking.
-  eosfm_status shape(const eosfm_model& model, int batch, int slots, bool all_float, ErrorText& error);
+  eosfm_status shape(const eosfm_allocator& allocator, const eosfm_model& model, int batch, int slots,
+                     bool all_float, ErrorText& error);
   // For how many multiprocessors launches are cut; nothing else depends on it.
   void set_multiprocessors(int count) { multiprocessors_ = count; }
   // Makes the launches for an arena at `device` and images and levels at `outside`, both addresses of the
@@ -65,6 +66,7 @@ class GpuPlan {
   bool all_float_ = false;
   size_t constant_bytes_ = 0;
   size_t working_bytes_ = 0;
+  const eosfm_allocator* allocator_ = nullptr;
   Array<GpuLaunch> launches_;
   int launch_count_ = 0;
   size_t outside_bytes_ = 0;

@@ -35,6 +35,7 @@ void OrtEngine::free_name(char* name) {
 }
 
 eosfm_status OrtEngine::open(const eosfm_backend_request& request, ErrorText& error) {
+  host_memory_ = request.allocator;
   eosfm_status status = library_.load(request.library, error);
   if (status != EOSFM_OK) return status;
   const OrtApi& api = *library_.api;
@@ -54,7 +55,7 @@ eosfm_status OrtEngine::open(const eosfm_backend_request& request, ErrorText& er
                    ok(api.AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0")) &&
                    ok(api.AddSessionConfigEntry(options, "session.x64quantprecision", "1"));
   status = set ? add_provider(library_, request.name, env_, options, error) : EOSFM_UNSUPPORTED;
-  if (status == EOSFM_OK && !graphs_.allocate(static_cast<int>(request.graph_count))) {
+  if (status == EOSFM_OK && !graphs_.allocate(*host_memory_, static_cast<int>(request.graph_count))) {
     status = error.no_memory("the graphs");
   }
   for (int i = 0; status == EOSFM_OK && i < graphs_.size(); ++i) {
@@ -75,8 +76,8 @@ eosfm_status OrtEngine::open_graph(const eosfm_file& file, const OrtSessionOptio
       !ok(api.SessionGetOutputCount(graph->session, &outputs))) {
     return EOSFM_UNSUPPORTED;
   }
-  if (!graph->inputs.allocate(static_cast<int>(inputs)) ||
-      !graph->outputs.allocate(static_cast<int>(outputs))) {
+  if (!graph->inputs.allocate(*host_memory_, static_cast<int>(inputs)) ||
+      !graph->outputs.allocate(*host_memory_, static_cast<int>(outputs))) {
     return error.no_memory("the graphs' tensors");
   }
   for (size_t i = 0; i < inputs; ++i) {
@@ -123,9 +124,9 @@ eosfm_status OrtEngine::connect(const eosfm_backend_request& request, ErrorText&
   }
   const int64_t shape[4] = {1, request.bands, request.tile, request.tile};
   memcpy(shapes_[kImageShape], shape, sizeof shape);
-  const bool allocated = values_.allocate(places) && names_.allocate(most) &&
-                         output_names_.allocate(most) && inputs_.allocate(most) &&
-                         outputs_.allocate(most);
+  const bool allocated = values_.allocate(*host_memory_, places) && names_.allocate(*host_memory_, most) &&
+                         output_names_.allocate(*host_memory_, most) && inputs_.allocate(*host_memory_, most) &&
+                         outputs_.allocate(*host_memory_, most);
   return allocated ? EOSFM_OK : error.no_memory("the tensors");
 }
 

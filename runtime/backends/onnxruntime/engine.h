@@ -21,6 +21,8 @@ class OrtEngine {
   void cancel();
   const char* error() const { return error_.text; }
 
+  const eosfm_allocator& memory() const { return *host_memory_; }
+
  private:
   // Names are ONNX Runtime's; places are those of tensors in values_.
   struct Tensor {
@@ -41,6 +43,7 @@ class OrtEngine {
   bool bind(void* data, int shape, OrtValue** value);
   bool run(const Graph& graph);
 
+  const eosfm_allocator* host_memory_ = nullptr;
   OrtLibrary library_;
   OrtEnv* env_ = nullptr;
   OrtMemoryInfo* memory_ = nullptr;

@@ -1,7 +1,6 @@
 // libeosfm_onnxruntime.so: ONNX Runtime computes in libeosfm's place.
 #include <stdio.h>
 
-#include "../../src/made.h"
 #include "engine.h"
 
 using namespace eosfm;
@@ -18,11 +17,11 @@ const char* error(void* user) { return static_cast<OrtEngine*>(user)->error(); }
 
 eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine, eosfm_batches*) {
   ErrorText text;
-  OrtEngine* opened = make<OrtEngine>();
+  OrtEngine* opened = make<OrtEngine>(*request->allocator);
   const eosfm_status status =
       opened != nullptr ? opened->open(*request, text) : text.no_memory("the engine");
   if (status != EOSFM_OK) {
-    unmake(opened);
+    unmake(*request->allocator, opened);
     snprintf(request->error, request->error_size, "%s", text.text);
     return status;
   }
@@ -30,7 +29,10 @@ eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine, eo
   return EOSFM_OK;
 }
 
-void close(void* user) { unmake(static_cast<OrtEngine*>(user)); }
+void close(void* user) {
+  OrtEngine* engine = static_cast<OrtEngine*>(user);
+  unmake(engine->memory(), engine);
+}
 
 }  // namespace
 

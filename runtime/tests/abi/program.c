@@ -1,6 +1,7 @@
 /* Gives and takes every struct of eosfm.h, and prints what comes out: program NAME.eosfm
  *
  * Compiled against headers of several versions, it prints the same with every library. */
+#define _POSIX_C_SOURCE 200112L /* posix_memalign */
 #include <eosfm.h>
 #include <inttypes.h>
 #include <math.h>
@@ -22,6 +23,20 @@ static void *allocate(size_t size) {
   void *data = calloc(1, size);
   require(data != NULL, "there is no memory");
   return data;
+}
+
+/* The host's memory: what is live is counted. */
+static void *give_memory(void *user, size_t size, size_t alignment) {
+  void *memory = NULL;
+  if (posix_memalign(&memory, alignment, size) != 0) return NULL;
+  ++*(long *)user;
+  return memory;
+}
+
+static void take_memory(void *user, void *memory, size_t size) {
+  (void)size;
+  free(memory);
+  --*(long *)user;
 }
 
 static void log_line(void *user, eosfm_log_level level, const char *text) {
@@ -218,9 +233,18 @@ int main(int argc, char **argv) {
   open.log = log_line;
   open.log_user = &lines;
   open.private_copy = 1;
+  long live = 0;
+  eosfm_allocator allocator = EOSFM_ALLOCATOR_INIT;
+  allocator.allocate = give_memory;
+  allocator.release = take_memory;
+  allocator.user = &live;
+  open.allocator = &allocator;
   require(eosfm_model_open(argv[1], &open, &model) == EOSFM_OK, error);
+  require(live > 3, "the allocator is not used");
   eosfm_model_close(model);
+  printf("%ld pieces of memory are left\n", live);
   open.private_copy = 0;
+  open.allocator = NULL;
   for (int i = 2; i < argc; i++) read_file(argv[1], argv[i], &files[i - 2]);
   require(eosfm_model_open_memory(files, (size_t)argc - 2, &open, &model) == EOSFM_OK, error);
   printf("%d models were opened\n", lines);

@@ -22,6 +22,7 @@ struct Opened {
   eosfm_context* context = nullptr;
   eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
   std::vector<std::string> warnings;
+  size_t memory_limit = 0;  // of the model
   eosfm_context_options options = EOSFM_CONTEXT_OPTIONS_INIT;
 
   eosfm_status create(const char* backends, const char* driver, int batch = 0) {
@@ -30,6 +31,7 @@ struct Opened {
       if (level == EOSFM_LOG_WARNING) static_cast<Opened*>(user)->warnings.emplace_back(text);
     };
     open.log_user = this;
+    open.memory_limit = memory_limit;
     CHECK(eosfm_model_open(g_bundle, &open, &model) == EOSFM_OK);
     CHECK(eosfm_model_describe(model, &info) == EOSFM_OK);
     options.threads = 1;

@@ -455,7 +455,7 @@ int main(int argc, char** argv) {
   if (argc != 2) return 2;
   ErrorText text;
   eosfm_model packed;
-  CHECK(packed.files.set_directory(argv[1], text) == EOSFM_OK);
+  CHECK(packed.files.set_directory(packed.memory.allocator(), argv[1], text) == EOSFM_OK);
   CHECK(packed.load(kGpuPacking, text) == EOSFM_OK);
   g_real = *choose_kernels(std::getenv("EOSFM_ISA"));
   Kernels watched = g_real;
@@ -465,12 +465,12 @@ int main(int argc, char** argv) {
   watched.linear_gelu = watch_linear_gelu;
   watched.scale_rows = watch_scale_rows;
   eosfm_model model;
-  CHECK(model.files.set_directory(argv[1], text) == EOSFM_OK);
+  CHECK(model.files.set_directory(model.memory.allocator(), argv[1], text) == EOSFM_OK);
   CHECK(model.load(watched, text) == EOSFM_OK);
   const PackedModel* cpu = nullptr;
   CHECK(model.packed(EOSFM_AS_STORED, &cpu, text) == EOSFM_OK);
   Array<NetworkWeights> networks;
-  CHECK(networks.allocate(packed.specialists.size()));
+  CHECK(networks.allocate(packed.memory.allocator(), packed.specialists.size()));
   for (int s = 0; s < networks.size(); ++s) {
     CHECK(packed.specialists[s].pack(kGpuPacking, false, &networks[s], text) == EOSFM_OK);
     add_layers(cpu->networks[s], networks[s]);

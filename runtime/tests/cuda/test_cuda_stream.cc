@@ -161,7 +161,7 @@ void a_stream_begins_again(const Result& alone) {
   }
 }
 
-void the_plan_says_what_is_allocated() {
+void the_requirements_say_what_is_allocated() {
   for (const int batch : {0, 1, 5}) {
     Opened opened;
     CHECK(opened.create("cuda native", g_driver, batch) == EOSFM_OK);
@@ -176,6 +176,50 @@ void the_plan_says_what_is_allocated() {
   }
   Opened opened;
   CHECK(opened.create("cuda", g_driver, 65) == EOSFM_BAD_ARGUMENT);
+}
+
+// Limits of a context and of a model count what is allocated of the GPU's memory and pinned; where GPU and host
+// have the same memory, images and levels are there once.
+void limits_count_the_gpu_s_memory() {
+  for (const int integrated : {0, 1}) {
+    size_t gpu = 0;
+    size_t context = 0;
+    size_t peak = 0;
+    {
+      g_standin->integrated = integrated;
+      Opened opened;
+      CHECK(opened.create("cuda", g_driver) == EOSFM_OK);
+      gpu = g_standin->device_bytes + g_standin->pinned_bytes;
+      eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+      CHECK(eosfm_model_get_requirements(opened.model, &opened.options, &needs) == EOSFM_OK);
+      CHECK(gpu == needs.device_bytes + (integrated != 0 ? 0 : needs.pinned_bytes));
+      context = needs.context_bytes;
+      const size_t before = opened.info.memory_bytes;
+      CHECK(eosfm_model_describe(opened.model, &opened.info) == EOSFM_OK);
+      CHECK(opened.info.memory_bytes > before + gpu);
+      peak = opened.info.memory_peak_bytes;
+    }
+    reset();
+    const auto create = [&](size_t of_context, size_t of_model, const char* sentence) {
+      g_standin->integrated = integrated;
+      Opened opened;
+      opened.options.memory_limit = of_context;
+      opened.memory_limit = of_model;
+      const eosfm_status status = opened.create("cuda", g_driver);
+      if (status != EOSFM_OK) CHECK(std::strstr(eosfm_model_get_error(opened.model), sentence) != nullptr);
+      const size_t before = opened.info.memory_bytes;
+      CHECK(eosfm_model_describe(opened.model, &opened.info) == EOSFM_OK);
+      CHECK((opened.info.memory_bytes == before) == (status != EOSFM_OK));  // all is given back
+      return status;
+    };
+    CHECK(create(gpu - 1, 0, "memory_limit") == EOSFM_NO_MEMORY);
+    CHECK(g_standin->device_bytes == 0 && g_standin->pinned_bytes == 0);  // it is refused before
+    CHECK(create(gpu, 0, "the limit is") == EOSFM_NO_MEMORY);
+    CHECK(create(gpu + context, 0, "") == EOSFM_OK);
+    CHECK(create(0, peak - 1, "memory") == EOSFM_NO_MEMORY);
+    CHECK(create(0, peak, "") == EOSFM_OK);
+    reset();
+  }
 }
 
 // The test of the test: two streams that copy to the same place.
@@ -231,7 +275,9 @@ int main(int argc, char** argv) {
   reset();
   a_stream_begins_again(alone);
   reset();
-  the_plan_says_what_is_allocated();
+  the_requirements_say_what_is_allocated();
+  reset();
+  limits_count_the_gpu_s_memory();
   reset();
   the_standin_notices_what_two_streams_share();
   return report();

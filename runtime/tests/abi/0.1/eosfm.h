@@ -25,8 +25,9 @@
  *
  * Threads: a model may be used from any thread at once. A context, with its streams, is used by one call at
  * a time: others are refused with EOSFM_BUSY, from another thread or from a callback. Only
- * eosfm_context_cancel may be called meanwhile, from anywhere but a signal handler. Any number of contexts may
- * share a model. A model may be closed while contexts of it live: it goes with the last of them.
+ * eosfm_context_cancel and eosfm_context_resume may be called meanwhile, from anywhere but a signal handler. Any
+ * number of contexts may share a model. A model may be closed while contexts of it live: it goes with the last of
+ * them.
  *
  * Callbacks must return: they must not throw, nor leave by longjmp. One that does leaves its context busy for
  * good, fit only to be destroyed, which waits for the threads that are still computing; some memory may be
@@ -51,7 +52,7 @@
  * processor's kernels want them; the first context of a precision makes those. A context allocates all
  * that it needs when it is created, as a stream does; eosfm_context_run and eosfm_stream_pull_patch allocate nothing.
  * eosfm_context_verify does, for the known answer, and gives it back. What EOSFM_GRN_GATHER adds up has its
- * place from the start.
+ * place from the start. All of it comes from the host's eosfm_allocator, if there is one, and otherwise from malloc.
  *
  * Files that are mapped must not be truncated or written to while the model is open: what reads a page
  * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does: a model
@@ -81,6 +82,10 @@ extern "C" {
 #define EOSFM_VERSION_MINOR 1
 #define EOSFM_VERSION_PATCH 0
 
+/* 1002003 is 1.2.3: later versions are larger. */
+#define EOSFM_VERSION_NUMBER \
+  (EOSFM_VERSION_MAJOR * 1000000 + EOSFM_VERSION_MINOR * 1000 + EOSFM_VERSION_PATCH)
+
 /* Levels of the feature pyramid: level i has a cell for every 4 << i pixels, in each direction. */
 #define EOSFM_LEVELS 4
 
@@ -107,6 +112,9 @@ typedef enum eosfm_status {
 /* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
 EOSFM_API const char *eosfm_library_get_version(void);
 
+/* The EOSFM_VERSION_NUMBER of the library that is loaded. */
+EOSFM_API int32_t eosfm_library_get_version_number(void);
+
 /* A few words for a status; never NULL. */
 EOSFM_API const char *eosfm_status_get_text(int status);
 
@@ -117,6 +125,25 @@ typedef enum eosfm_log_level { EOSFM_LOG_INFO = 0, EOSFM_LOG_WARNING = 1 } eosfm
 /* Called from the thread that made the call; `text` lives until it returns. */
 typedef void (*eosfm_log_fn)(void *user, eosfm_log_level level, const char *text);
 
+/* The host's memory: a heap, a pool or an array of its own. All memory of a model, its contexts and its streams
+ * comes from here, and the library calls malloc for nothing. Beside it there are mapped files, the stacks of
+ * threads, and what the system's loader, a GPU's driver, ONNX Runtime and TensorRT allocate.
+ *
+ * The functions are called while the host opens, creates, verifies, closes or destroys, from its thread; at the
+ * same time where several of its threads do. They must not call the library, and must work until the model is
+ * closed and its last context destroyed. */
+typedef struct eosfm_allocator {
+  size_t struct_size;
+  /* Returns memory at a multiple of `alignment`, a power of two, or NULL if there is none. `size` is a
+   * multiple of it too. The memory need not be zero. */
+  void *(*allocate)(void *user, size_t size, size_t alignment);
+  /* Takes back what allocate gave, with the size that it was asked for. */
+  void (*release)(void *user, void *memory, size_t size);
+  void *user;
+} eosfm_allocator;
+
+#define EOSFM_ALLOCATOR_INIT {sizeof(eosfm_allocator), NULL, NULL, NULL}
+
 typedef struct eosfm_open_options {
   size_t struct_size;
   eosfm_log_fn log; /* NULL: nothing is logged */
@@ -126,9 +153,15 @@ typedef struct eosfm_open_options {
   size_t error_size;
   int32_t private_copy; /* not 0: files are read into memory instead of mapped, which takes as much more, but
                            what is done to them later harms nobody. Not for eosfm_model_open_memory. */
+  int32_t *error_code; /* where the code beneath a failure goes, as eosfm_model_get_error_code gives it; or NULL */
+  size_t memory_limit; /* bytes that the model, its contexts and its streams may have taken at any moment; 0: no
+                          limit. What would take more fails with EOSFM_NO_MEMORY. All memory counts that the
+                          allocator gives, or malloc, and what cuda allocates of the GPU's memory and pinned.
+                          Mapped files do not, nor what ONNX Runtime and TensorRT allocate. */
+  const eosfm_allocator *allocator; /* copied; NULL: malloc and free */
 } eosfm_open_options;
 
-#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0, 0}
+#define EOSFM_OPEN_OPTIONS_INIT {sizeof(eosfm_open_options), NULL, NULL, NULL, 0, 0, NULL, 0, NULL}
 
 /* A file of a bundle that is in memory: its path in the bundle ("chain.gguf"), and its bytes. */
 typedef struct eosfm_file {
@@ -162,6 +195,10 @@ EOSFM_API void eosfm_model_close(eosfm_model *model);
  * while another thread's call fails. */
 EOSFM_API const char *eosfm_model_get_error(const eosfm_model *model);
 
+/* The code beneath that failure, where there is one: the system's errno if a file could not be read or a thread
+ * not be made; what an engine's compute returned with EOSFM_ENGINE_FAILED. 0: there is none. */
+EOSFM_API int32_t eosfm_model_get_error_code(const eosfm_model *model);
+
 typedef struct eosfm_model_info {
   size_t struct_size;
   const char *name;
@@ -171,9 +208,11 @@ typedef struct eosfm_model_info {
   int32_t runs;         /* of specialists for one image; a specialist may run on several band sets */
   int32_t tile;         /* pixels of the side that the bundle was made for, a multiple of 32 */
   int32_t channels[EOSFM_LEVELS]; /* of each level */
+  size_t memory_bytes;      /* that it, its contexts and its streams take now, as memory_limit counts */
+  size_t memory_peak_bytes; /* the most that they took at any moment so far */
 } eosfm_model_info;
 
-#define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}}
+#define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}, 0, 0}
 
 /* Texts live as long as the model.
  *
@@ -238,9 +277,12 @@ typedef struct eosfm_engine {
   void (*cancel)(void *user);
   /* The sentence of compute's last failure. NULL: there is none. */
   const char *(*error)(void *user);
+  /* By which `backends` of the context's options can name it: small letters, digits and '-', but not
+   * "native". NULL: "host". */
+  const char *name;
 } eosfm_engine;
 
-#define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL, NULL, NULL}
+#define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL, NULL, NULL, NULL}
 
 /* A specialist that decides of each image whether the others are worth running. */
 typedef struct eosfm_gate {
@@ -263,20 +305,29 @@ typedef struct eosfm_context_options {
   int32_t precision; /* an eosfm_precision */
   int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
   int32_t height;
-  size_t memory_limit; /* bytes; 0: none. Creating fails if the requirements' context_bytes and weights_bytes
-                          are more together: the files and what eosfm_context_verify takes are not counted. */
-  const eosfm_engine *engine; /* copied; NULL: the library's own. With one, no weights are made, all
-                                 specialists are active and GRN is the tile's. */
+  size_t memory_limit; /* bytes; 0: none. Creating fails if more is needed together: the requirements' context_bytes
+                          and weights_bytes and, with cuda, what it allocates of the GPU's memory and pinned, which
+                          on a board is the same memory. Mapped files, and what is taken for a moment, do not count. */
+  const eosfm_engine *engine; /* copied; NULL: the library's own. Where one computes, no weights are made,
+                                 all specialists are active and GRN is the tile's. */
   const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a
                              product. */
   /* Who may compute: names with spaces between them, of which the first that works here is taken. NULL:
-   * "native", which is this library. See "Backends" below. Not with an engine. */
+   * "native", which is this library, or the engine if there is one. With an engine, its name is to be
+   * among them. See "Backends" below. */
   const char *backends;
   const char *backend_library; /* the file of what backends stand on; NULL: it is searched for */
+  int32_t batch; /* tiles of a stream that a backend computes at once, 1 to 64; 0: its choice, which is 4 for
+                    cuda. Results do not depend on it. Others than cuda compute one at a time. */
+  /* Called on each of the context's own threads before it computes anything, with 1 to threads - 1; the
+   * thread that runs is 0, and the host's. For its affinity, priority, name or signal mask. Creating waits
+   * until all have returned; they may be called at once. NULL: nothing is called. */
+  void (*thread_started)(void *user, int32_t thread);
+  void *thread_user;
 } eosfm_context_options;
 
 #define EOSFM_CONTEXT_OPTIONS_INIT \
-  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL, NULL, NULL}
+  {sizeof(eosfm_context_options), 0, EOSFM_AS_STORED, 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL}
 
 /* Backends. Others can compute instead of this library, from the bundle's weights or its ONNX graphs:
  *
@@ -300,24 +351,36 @@ typedef struct eosfm_context_options {
  * libonnxruntime_providers_nv_tensorrt_rtx.so; the driver for cuda is `backend_library`, or else
  * libcuda.so.1. What was loaded stays loaded.
  *
+ * An engine of the host's takes its turn where `backends` has its name, before a shared object of that name:
+ * as "mine onnxruntime-cuda native" has it. It is opened when it first computes, if it likes, which is for
+ * the known answer. One that the options have without `backends` is used as it is, without that check.
+ *
  * A backend is taken only if it gives the bundle's known answer. For one that is not, the model's log gets
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
  * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
- * over the tile. They allocate memory of their own, which the requirements do not count, and while running too;
- * eosfm_context_cancel ends ONNX Runtime's runs soon; those of cuda and TensorRT go on to their end. A deadline is
- * looked at before and after. */
+ * over the tile. They allocate memory of their own: cuda when the context is created, as the requirements say; the
+ * others, which the requirements do not count, while running too. eosfm_context_cancel ends ONNX Runtime's runs soon, and
+ * those of TensorRT go on to their end; a deadline is looked at before and after. A run on cuda returns
+ * within a fraction of a millisecond of either, and the next waits for what the GPU was given.
+ *
+ * With cuda, a stream gives the GPU the tiles that follow in their row, a batch of them and then another,
+ * while the host blends those before. eosfm_context_run, and another stream of the same context, take its place: it
+ * then computes again what was ahead. */
 
 typedef struct eosfm_requirements {
   size_t struct_size;
-  size_t context_bytes; /* what the context itself allocates, stacks of its threads not counted */
+  size_t context_bytes; /* what the context itself keeps, stacks of its threads not counted */
   size_t weights_bytes; /* the weights for this precision, which contexts of a model share */
   size_t mapped_bytes;  /* the bundle's files */
+  size_t device_bytes;  /* of a GPU's memory, that cuda allocates: beside what its driver takes for itself */
+  size_t pinned_bytes;  /* of the host's, that cuda has pinned for copies */
 } eosfm_requirements;
 
-#define EOSFM_REQUIREMENTS_INIT {sizeof(eosfm_requirements), 0, 0, 0}
+#define EOSFM_REQUIREMENTS_INIT {sizeof(eosfm_requirements), 0, 0, 0, 0, 0}
 
 /* What a context with these options will need; with several backends, what the one that needs most will.
- * NULL options are the defaults.
+ * NULL options are the defaults. A backend whose library is not there needs nothing. Creating takes a little more
+ * for a moment, which memory_peak_bytes has afterwards.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_get_requirements(eosfm_model *model, const eosfm_context_options *options,
@@ -337,8 +400,67 @@ EOSFM_API void eosfm_context_destroy(eosfm_context *context);
 /* The sentence of this context's last failed call; "" if there was none. */
 EOSFM_API const char *eosfm_context_get_error(const eosfm_context *context);
 
-/* Who computes: one of the backends' names; "host" for the engine of the options. */
+/* The code beneath that failure, as of eosfm_model_get_error_code. */
+EOSFM_API int32_t eosfm_context_get_error_code(const eosfm_context *context);
+
+/* Who computes: one of the backends' names, or the name of the options' engine. */
 EOSFM_API const char *eosfm_context_get_backend(const eosfm_context *context);
+
+/* An engine by which a context can be asked to compute. */
+typedef struct eosfm_engine_info {
+  size_t struct_size;
+  const char *name; /* as in eosfm_context_options.backends; lives for ever */
+  int64_t status;   /* an eosfm_status: EOSFM_OK if it is here; EOSFM_NOT_FOUND if its shared object cannot be
+                       loaded; EOSFM_UNSUPPORTED if that is of another version, or the processor lacks what
+                       the native engine needs */
+  char *reason;     /* the caller's, or NULL: where the sentence goes if it is not here, and "" if it is */
+  size_t reason_size;
+} eosfm_engine_info;
+
+#define EOSFM_ENGINE_INFO_INIT {sizeof(eosfm_engine_info), NULL, 0, NULL, 0}
+
+/* Describes the engine `index`, from 0, of those that this version knows; EOSFM_END behind the last. Loads its
+ * shared object, but nothing that this stands on in turn: whether there is a GPU, or an ONNX Runtime, is
+ * known when eosfm_context_create is asked for it.
+ *
+ * Status: EOSFM_OK, EOSFM_END, EOSFM_BAD_ARGUMENT. */
+EOSFM_API eosfm_status eosfm_library_describe_engine(int32_t index, eosfm_engine_info *info);
+
+/* What a context has done since it was created, in the wall clock's nanoseconds. */
+typedef struct eosfm_statistics {
+  size_t struct_size;
+  int64_t images;        /* that were computed, a stream's tiles among them */
+  int64_t failures;      /* that were begun and not: cancelled, late, not finite, or the engine failed */
+  int64_t tiles;         /* of streams, whose patches were given */
+  int64_t tiles_skipped; /* of them, for want of valid pixels */
+  int64_t read_ns;       /* pixels into planes */
+  int64_t compute_ns;    /* the specialists, or the engine */
+  int64_t fuse_ns;       /* fusion, and levels into the caller's memory */
+  int64_t blend_ns;      /* tiles of streams into patches */
+} eosfm_statistics;
+
+#define EOSFM_STATISTICS_INIT {sizeof(eosfm_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* Gives a context's statistics.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_measure(eosfm_context *context, eosfm_statistics *statistics);
+
+/* What a specialist has done in a context of the native engine; zeros where another computes. */
+typedef struct eosfm_specialist_statistics {
+  size_t struct_size;
+  int64_t runs;       /* that were finished; a specialist may run more than once for an image */
+  int64_t compute_ns; /* from their beginnings to their ends: where each runs on a thread of its own, those of
+                         several specialists are more together than the statistics' compute_ns */
+} eosfm_specialist_statistics;
+
+#define EOSFM_SPECIALIST_STATISTICS_INIT {sizeof(eosfm_specialist_statistics), 0, 0}
+
+/* Gives the statistics of one specialist.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_measure_specialist(eosfm_context *context, int32_t index,
+                                                        eosfm_specialist_statistics *statistics);
 
 /* Chooses which specialists run, for the runs that follow: `active` has one flag for each specialist.
  * The features of the others count as zeros. At least one must be active.
@@ -466,10 +588,15 @@ EOSFM_API eosfm_status eosfm_context_run(eosfm_context *context, const eosfm_ima
                                  const eosfm_level levels[EOSFM_LEVELS],
                                  const eosfm_run_options *options);
 
-/* Ends the run that is going on in another thread; that returns EOSFM_CANCELLED. It is looked at
+/* Cancels the context until eosfm_context_resume: a run that is going on in another thread ends, and it and
+ * all that follow return EOSFM_CANCELLED, so that none is missed which begins a moment later. It is looked at
  * between tasks, some rows of one layer each: mostly milliseconds, more for wide networks on slow
- * processors. Does nothing if there is no run, or if its levels are already being fused and written. */
+ * processors. A run whose levels are already being fused and written completes. */
 EOSFM_API void eosfm_context_cancel(eosfm_context *context);
+
+/* Lets a context run again that was cancelled; from any thread but a signal handler, at any time. A run that is
+ * being cancelled still ends. A tile of a stream that was cancelled is the next one still. */
+EOSFM_API void eosfm_context_resume(eosfm_context *context);
 
 /* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` gets each level's largest
  * difference over its largest value, also when it is too large: then EOSFM_WRONG_ANSWER is returned. Values
@@ -479,6 +606,12 @@ EOSFM_API void eosfm_context_cancel(eosfm_context *context);
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NO_MEMORY, EOSFM_CANCELLED, EOSFM_WRONG_ANSWER,
  * EOSFM_ENGINE_FAILED, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
+
+/* How far eosfm_context_verify lets each level be off, in parts of its largest value: as the bundle allows its
+ * weights or its graphs, whichever are computed from. A host's engine is taken to compute from the graphs.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_context_get_tolerance(eosfm_context *context, double tolerance[EOSFM_LEVELS]);
 
 /* ---- Streams --------------------------------------------------------------------------------- */
 
@@ -558,7 +691,7 @@ typedef struct eosfm_stream_options {
 /* The mask, beside the model's bands. */
 #define EOSFM_STREAM_MASK (-1)
 
-/* The bytes that a stream with these options allocates, beside its context.
+/* The bytes that a stream with these options takes, beside its context.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_get_stream_bytes(eosfm_context *context,
@@ -587,6 +720,12 @@ EOSFM_API eosfm_status eosfm_stream_push_rows(eosfm_stream *stream, int32_t band
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_stream_end(eosfm_stream *stream);
+
+/* Begins another scene with the stream's options, wherever it is in the one before: rows and patches of that are
+ * gone, and counts begin at 0. Allocates nothing.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
+EOSFM_API eosfm_status eosfm_stream_reset(eosfm_stream *stream);
 
 /* A level's part of a patch. Cells that are nodata are NaN. */
 typedef struct eosfm_patch_level {
