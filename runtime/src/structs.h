@@ -40,7 +40,7 @@ EOSFM_STRUCT(eosfm_file, size, EOSFM_FILE_INIT);
 EOSFM_STRUCT(eosfm_model_info, memory_peak_bytes, EOSFM_MODEL_INFO_INIT);
 EOSFM_STRUCT(eosfm_band_info, nodata, EOSFM_BAND_INFO_INIT);
 EOSFM_STRUCT(eosfm_specialist_info, factor, EOSFM_SPECIALIST_INFO_INIT);
-EOSFM_STRUCT(eosfm_engine, error, EOSFM_ENGINE_INIT);
+EOSFM_STRUCT(eosfm_engine, name, EOSFM_ENGINE_INIT);
 EOSFM_STRUCT(eosfm_gate, user, EOSFM_GATE_INIT);
 EOSFM_STRUCT(eosfm_context_options, thread_user, EOSFM_CONTEXT_OPTIONS_INIT);
 EOSFM_STRUCT(eosfm_requirements, pinned_bytes, EOSFM_REQUIREMENTS_INIT);

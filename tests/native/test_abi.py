@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.programs import BUILDS, RUNTIME, build, run
 
-from eosfm_edge.native import header
+from eosfm_edge.native import header as mirror
 from eosfm_edge.packets.packet import Packet
 from eosfm_edge.packets.split import split
 
@@ -175,7 +175,7 @@ def test_structs_only_grow_at_their_end(tmp_path: Path) -> None:
 def test_python_mirrors_every_struct_in_full(tmp_path: Path) -> None:
     """A struct of Python's that is shorter would be refused when its first size grows."""
     mirrors = {
-        cls.__doc__.strip("`."): ctypes.sizeof(cls) for cls in header.Struct.__subclasses__()
+        cls.__doc__.strip("`."): ctypes.sizeof(cls) for cls in mirror.Struct.__subclasses__()
     }
     structs = {name: [] for name in mirrors}
     sizes = {name: size for name, (size,) in layout(RUNTIME / "include", structs, tmp_path).items()}

@@ -150,8 +150,20 @@ FORBIDDEN = re.compile(
 def test_it_never_exits_or_prints(library: Path) -> None:
     lines = run(["nm", "-D", "--undefined-only", library]).splitlines()
     needed = {line.split()[-1].partition("@")[0] for line in lines}
-    assert "malloc" in needed or "calloc" in needed  # the list is what it seems
+    assert "aligned_alloc" in needed  # the list is what it seems
     assert sorted(filter(FORBIDDEN.fullmatch, needed)) == []
+
+
+def test_it_allocates_in_one_way(library: Path) -> None:
+    """Hosts give their own allocator in its place; so nothing may call another."""
+    lines = run(["nm", "-D", "--undefined-only", library]).splitlines()
+    needed = {line.split()[-1].partition("@")[0] for line in lines}
+    others = (
+        "malloc calloc realloc reallocarray posix_memalign memalign valloc strdup strndup asprintf "
+        "vasprintf getline getdelim qsort fopen fdopen opendir fdopendir scandir _Znwm _Znam"
+    )
+    assert needed & set(others.split()) == set()
+    assert {"aligned_alloc", "free"} <= needed
 
 
 def test_it_is_small(library: Path, tmp_path: Path) -> None:
