@@ -17,8 +17,9 @@ from support.scenes import write_scene
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.ensemble import InputBand
+from eosfm_edge.scene.brightness import brightness_classes
 from eosfm_edge.scene.reading import Radiometry
-from eosfm_edge.scene.tiles import Tiles, brightness_classes, load_tiles
+from eosfm_edge.scene.tiles import Tiles, load_tiles
 
 SIDE = 32
 WANTED = (InputBand(),) * 3  # stored as they are
