@@ -21,7 +21,6 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
@@ -42,8 +41,9 @@ from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.ensemble.model import physical_units
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.exporting.onnx import INPUT_NAME, write_onnx
+from eosfm_edge.formats.bench import Timing
 from eosfm_edge.native.binding import Model
-from eosfm_edge.runtime.bench import Contender, Timing, alternate, machine_facts
+from eosfm_edge.runtime.bench import Contender, alternate, machine_facts
 from eosfm_edge.scene.sampling import sample_tiles
 from eosfm_edge.scene.scene import open_scene
 
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--scene", type=Path, required=True, help="a Sentinel-2 L1C scene")
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
-    facts = machine_facts()
+    facts = machine_facts().model_dump(mode="json")
     results: dict[str, object] = {"machine": facts, "rounds": options.rounds}
     with tempfile.TemporaryDirectory() as scratch:
         scene = options.scene
@@ -230,7 +230,7 @@ def main() -> None:
             timings = _timed(title, contenders, options.rounds)
             snr = {contender.name: case.snr(contender) for contender in contenders}
             show(title, timings, snr)
-            results[title] = [{**asdict(t), "snr_db": snr[t.name]} for t in timings]
+            results[title] = [{**t.model_dump(), "snr_db": snr[t.name]} for t in timings]
     path = HERE / "results" / f"engines-{machine_name(facts, one)}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"all of it is in {path}")

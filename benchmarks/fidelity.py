@@ -35,9 +35,9 @@ from tasks import Chips, Task
 from torch import Tensor, nn
 from torch_pruning_peer import prune_by_macs
 
-from eosfm_edge.ensemble.cost import Cost, encoder_cost
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
-from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.ensemble.specialist import view_of
+from eosfm_edge.ensemble.view import Cost
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.ensemble import (
     EnsembleSpec,
@@ -94,9 +94,9 @@ class Widened(nn.Module):
     def __init__(self, encoder: nn.Module, original: nn.Module, tiles: Sequence[Tensor]) -> None:
         super().__init__()
         self.encoder = encoder
-        widths = shape_of(encoder).widths
+        widths = view_of(encoder).shape.widths
         self.back = nn.ModuleList(
-            nn.Conv2d(a, b, 1) for a, b in zip(widths, shape_of(original).widths, strict=True)
+            nn.Conv2d(a, b, 1) for a, b in zip(widths, view_of(original).shape.widths, strict=True)
         )
         batches = in_batches(tiles)
         with torch.inference_mode():
@@ -152,7 +152,7 @@ def pruned(
     for method, count in ((METHODS[3], 0), (METHODS[4], steps)):
         recipe = Recipe(scope="width", distill=count)
         groups = studies["width"].plan(NARROW, recipe)
-        assert any(kept is not None for kept in kept_widths(shape_of(encoder), groups))
+        assert any(kept is not None for kept in kept_widths(view_of(encoder).shape, groups))
         yield (
             NARROW,
             method,
@@ -162,19 +162,19 @@ def pruned(
 
 def alone(encoder: nn.Module, backbone: str) -> Ensemble:
     """Return an encoder as an ensemble of one, for the native engine."""
-    shape, bands = shape_of(encoder), encoder.get_parameter("stem_0.weight").shape[1]
+    view = view_of(encoder)
     one = SpecialistSpec(
         name="one",
         backbone=backbone,
-        bands=(Band(),) * bands,
+        bands=(Band(),) * view.bands,
         weights="one.safetensors",
         weights_sha256="0" * 64,
         provenance=Provenance(source="benchmark"),
-        shape=shape,
+        shape=view.shape,
     )
     spec = EnsembleSpec(
         name="one",
-        input=(InputBand(),) * bands,
+        input=(InputBand(),) * view.bands,
         specialists=(one,),
         adaptation="count",
         normalisation="none",
@@ -191,7 +191,6 @@ def measure(name: str, data: Path, steps: int) -> tuple[list[Row], list[nn.Modul
     task = TASKS[name](data)
     model = load(task, SPECIALISTS / name)
     encoder = model.encoder.requires_grad_(False)
-    bands = len(task.bands)
     tiles = calibration(task, seed=0)
     test = next(iter(task.tests.values()))
     images = [batch for batch, _ in test_batches(task)]
@@ -201,7 +200,7 @@ def measure(name: str, data: Path, steps: int) -> tuple[list[Row], list[nn.Modul
 
     def row(ratio: float, method: str, network: nn.Module, seconds: float) -> Row:
         inner = network.encoder if isinstance(network, Widened) else network
-        cost = encoder_cost(shape_of(inner), bands)
+        cost = view_of(inner).cost
         cost += network.extra if isinstance(network, Widened) else Cost(0.0, 0)
         levels = compare(encoder, network, images)
         model.encoder = network
@@ -350,7 +349,7 @@ def run(data: Path, steps: int, names: Sequence[str]) -> None:
     for mine, networks in done:
         time_rows(mine, networks)
     content = {
-        "machine": machine_facts(),
+        "machine": machine_facts().model_dump(mode="json"),
         "distillation_steps": steps,
         "calibration": f"{CHIPS} chips, or {CROPS} crops of {CROP} x {CROP}",
         "rows": [asdict(row) for mine, _ in done for row in mine],

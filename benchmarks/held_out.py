@@ -97,7 +97,7 @@ def _write(path: Path, image: Pixels, bands: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """What a verb made of a specialist."""
+    """A specialist as a verb made it."""
 
     command: str
     encoder: nn.Module
@@ -239,7 +239,7 @@ def main() -> None:
 
 def record(row: Row) -> None:
     """Replace the row of the same specialist and command."""
-    new = asdict(row) | {"machine": machine_facts()}
+    new = asdict(row) | {"machine": machine_facts().model_dump(mode="json")}
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
     rows = [
         one for one in rows if (one["specialist"], one["command"]) != (row.specialist, row.command)

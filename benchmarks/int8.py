@@ -49,6 +49,7 @@ from eosfm_edge.calibration.encoder import Recipe, calibrate_encoder
 from eosfm_edge.calibration.mixed import Budget
 from eosfm_edge.ensemble.chain import Chain
 from eosfm_edge.exporting.onnx import write_onnx
+from eosfm_edge.formats.bench import Spread, Timing
 from eosfm_edge.formats.bundle import SPECIALISTS_FOLDER
 from eosfm_edge.formats.calibration import METHODS
 from eosfm_edge.formats.precision import LayerPrecision
@@ -58,7 +59,7 @@ from eosfm_edge.network.deployed import CPU, NATIVE, TENSORRT, DeployedEncoder, 
 from eosfm_edge.network.fidelity import compare
 from eosfm_edge.network.native_files import write_chain, write_specialists
 from eosfm_edge.pruning.encoder import carry_out, study
-from eosfm_edge.runtime.bench import Contender, Spread, Timing, alternate, machine_facts
+from eosfm_edge.runtime.bench import Contender, alternate, machine_facts
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "int8.json"
@@ -367,10 +368,15 @@ def times_of(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def timing_of(name: str, round_ms: Sequence[float]) -> Timing:
+    """Return a timing of which only the milliseconds count."""
+    return Timing(name=name, load_ms=0.0, round_ms=tuple(round_ms), memory_mb=0.0)
+
+
 def _fastest(times: dict[str, list[float]], method: str, engine: str) -> Timing:
     """Return the faster arrangement of all specialists in an engine."""
     names = [f"{method}, {FORMS[engine]}, {how}" for how in ("turn", "split")]
-    return min((Timing(n, 0.0, tuple(times[n]), 0.0) for n in names), key=lambda t: t.ms.median)
+    return min((timing_of(n, times[n]) for n in names), key=lambda t: t.ms.median)
 
 
 def ensemble_of(times: dict[str, list[float]]) -> str:
@@ -378,7 +384,7 @@ def ensemble_of(times: dict[str, list[float]]) -> str:
     base = _fastest(times, *BASE)
     lines = ["| all specialists | ms | times as fast as ONNX Runtime fp32 |", "|---|---|---|"]
     for name, mine in times.items():
-        timing = Timing(name, 0.0, tuple(mine), 0.0)
+        timing = timing_of(name, mine)
         lines.append(f"| {name} | {timing.ms} | {timing.ratio_to(base)} |")
     return "\n".join(lines)
 
@@ -488,7 +494,7 @@ class Record:
 def run(data: Path, distill: int, names: Sequence[str]) -> None:
     """Measure, and write what was measured after each specialist."""
     record = Record.read()
-    record.machine = machine_facts()
+    record.machine = machine_facts().model_dump(mode="json")
     record.settings = {
         "calibration": f"{IMAGES} chips, or {CROPS} crops, one in {HELD_OUT} held out",
         "distillation_steps": distill,

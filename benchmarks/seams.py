@@ -197,7 +197,12 @@ def main() -> None:
         pairs = zip(row["difference_percent"], row["seam"], strict=True)
         table.add_row(str(row["way"]), *(f"{d:.1f} %  {s:.2f}" for d, s in pairs))
     Console().print(table)
-    result = {"machine": machine_facts(), "window": WINDOW, "windows": len(windows), "ways": rows}
+    result = {
+        "machine": machine_facts().model_dump(mode="json"),
+        "window": WINDOW,
+        "windows": len(windows),
+        "ways": rows,
+    }
     (HERE / "results" / "seams.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -29,8 +29,9 @@ from rich.table import Table
 
 import eosfm_edge as ee
 from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.formats.bench import Spread
 from eosfm_edge.native.stream import tile_count
-from eosfm_edge.runtime.bench import Contender, Process, Spread, machine_facts
+from eosfm_edge.runtime.bench import Contender, Process, machine_facts
 
 OVERLAP = 64  # libeosfm's own choice for tiles of 224 pixels
 TILES_OF_PEERS = 10  # in a turn
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=10980)
     parser.add_argument("--rows-between", type=int, default=8)
     options = parser.parse_args()
-    facts = machine_facts()
+    facts = machine_facts().model_dump(mode="json")
     side = options.side
     with tempfile.TemporaryDirectory() as scratch:
         shared = SPECIALISTS / "ensemble.safetensors"

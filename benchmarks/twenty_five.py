@@ -85,7 +85,7 @@ def main() -> None:
         sys.exit(done.stderr)
     print(done.stdout)
     result = {
-        "machine": machine_facts(),
+        "machine": machine_facts().model_dump(mode="json"),
         "specialists": len(NAMES) * COPIES,
         **({"ratio": options.ratio} if options.verb == "prune" else {}),
         "tiles": options.tiles,

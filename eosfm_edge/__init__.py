@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         VerifyOptions,
     )
     from eosfm_edge.api.verbs import (
-        BenchReport,
         BuildReport,
         PromiseBrokenError,
         bench,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
         verify,
     )
     from eosfm_edge.errors import CheckFailedError, UserError
+    from eosfm_edge.formats.bench import BenchReport
 
 __version__ = "0.1.0"
 
@@ -60,7 +60,6 @@ _PLACES = {
             "run",
             "bench",
             "BuildReport",
-            "BenchReport",
             "PromiseBrokenError",
         )
     },
@@ -77,6 +76,7 @@ _PLACES = {
             "BenchOptions",
         )
     },
+    "BenchReport": ("formats.bench", "BenchReport"),
     **{name: ("errors", name) for name in ("UserError", "CheckFailedError")},
 }
 __all__ = [

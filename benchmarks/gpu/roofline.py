@@ -32,7 +32,7 @@ BOARDS = {
 
 @dataclass(frozen=True)
 class Work:
-    """What an image takes at least.
+    """The least that an image takes.
 
     Attributes:
         macs: multiply-accumulates.

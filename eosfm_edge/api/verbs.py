@@ -61,13 +61,13 @@ from eosfm_edge.targets.registry import find_target
 if TYPE_CHECKING:
     from eosfm_edge.engines.build import Parsed
     from eosfm_edge.ensemble.importer import Imported
+    from eosfm_edge.formats.bench import BenchReport
     from eosfm_edge.formats.bundle import Manifest
     from eosfm_edge.formats.calibration import Calibration
     from eosfm_edge.formats.engines import EngineEntry
     from eosfm_edge.packets.summary import Summary
     from eosfm_edge.pruning.planner import WholeSpecialists
-    from eosfm_edge.pruning.prune import PruneReport
-    from eosfm_edge.runtime.bench import Timing
+    from eosfm_edge.pruning.report import PruneReport
     from eosfm_edge.runtime.run import RunReport
     from eosfm_edge.runtime.verify import Verification
     from eosfm_edge.scene.reading import Radiometry
@@ -117,21 +117,6 @@ class BuildReport:
 
     engines: tuple[EngineEntry, ...] = ()
     parsed: Parsed | None = None
-
-
-@dataclass(frozen=True)
-class BenchReport:
-    """Timings of a bundle's backends, in the order they were named.
-
-    Attributes:
-        machine: what the figures depend on.
-        macs: multiply-accumulates of a tile, if the bundle says.
-        timings: ratios are to the last.
-    """
-
-    machine: dict[str, object]
-    macs: int | None
-    timings: tuple[Timing, ...]
 
 
 def import_ensemble(
@@ -248,7 +233,6 @@ def prune(
             [specialist.weights_sha256 for specialist in spec.specialists],
         )
     require_imagery(options.data, ensemble, kept)
-    from eosfm_edge.network.latency import footprints
     from eosfm_edge.pruning import prune as stage
 
     whole = _whole(ensemble, options)
@@ -270,7 +254,6 @@ def prune(
             radiometry=_radiometry(options),
             overwrite=overwrite,
         ),
-        footprints,
         progress,
     )
     if target is not None:
@@ -386,7 +369,6 @@ def export(
         read_scales(options.calibration)
     require_imagery([options.data], ensemble, kept)
     from eosfm_edge.exporting import exporter as stage
-    from eosfm_edge.network.latency import time_precisions
 
     return stage.export_bundle(
         ensemble,
@@ -396,7 +378,6 @@ def export(
             target=profile,
             precision=precision,
             calibration=options.calibration,
-            timer=time_precisions,
             tile=options.tile,
             batch=options.batch,
             layout="split" if options.split else "stacked" if options.stack else "whole",
@@ -529,11 +510,9 @@ def bench(
     """
     options = options or BenchOptions()
     place = as_path(bundle)
-    from eosfm_edge.runtime.bench import bench_bundle, machine_facts
+    from eosfm_edge.runtime.bench import bench_bundle
 
-    macs, facts = read_manifest(place).macs, machine_facts()
-    timings = bench_bundle(place, options.backend, options.threads, options.rounds, progress)
-    return BenchReport(facts, macs, tuple(timings))
+    return bench_bundle(place, options.backend, options.threads, options.rounds, progress)
 
 
 def check_packets(file: PathLike) -> Summary:

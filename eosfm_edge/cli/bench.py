@@ -28,15 +28,7 @@ def bench(
     with shown_progress(quiet=quiet, verbose=verbose) as progress:
         report = verbs.bench(bundle, options, progress=progress)
     if as_json:
-        print_json(
-            {
-                "machine": report.machine,
-                "bundle": bundle,
-                "threads": options.threads,
-                "macs": report.macs,
-                "timings": report.timings,
-            }
-        )
+        print_json(report)
         return
     last = report.timings[-1]
     table = Table(

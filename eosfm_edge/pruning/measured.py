@@ -7,7 +7,6 @@ largest and the smallest.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bench import read_bench_report
 
 
 class MeasuredTable:
@@ -52,14 +52,11 @@ class MeasuredTable:
 
 
 def _point(path: Path) -> tuple[float, float]:
-    try:
-        content = json.loads(path.read_bytes())
-        native = next(t for t in content["timings"] if t["name"] == "native")
-        return float(content["macs"]), float(statistics.median(native["round_ms"]))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+    report = read_bench_report(path)
+    native = next((timing for timing in report.timings if timing.name == "native"), None)
+    if native is None or report.macs is None:
         raise UserError(
             f"{path} holds no timing of the native engine with its multiply-accumulates",
             expected="what eosfm-edge bench BUNDLE --backend native --json > FILE writes",
-        ) from error
+        )
+    return float(report.macs), statistics.median(native.round_ms)

@@ -21,6 +21,7 @@ from typing import Any
 
 import eosfm_edge
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.bench import BenchReport, Machine, Processor, Timing
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.progress import Progress, silent
 
@@ -41,50 +42,6 @@ class Contender:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A median and the quartiles around it."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Summarise at least two values."""
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, low, high)
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The measurements of one contender.
-
-    Attributes:
-        name: the contender's.
-        load_ms: from the first call to when it could run.
-        round_ms: the median run of each round.
-        memory_mb: resident memory at most, less what the interpreter had before loading.
-    """
-
-    name: str
-    load_ms: float
-    round_ms: tuple[float, ...]
-    memory_mb: float
-
-    @property
-    def ms(self) -> Spread:
-        """Milliseconds of a run."""
-        return Spread.of(self.round_ms)
-
-    def ratio_to(self, other: Timing) -> Spread:
-        """Return how many times as long the other takes, round by round."""
-        return Spread.of([b / a for a, b in zip(self.round_ms, other.round_ms, strict=True)])
 
 
 def alternate(
@@ -111,7 +68,12 @@ def alternate(
                 mine.append(statistics.median(process.run(RUNS)))
         progress("rounds", rounds, rounds)
         return [
-            Timing(process.name, process.load_ms, tuple(mine), process.finish())
+            Timing(
+                name=process.name,
+                load_ms=process.load_ms,
+                round_ms=tuple(mine),
+                memory_mb=process.finish(),
+            )
             for process, mine in zip(processes, samples, strict=True)
         ]
     finally:
@@ -180,7 +142,7 @@ def bench_bundle(
     threads: int,
     rounds: int,
     progress: Progress = silent,
-) -> list[Timing]:
+) -> BenchReport:
     """Time a bundle's backends on its known answer's image.
 
     Args:
@@ -189,35 +151,49 @@ def bench_bundle(
         threads: of each; 0 for all cores.
         rounds: at least 2.
         progress: told of rounds done and all rounds.
+
+    Raises:
+        UserError: the bundle cannot be read, or a backend cannot run it.
     """
-    read_manifest(bundle)  # complains better than a worker
+    manifest, machine = read_manifest(bundle), machine_facts()
     worker = (sys.executable, "-m", "eosfm_edge.runtime.bench_worker", str(bundle))
-    return alternate(
+    timings = alternate(
         [Contender(name, (*worker, name, str(threads))) for name in backends], rounds, progress
+    )
+    return BenchReport(
+        machine=machine,
+        bundle=str(bundle),
+        threads=threads,
+        macs=manifest.macs,
+        timings=tuple(timings),
     )
 
 
-def machine_facts() -> dict[str, object]:
+def machine_facts() -> Machine:
     """Return what the figures depend on."""
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "eosfm_edge": eosfm_edge.__version__,
-        **{name: _version(name) for name in ("onnxruntime", "openvino", "torch")},
-        "load_average": os.getloadavg()[0],
-    }
+    return Machine(
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        eosfm_edge=eosfm_edge.__version__,
+        onnxruntime=_version("onnxruntime"),
+        openvino=_version("openvino"),
+        torch=_version("torch"),
+        load_average=os.getloadavg()[0],
+    )
 
 
-def _processor() -> dict[str, object]:
+def _processor() -> Processor:
     wanted = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp"}
     facts: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
     flags = (facts.get("flags") or facts.get("Features") or "").split()
-    return {"model": facts.get("model name", "unknown"), "flags": sorted(wanted & set(flags))}
+    return Processor(
+        model=facts.get("model name", "unknown"), flags=tuple(sorted(wanted & set(flags)))
+    )
 
 
 def _version(package: str) -> str | None:

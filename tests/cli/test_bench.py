@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.command import run
 
+from eosfm_edge.formats.bench import read_bench_report
 from eosfm_edge.formats.bundle import read_manifest
 
 
@@ -25,11 +26,15 @@ def test_bench(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[1][5:9] == ["1.00", "(1.00", "to", "1.00)"]
 
 
-def test_bench_prints_everything_measured_as_json(bundle: Path) -> None:
+def test_bench_prints_everything_measured_as_json(bundle: Path, tmp_path: Path) -> None:
     code, out, err = run("bench", bundle, "--rounds", 2, "--threads", 1, "--json")
     assert code == 0, err
     results = json.loads(out)
-    assert set(results) == {"machine", "bundle", "threads", "macs", "timings"}
+    assert set(results) == {
+        "schema_version", "machine", "bundle", "threads", "macs", "timings",
+    }  # fmt: skip
+    (tmp_path / "times.json").write_text(out)
+    assert read_bench_report(tmp_path / "times.json").timings[0].name == "native"
     assert results["macs"] == read_manifest(bundle).macs > 0
     assert (results["bundle"], results["threads"]) == (str(bundle), 1)
     assert {"processor", "cores", "system", "python", "eosfm_edge"} <= set(results["machine"])

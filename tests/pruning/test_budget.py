@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.timings import write_timings
 
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.pruning.budget import Budget, Tried, parse_budget, search
@@ -129,11 +130,7 @@ def test_attempts_are_told_as_they_are_made() -> None:
 
 
 def timing(folder: Path, macs: float, *ms: float) -> Path:
-    path = folder / f"{macs:.0f}.json"
-    others = {"name": "onnxruntime", "round_ms": [1e6]}
-    content = {"macs": macs, "timings": [others, {"name": "native", "round_ms": ms}]}
-    path.write_text(json.dumps(content))
-    return path
+    return write_timings(folder / f"{macs:.0f}.json", int(macs), onnxruntime=[1e6], native=ms)
 
 
 def test_milliseconds_between_two_bundles_are_linear(tmp_path: Path) -> None:
@@ -159,24 +156,43 @@ def test_one_bundle_is_no_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("found", "said"),
     [
-        "", "[]", "{}", "not json", '{"macs": 1}', '{"macs": 1, "timings": null}',
-        '{"macs": 1, "timings": [{"name": "native", "round_ms": []}]}',
-        '{"macs": 1, "timings": [{"name": "native"}]}',
-        '{"macs": 1, "timings": [{"name": "onnxruntime", "round_ms": [1]}]}',
-        '{"timings": [{"name": "native", "round_ms": [1]}]}',
-        '{"macs": "many", "timings": [{"name": "native", "round_ms": [1]}]}',
-        '{"macs": 1, "timings": [{"name": "native", "round_ms": ["1s"]}]}',
+        ("", "t.json"), ("[]", "t.json"), ("not json", "t.json"), ("{}", "machine"),
+        ({"macs": "many"}, "macs"), ({"timings": None}, "timings"), ({"timings": []}, "timings"),
+        ({"timings": [{"name": "native"}]}, "load_ms"), ({"fun": 1}, "fun"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_timing_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "t.json").write_text(content)
-    with pytest.raises(UserError, match=r"t\.json holds no timing of the native engine") as error:
+def test_a_file_that_is_no_timing_is_named_with_its_field(
+    tmp_path: Path, found: str | dict[str, Any], said: str
+) -> None:
+    path = timing(tmp_path, 1, 1)
+    whole = json.loads(path.read_text())
+    path.rename(tmp_path / "t.json")
+    text = found if isinstance(found, str) else json.dumps({**whole, **found})
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(UserError, match=r"t\.json") as error:
         MeasuredTable([tmp_path / "t.json"])
-    assert "eosfm-edge bench" in str(error.value)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("ms", [[], [0.0], [-1.0], ["1s"]])
+def test_milliseconds_that_none_can_be_are_refused(tmp_path: Path, ms: list[Any]) -> None:
+    path = write_timings(tmp_path / "t.json", 1, native=ms)
+    with pytest.raises(UserError, match=r"t\.json.*round_ms"):
+        MeasuredTable([path])
+
+
+def test_a_timing_of_another_backend_or_without_macs_is_refused(tmp_path: Path) -> None:
+    others = write_timings(tmp_path / "others.json", 1, onnxruntime=[1.0])
+    without = timing(tmp_path, 1, 1.0)
+    without.write_text(json.dumps({**json.loads(without.read_text()), "macs": None}))
+    for path in (others, without):
+        with pytest.raises(UserError, match="holds no timing of the native engine") as error:
+            MeasuredTable([path])
+        assert "eosfm-edge bench" in str(error.value)
 
 
 def test_a_timing_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*nowhere\.json: No such file"):
+    with pytest.raises(UserError, match=r"nowhere\.json does not exist"):
         MeasuredTable([tmp_path / "nowhere.json"])
