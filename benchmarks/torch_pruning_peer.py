@@ -14,8 +14,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from eosfm_edge.ensemble.cost import encoder_cost
-from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.ensemble.specialist import view_of
 
 
 def prune(encoder: nn.Module, channel_ratio: float) -> nn.Module:
@@ -43,13 +42,12 @@ def prune(encoder: nn.Module, channel_ratio: float) -> nn.Module:
 
 def prune_by_macs(encoder: nn.Module, ratio: float) -> nn.Module:
     """Return a copy whose multiply-accumulates are as near as it gets to a share less."""
-    bands = encoder.get_parameter("stem_0.weight").shape[1]
-    whole = encoder_cost(shape_of(encoder), bands).macs
+    whole = view_of(encoder).cost.macs
     low, high = 0.0, 0.99
     best = prune(encoder, ratio)
     for _ in range(7):
         middle = (low + high) / 2
         best = prune(encoder, middle)
-        removed = 1 - encoder_cost(shape_of(best), bands).macs / whole
+        removed = 1 - view_of(best).cost.macs / whole
         low, high = (middle, high) if removed < ratio else (low, middle)
     return best

@@ -53,8 +53,7 @@ def atomic_directory(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_away(target)
-        if os.path.lexists(target):
-            require_replaceable(target, contents, overwrite)
+        require_replaceable(target, contents, overwrite)
         scratch = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
     except OSError as error:
         raise cannot_write(target, error) from error
@@ -160,6 +159,8 @@ def _sync(path: Path) -> None:
 
 def require_replaceable(target: Path, contents: Sequence[str], overwrite: bool) -> None:
     """Check that a directory is absent or may be replaced; see `atomic_directory`."""
+    if not os.path.lexists(target):
+        return
     if target.is_symlink() or not target.is_dir():
         raise UserError(f"{target} exists and is not a directory", remedy="choose another output")
     if not overwrite:

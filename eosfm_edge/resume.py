@@ -1,14 +1,21 @@
-"""A directory beside the output for what is finished: an interrupted run resumes from it."""
+"""A directory beside the output keeps finished steps: an interrupted run resumes from it."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import eosfm_edge
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.files import cannot_write
+from eosfm_edge.files import atomic_file, cannot_write
+
+_REQUEST = "request"  # the file with the digest of what was asked for
+
+Result = TypeVar("Result")
 
 
 def work_directory(output: Path) -> Path:
@@ -16,43 +23,87 @@ def work_directory(output: Path) -> Path:
     return output.with_name(f"{output.name}.work")
 
 
-@contextmanager
-def resumable(output: Path, request: str, finished: frozenset[str]) -> Iterator[Path]:
-    """Give the work directory of an output, removed when the block succeeds.
+class Work:
+    """The finished steps of a run; without a directory nothing is kept."""
 
-    One that an interrupted run of the same request left is resumed; one of another request is
-    emptied. Where a check failed it is removed too: the same request would fail again.
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+
+    def step(
+        self,
+        name: str,
+        make: Callable[[], Result],
+        save: Callable[[Result, Path], object],
+        load: Callable[[Path], Result | None],
+    ) -> Result:
+        """Return the result of a step: loaded if an earlier run finished it, or else made now.
+
+        Args:
+            name: of the step's file, in the work directory.
+            make: does the step.
+            save: writes the result to a path; the file takes its name once it is whole.
+            load: reads it again, or returns None if it is damaged: then the step is done again.
+        """
+        path = self.checkpoint(name)
+        if path is None:
+            return make()
+        if path.exists() and (found := load(path)) is not None:
+            return found
+        result = make()
+        with atomic_file(path) as scratch:
+            save(result, scratch)
+        return result
+
+    def checkpoint(self, name: str) -> Path | None:
+        """Return the file in which an unfinished step may keep its state; None: it may not."""
+        return self._directory and self._directory / name
+
+
+NOTHING_KEPT = Work()
+
+
+@contextmanager
+def resumable(output: Path | None, request: Sequence[object]) -> Iterator[Work]:
+    """Give the finished steps of a run, which are removed when the block succeeds.
+
+    The steps of an interrupted run of the same request are kept for the next; those of another
+    request are removed first. They are also removed when a check fails, since the same request
+    would fail again.
 
     Args:
-        output: what the block writes.
-        request: a digest of all that the result depends on.
-        finished: suffixes of files that are worth keeping when the block fails.
+        output: what the block writes; None: nothing, and no steps are kept.
+        request: everything the result depends on, compared as text. The version of this package
+            is always part of it.
 
     Raises:
-        UserError: the directory is there and is not ours, or cannot be written.
+        UserError: the work directory exists and is not ours, or cannot be written.
     """
-    work = work_directory(output)
-    mark = work / "request"
+    if output is None:
+        yield NOTHING_KEPT
+        return
+    everything = "\n".join(map(str, (eosfm_edge.__version__, *request)))
+    digest = hashlib.sha256(everything.encode()).hexdigest()
+    directory = work_directory(output)
+    mark = directory / _REQUEST
     try:
-        if mark.exists() and mark.read_text() != request:
-            shutil.rmtree(work)
-        elif work.exists() and not mark.exists() and any(work.iterdir()):
+        if mark.exists() and mark.read_text() != digest:
+            shutil.rmtree(directory)
+        elif directory.exists() and not mark.exists() and any(directory.iterdir()):
             raise UserError(
-                f"{work} is there, and eosfm-edge did not make it",
+                f"{directory} exists, and eosfm-edge did not make it",
                 remedy="choose another output, or move it away",
             )
-        work.mkdir(parents=True, exist_ok=True)
-        mark.write_text(request)
+        directory.mkdir(parents=True, exist_ok=True)
+        mark.write_text(digest)
     except OSError as error:
-        raise cannot_write(work, error) from error
+        raise cannot_write(directory, error) from error
     try:
-        yield work
+        yield Work(directory)
     except CheckFailedError:
-        shutil.rmtree(work)
+        shutil.rmtree(directory)
         raise
     except UserError:
-        # Nothing that was finished: nothing to go on with.
-        if not any(path.suffix in finished for path in work.iterdir()):
-            shutil.rmtree(work)
+        if not any(path != mark for path in directory.iterdir()):
+            shutil.rmtree(directory)
         raise
-    shutil.rmtree(work)
+    shutil.rmtree(directory)

@@ -33,7 +33,8 @@ def correct_biases(
         module: Any = mine.module
         if isinstance(module, Block):
             fc1 = _fc1(theirs.module, exact), _fc1(module, rounded)
-            module.fc1.bias.add_(_mean_error(*fc1, originals, inputs))
+            pairs = zip(originals, inputs, strict=True)
+            module.fc1.bias.add_(_mean(fc1[0](a) - fc1[1](b) for a, b in pairs))
         targets = [theirs.module(x, exact.form) for x in originals]
         outputs = [module(x, rounded.form) for x in inputs]
         if isinstance(module, Block | Downsample):
@@ -54,15 +55,6 @@ def _fc1(block: Any, encoder: DeployedEncoder) -> Callable[[Tensor], Tensor]:
         return hidden
 
     return outputs
-
-
-def _mean_error(
-    exact: Callable[[Tensor], Tensor],
-    rounded: Callable[[Tensor], Tensor],
-    originals: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-) -> Tensor:
-    return _mean(exact(a) - rounded(b) for a, b in zip(originals, inputs, strict=True))
 
 
 def _mean(differences: Iterable[Tensor]) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel
-from safetensors.torch import load_file, save_file
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 import eosfm_edge
@@ -20,7 +20,7 @@ from eosfm_edge.calibration.observers import BandObserver
 from eosfm_edge.calibration.report import sensitivity_plot, sensitivity_table
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.store import load_ensemble
-from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.files import require_replaceable
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.calibration import (
@@ -28,22 +28,22 @@ from eosfm_edge.formats.calibration import (
     BandRange,
     Calibration,
     CalibrationData,
-    LevelFidelity,
     SpecialistScales,
 )
 from eosfm_edge.network.calibration import (
     save_calibration,
     tensors_of,
 )
-from eosfm_edge.network.cells import tiles_needed, warn_if_few
 from eosfm_edge.network.tiles import Tiles, inputs_of, load_tiles
 from eosfm_edge.progress import Progress, silent
-from eosfm_edge.resume import resumable
+from eosfm_edge.resume import Work, resumable
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.reading import Radiometry
 
-_FINISHED = frozenset({".json", ".distillation"})
 _LEAST_TILES = 64
+_SCALES = "scales"  # in the header of a finished specialist's file
+
+Calibrated = tuple[SpecialistScales, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -89,24 +89,21 @@ def calibrate_ensemble(
         UserError: the ensemble or the data cannot be used.
     """
     options = options or CalibrateOptions()
-    if options.tile % 32 or not 32 <= options.tile <= 1024:
-        raise UserError(
-            f"tiles of {options.tile} pixels a side", expected="a multiple of 32 from 32 to 1024"
-        )
-    if os.path.lexists(output):
-        require_replaceable(output.absolute(), CONTENTS, options.overwrite)
+    # Before the work; save_calibration checks it again.
+    require_replaceable(output.absolute(), CONTENTS, options.overwrite)
     ensemble = load_ensemble(directory)
     tiles = load_tiles(
+        ensemble,
         data,
-        ensemble.spec,
         options.tile,
-        options.tiles or max(_LEAST_TILES, tiles_needed(ensemble, options.tile)),
-        options.recipe.seed,
+        asked=options.tiles,
+        least=_LEAST_TILES,
+        seed=options.recipe.seed,
         names=options.names,
         radiometry=options.radiometry,
     )
-    warn_if_few(ensemble, len(tiles.calibration), options.tile, asked=options.tiles)
-    with resumable(output, _request(ensemble, tiles, options), _FINISHED) as work:
+    request = (ensemble.spec.model_dump_json(), tiles.sha256, tiles.held_out_sha256, options.recipe)
+    with resumable(output, request) as work:
         specialists, tensors = _calibrate_all(ensemble, tiles, options.recipe, work, progress)
         specialists, fused = fit_fused(ensemble, specialists, tensors, tiles, options.recipe)
         calibration = Calibration(
@@ -139,42 +136,63 @@ def calibrate_ensemble(
 
 
 def _calibrate_all(
-    ensemble: Ensemble, tiles: Tiles, recipe: Recipe, work: Path, progress: Progress
+    ensemble: Ensemble, tiles: Tiles, recipe: Recipe, work: Work, progress: Progress
 ) -> tuple[tuple[SpecialistScales, ...], dict[str, Tensor]]:
     owners = [owner for owner, sets in enumerate(ensemble.sets) if sets]
     specialists: list[SpecialistScales] = []
     tensors: dict[str, Tensor] = {}
     for done, owner in enumerate(owners):
         name = ensemble.spec.specialists[owner].name
-        record, arrays = work / f"{owner}.json", work / f"{owner}.safetensors"
-        if not record.exists():
 
-            def tick(what: str, name: str = name, done: int = done) -> None:
-                progress(f"calibrate: {name}, {what}", done, len(owners))
+        def tick(what: str, name: str = name, done: int = done) -> None:
+            progress(f"calibrate: {name}, {what}", done, len(owners))
 
-            mine = inputs_of(ensemble, owner, tiles.calibration)
-            found = calibrate_encoder(
-                ensemble.encoders[owner],
-                mine,
-                inputs_of(ensemble, owner, tiles.held_out),
-                recipe,
-                normalise=normaliser_of(ensemble, owner),
-                checkpoint=work / f"{owner}.distillation",
-                tick=tick,
-            )
-            save_file(tensors_of(name, found.encoder, weights=found.changed), arrays)
-            _write(record, _scales(ensemble, owner, found, mine))
-        specialists.append(SpecialistScales.model_validate_json(record.read_bytes()))
-        tensors |= load_file(arrays)
+        scales, mine = work.step(
+            f"{owner}.safetensors",
+            partial(_calibrate, ensemble, owner, tiles, recipe, work, tick),
+            _save,
+            _load,
+        )
+        specialists.append(scales)
+        tensors |= mine
         progress(f"calibrate: {name}", done + 1, len(owners))
     return tuple(specialists), tensors
 
 
-def _write(path: Path, content: BaseModel) -> None:
-    """Write whole or not at all: what is there is finished."""
-    scratch = path.with_suffix(".part")
-    scratch.write_text(content.model_dump_json())
-    scratch.replace(path)
+def _calibrate(
+    ensemble: Ensemble,
+    owner: int,
+    tiles: Tiles,
+    recipe: Recipe,
+    work: Work,
+    tick: Callable[[str], None],
+) -> Calibrated:
+    images = inputs_of(ensemble, owner, tiles.calibration)
+    found = calibrate_encoder(
+        ensemble.encoders[owner],
+        images,
+        inputs_of(ensemble, owner, tiles.held_out),
+        recipe,
+        normalise=normaliser_of(ensemble, owner),
+        checkpoint=work.checkpoint(f"{owner}.distillation"),
+        tick=tick,
+    )
+    scales = _scales(ensemble, owner, found, images)
+    return scales, tensors_of(scales.name, found.encoder, weights=found.changed)
+
+
+def _save(one: Calibrated, path: Path) -> None:
+    scales, tensors = one
+    save_file(tensors, path, {_SCALES: scales.model_dump_json()})
+
+
+def _load(path: Path) -> Calibrated | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            scales = SpecialistScales.model_validate_json(file.metadata()[_SCALES])
+            return scales, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValidationError, KeyError, TypeError):
+        return None
 
 
 def _scales(
@@ -205,7 +223,11 @@ def _require_budget(calibration: Calibration, recipe: Recipe) -> None:
     every = [(one.name, one.native) for one in calibration.specialists]
     for name, levels in [*every, ("the fused levels", calibration.fused)]:
         for index in budget.failing(levels):
-            wrong.append(f"level{index + 1} of {name} has {_figures(levels[index])}")
+            level = levels[index]
+            wrong.append(
+                f"level{index + 1} of {name} has a cosine of {level.cosine:.5f} and a drop of "
+                f"{level.drop:.2f} %"
+            )
     if wrong:
         asked = f"a cosine of {budget.min_cosine:g}"
         if budget.max_drop is not None:
@@ -217,22 +239,3 @@ def _require_budget(calibration: Calibration, recipe: Recipe) -> None:
             if calibration.grn == "static"
             else "ask for less with --min-cosine or --max-drop",
         )
-
-
-def _figures(level: LevelFidelity) -> str:
-    return f"a cosine of {level.cosine:.5f} and a drop of {level.drop:.2f} %"
-
-
-def _request(ensemble: Ensemble, tiles: Tiles, options: CalibrateOptions) -> str:
-    """Return a digest of all that the result depends on."""
-    held_out = hashlib.sha256()
-    for tile in tiles.held_out:
-        held_out.update(tile.numpy().tobytes())
-    parts = (
-        eosfm_edge.__version__,
-        ensemble.spec.model_dump_json(),
-        tiles.sha256,
-        held_out.hexdigest(),
-        options.recipe,
-    )
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()

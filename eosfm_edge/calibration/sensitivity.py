@@ -35,7 +35,7 @@ def sensitivities(
     reached: list[list[Tensor]] = [[] for _ in batches]  # exact levels before the step
     inputs = list(batches)
     for index, step in enumerate(steps):
-        mine = {n: layer for n, layer in layers.items() if n == step.name or _part_of(n, step.name)}
+        mine = {n: layer for n, layer in layers.items() if f"{n}.".startswith(f"{step.name}.")}
         for name, layer in mine.items():
             layer.precision = "int8"
             levels = []
@@ -56,7 +56,3 @@ def sensitivities(
             for before, x in zip(reached, inputs, strict=True):
                 before.append(x)
     return found
-
-
-def _part_of(layer: str, step: str) -> bool:
-    return layer.startswith(f"{step}.")

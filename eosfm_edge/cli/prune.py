@@ -18,7 +18,7 @@ from eosfm_edge.cli.typed import with_options
 
 if TYPE_CHECKING:
     from eosfm_edge.formats.plan import Plan
-    from eosfm_edge.pruning.prune import PruneReport
+    from eosfm_edge.pruning.report import PruneReport
 
 
 @with_options(PruneOptions, budget="BUDGET", specialists="K", recipe="RECIPE")

@@ -8,60 +8,13 @@ of the tile: an image of H x W pixels takes H * W times as many.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import nn
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.specialist import shape_of
-from eosfm_edge.formats.ensemble import LEVELS, Shape
-
-STEM_STRIDE = 4
-_WEIGHT_BYTES = 4  # fp32, as an ensemble is exported unless it is asked otherwise
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Multiply-accumulates for one input pixel, and parameters."""
-
-    macs: float
-    params: int
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.macs + other.macs, self.params + other.params)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the parameters in fp32."""
-        return self.params * _WEIGHT_BYTES
-
-
-def pixel_share(stage: int) -> float:
-    """Return the cells of a stage for one pixel of the input: 1/16 ... 1/1024."""
-    return float((STEM_STRIDE << stage) ** -2)
-
-
-def hidden_price(width: int, stage: int) -> Cost:
-    """Return what a hidden channel of a block costs: fc1's row, fc2's column, GRN's two values."""
-    return Cost(2 * width * pixel_share(stage), 2 * width + 3)
-
-
-def encoder_cost(shape: Shape, bands: int) -> Cost:
-    """Return the cost of a ConvNeXtV2 encoder on an image of some bands."""
-    before = shape.widths[0]
-    patch = bands * STEM_STRIDE**2
-    total = Cost(patch * before * pixel_share(0), patch * before + before + 2 * before)
-    for stage, (width, hidden) in enumerate(zip(shape.widths, shape.hidden, strict=True)):
-        if stage > 0:
-            weights = 4 * before * width
-            total += Cost(weights * pixel_share(stage), weights + width + 2 * before)
-        for channels in hidden:
-            depthwise = 49 * width
-            total += Cost(depthwise * pixel_share(stage), depthwise + width + 2 * width + width)
-            price = hidden_price(width, stage)
-            total += Cost(channels * price.macs, channels * price.params)
-        before = width
-    return total
+from eosfm_edge.ensemble.specialist import view_of
+from eosfm_edge.ensemble.view import Cost, EncoderView, pixel_share
+from eosfm_edge.formats.ensemble import LEVELS
 
 
 def runs_of(ensemble: Ensemble) -> list[int]:
@@ -93,19 +46,16 @@ def shared_cost(ensemble: Ensemble) -> Cost:
     return total
 
 
-def ensemble_cost(ensemble: Ensemble, shapes: Sequence[Shape] | None = None) -> Cost:
-    """Return the cost of an ensemble for one image, as it is or with specialists of these shapes.
+def ensemble_cost(ensemble: Ensemble, views: Sequence[EncoderView] | None = None) -> Cost:
+    """Return the cost of an ensemble for one image, as it is or with encoders of these views.
 
     A specialist counts its MACs for each of its runs; one that is not run counts nothing.
     """
-    shapes = shapes or [shape_of(encoder) for encoder in ensemble.encoders]
+    views = views or [view_of(encoder) for encoder in ensemble.encoders]
     total = shared_cost(ensemble)
-    for specialist, runs, shape in zip(
-        ensemble.spec.specialists, runs_of(ensemble), shapes, strict=True
-    ):
+    for runs, view in zip(runs_of(ensemble), views, strict=True):
         if runs:
-            one = encoder_cost(shape, len(specialist.bands))
-            total += Cost(one.macs * runs, one.params)
+            total += Cost(view.cost.macs * runs, view.cost.params)
     return total
 
 

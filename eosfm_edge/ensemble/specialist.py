@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from timm.layers.mlp import GlobalResponseNormMlp
 from torch import Tensor, nn
 
+from eosfm_edge.ensemble.view import EncoderView
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.ensemble import Shape, SpecialistSpec
 
@@ -88,6 +89,10 @@ def _set_hidden(block: Any, channels: int) -> None:
     convolutional = isinstance(fc1, nn.Conv2d)
     width = fc1.weight.shape[1]
     block.mlp = GlobalResponseNormMlp(width, channels, use_conv=convolutional)
+    # As timm starts a whole encoder: a layer of torch's own start has random biases.
+    for layer in (block.mlp.fc1, block.mlp.fc2):
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)
 
 
 def shape_of(encoder: nn.Module) -> Shape:
@@ -99,6 +104,11 @@ def shape_of(encoder: nn.Module) -> Shape:
             tuple(b.mlp.fc1.weight.shape[0] for b in _blocks_of(encoder, s)) for s in levels
         ),
     )
+
+
+def view_of(encoder: nn.Module) -> EncoderView:
+    """Return the view of an encoder."""
+    return EncoderView(encoder.get_parameter("stem_0.weight").shape[1], shape_of(encoder))
 
 
 def full_shape(backbone: str) -> Shape:

@@ -34,6 +34,7 @@ from eosfm_edge.formats.ensemble import (
 )
 
 _AGAIN = "import the ensemble again, or put the original file back"
+PENDING = "0" * 64  # a digest that save_ensemble fills in
 
 
 def load_ensemble(directory: Path) -> Ensemble:
@@ -115,6 +116,22 @@ def save_ensemble(
         )
         (scratch / SPEC_NAME).write_text(spec.model_dump_json(indent=1) + "\n")
     return spec
+
+
+def save_model(
+    directory: Path, ensemble: Ensemble, name: str, *, overwrite: bool = False
+) -> EnsembleSpec:
+    """Write a model as an ensemble directory of a name; see :func:`save_ensemble`."""
+    specialists: list[dict[str, Tensor]] = [{} for _ in ensemble.spec.specialists]
+    shared: dict[str, Tensor] = {}
+    for key, value in ensemble.state_dict().items():
+        if key.startswith("encoders."):
+            _, owner, own_key = key.split(".", 2)
+            specialists[int(owner)][own_key] = value
+        elif not key.endswith("num_batches_tracked"):
+            shared[key] = value
+    spec = ensemble.spec.model_copy(update={"name": name})
+    return save_ensemble(directory, spec, specialists, shared, overwrite=overwrite)
 
 
 def header_of_specialist(specialist: SpecialistSpec) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from eosfm_edge.ensemble.cost import STEM_STRIDE, ensemble_cost
+from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.ensemble.specialist import view_of
 from eosfm_edge.formats.bundle import Tile
 from eosfm_edge.formats.ensemble import LEVEL_STRIDES, LEVELS
 from eosfm_edge.targets.feasibility import Need
@@ -23,9 +23,9 @@ def least_need(ensemble: Ensemble, tile: Tile) -> Need:
         sum(ensemble.set_widths(level)) * pixels // LEVEL_STRIDES[level] ** 2 for level in LEVELS
     )
     widest = max(
-        max(hidden) * pixels // (STEM_STRIDE << stage) ** 2
+        step.hidden * pixels // LEVEL_STRIDES[step.stage] ** 2
         for encoder in ensemble.encoders
-        for stage, hidden in enumerate(shape_of(encoder).hidden)
+        for step in view_of(encoder).steps
     )
     floats = len(ensemble.spec.input) * pixels + features
     return Need(

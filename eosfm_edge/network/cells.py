@@ -10,11 +10,11 @@ taken.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.specialist import shape_of
-from eosfm_edge.formats.ensemble import LEVEL_STRIDES, Shape
+from eosfm_edge.ensemble.specialist import view_of
+from eosfm_edge.ensemble.view import StepView
+from eosfm_edge.formats.ensemble import LEVEL_STRIDES
 
 CELLS_PER_CHANNEL = 4
 
@@ -31,9 +31,8 @@ def tiles_needed(ensemble: Ensemble, size: int) -> int:
         size: pixels of a tile's side.
     """
     needs = [
-        -(-CELLS_PER_CHANNEL * max(hidden) // _cells(size, stage))
-        for shape in _shapes(ensemble)
-        for stage, hidden in enumerate(shape.hidden)
+        -(-CELLS_PER_CHANNEL * block.hidden // _cells(size, block.stage))
+        for block in _blocks(ensemble)
     ]
     return max(needs, default=1)
 
@@ -50,19 +49,16 @@ def warn_if_few(ensemble: Ensemble, tiles: int, size: int, *, asked: int | None)
     needed = tiles_needed(ensemble, size)
     if tiles >= needed:
         return
-    stage, channels = max(
-        ((s, max(hidden)) for shape in _shapes(ensemble) for s, hidden in enumerate(shape.hidden)),
-        key=lambda one: one[1] / _cells(size, one[0]),
-    )
-    cells = tiles * _cells(size, stage)
+    worst = max(_blocks(ensemble), key=lambda one: one.hidden / _cells(size, one.stage))
+    cells = tiles * _cells(size, worst.stage)
     remedy = f"more --data, enough for --tiles {needed}"
     if asked is not None and asked < needed:
         remedy = f"--tiles {needed}"
     warnings.warn(
-        f"{tiles} tiles of {size} pixels give stage {stage + 1} {cells} cells for its {channels} "
-        f"channels, fewer than {CELLS_PER_CHANNEL} for each: give {remedy}",
+        f"{tiles} tiles of {size} pixels give stage {worst.stage + 1} {cells} cells for its "
+        f"{worst.hidden} channels, fewer than {CELLS_PER_CHANNEL} for each: give {remedy}",
         FewTilesWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -70,9 +66,11 @@ def _cells(size: int, stage: int) -> int:
     return (size // LEVEL_STRIDES[stage]) ** 2
 
 
-def _shapes(ensemble: Ensemble) -> Sequence[Shape]:
+def _blocks(ensemble: Ensemble) -> list[StepView]:
+    """Return the blocks of all specialists that are run."""
     return [
-        shape_of(encoder)
+        step
         for encoder, sets in zip(ensemble.encoders, ensemble.sets, strict=True)
-        if sets
+        for step in view_of(encoder).steps
+        if sets and step.kind == "block"
     ]

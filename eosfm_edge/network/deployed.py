@@ -314,17 +314,24 @@ class DeployedEncoder(nn.Module):
 
     Args:
         encoder: timm's ConvNeXtV2 feature encoder; it is not changed, and gives the same values.
+
+    Attributes:
+        view: of the encoder, which names the steps.
+        form: the arithmetic.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         network = fold(encoder)
         self.form = Form()
+        self.view = network.view
         self.stages = nn.ModuleList()
         norm = (torch.from_numpy(network.stem_norm[0]), torch.from_numpy(network.stem_norm[1]))
         for index, stage in enumerate(network.stages):
             entry = (
-                Downsample(Dense(stage.entry)) if index else Stem(stage.entry, norm, network.bands)
+                Downsample(Dense(stage.entry))
+                if index
+                else Stem(stage.entry, norm, self.view.bands)
             )
             blocks = [
                 Block(
@@ -356,12 +363,9 @@ class DeployedEncoder(nn.Module):
 
     def steps(self) -> Iterator[Step]:
         """Give the modules in order; each takes what the one before gives."""
-        for s, stage in enumerate(self.stages):
-            modules: list[Any] = list(stage)  # type: ignore[call-overload]
-            last = len(modules) - 2
-            yield Step(f"stages.{s}.downsample" if s else "stem", modules[0], s)
-            for b, block in enumerate(modules[1:]):
-                yield Step(f"stages.{s}.blocks.{b}", block, s, s if b == last else None)
+        modules: list[Any] = [module for stage in self.stages for module in stage]  # type: ignore[attr-defined]
+        for step, module in zip(self.view.steps, modules, strict=True):
+            yield Step(step.name, module, step.stage, step.level)
 
     @property
     def stem(self) -> Stem:

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from eosfm_edge.files import atomic_file
+
 PIXELS_PER_STEP = 32 * 64 * 64
 # The weights are as far from where they shall be as the error is large, so that small errors take
 # small steps: the learning rate is the loss's root times this, and never more than the other.
@@ -127,9 +129,8 @@ def _save(path: Path, optimiser: torch.optim.Optimizer, done: int) -> None:
         tensors[f"{i}.value"] = parameter.detach().clone()
         tensors[f"{i}.exp_avg"] = state["exp_avg"].clone()
         tensors[f"{i}.exp_avg_sq"] = state["exp_avg_sq"].clone()
-    scratch = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, scratch, {"steps": str(done)})
-    scratch.replace(path)
+    with atomic_file(path) as scratch:
+        save_file(tensors, scratch, {"steps": str(done)})
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ Matrices are (inputs, outputs): the engine multiplies rows of activations by the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-FloatArray = NDArray[np.float32]
+from eosfm_edge.ensemble.specialist import view_of
+from eosfm_edge.ensemble.view import EncoderView
+from eosfm_edge.formats.ensemble import LEVELS
 
-STAGES = 4
+FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -60,44 +61,29 @@ class Stage:
 class Network:
     """A folded specialist; ``stem_norm`` is weight and bias of the layer norm after the stem."""
 
-    bands: int
+    view: EncoderView
     stem_norm: tuple[FloatArray, FloatArray]
     stages: tuple[Stage, ...]
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels of each stage."""
-        return [stage.entry.weight.shape[1] for stage in self.stages]
-
-    @property
-    def hidden(self) -> list[int]:
-        """Hidden channels of every block in turn."""
-        return [block.fc1.weight.shape[1] for stage in self.stages for block in stage.blocks]
 
 
 def fold(encoder: nn.Module) -> Network:
     """Fold a timm ConvNeXtV2 feature encoder, in double precision."""
     state = {key: value.detach().double() for key, value in encoder.state_dict().items()}
-    stem = state["stem_0.weight"]
-    stages = []
-    for index in range(STAGES):
-        prefix = f"stages_{index}"
-        if index == 0:
-            weight = stem.permute(1, 2, 3, 0).reshape(-1, stem.shape[0])
-            entry = _matrix(weight, state["stem_0.bias"])
+    view = view_of(encoder)
+    entries: list[Matrix] = []
+    blocks: tuple[list[Block], ...] = tuple([] for _ in LEVELS)
+    for step in view.steps:
+        name = step.modules[0]
+        if step.kind == "stem":
+            weight = state[f"{name}.weight"].permute(1, 2, 3, 0).reshape(-1, step.width)
+            entries.append(_matrix(weight, state[f"{name}.bias"]))
+        elif step.kind == "downsample":
+            entries.append(_downsample(state, name))
         else:
-            entry = _downsample(state, f"{prefix}.downsample")
-        blocks = tuple(_block(state, name) for name in _block_names(state, prefix))
-        stages.append(Stage(entry, blocks))
+            blocks[step.stage].append(_block(state, name))
     norm = (_array(state["stem_1.weight"]), _array(state["stem_1.bias"]))
-    return Network(stem.shape[1], norm, tuple(stages))
-
-
-def _block_names(state: dict[str, Tensor], prefix: str) -> Iterator[str]:
-    index = 0
-    while f"{prefix}.blocks.{index}.conv_dw.weight" in state:
-        yield f"{prefix}.blocks.{index}"
-        index += 1
+    stages = tuple(Stage(e, tuple(b)) for e, b in zip(entries, blocks, strict=True))
+    return Network(view, norm, stages)
 
 
 def _downsample(state: dict[str, Tensor], name: str) -> Matrix:

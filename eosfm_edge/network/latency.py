@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,10 @@ from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.formats.bundle import SPECIALISTS_FOLDER
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.native.binding import Model
+from eosfm_edge.native.timing import time_in_turn
 from eosfm_edge.network.deployed import Dense, DeployedEncoder
 from eosfm_edge.network.native_files import write_chain, write_specialists
 from eosfm_edge.network.rounding import Quantisation, Rounding
-
-_WARM_UP = 3
-_ROUNDS = 9
-_RUNS = 3  # in a round, of which the fastest counts
-
 
 Encoders = Mapping[int, DeployedEncoder]
 
@@ -74,7 +69,7 @@ def time_encoders(
             _write(place, ensemble, encoders, tile, precision)
             sizes.append(sum(f.stat().st_size for f in (place / SPECIALISTS_FOLDER).iterdir()))
             models.append(Model(place))
-        times = _times(models, list(tile.numpy()))
+        times = time_in_turn(models, list(tile.numpy()))
         for model in models:
             model.close()
     results = []
@@ -99,24 +94,6 @@ def time_precisions(
     subjects = [(ensemble, one, precision) for precision, one in encoders.items()]
     found = time_encoders(subjects, torch.from_numpy(tile))
     return {p: footprint.ms for p, footprint in zip(encoders, found, strict=True)}
-
-
-def _times(models: Sequence[Model], bands: list[NDArray[np.float32]]) -> list[list[float]]:
-    """Return each model's milliseconds in every round; the models take turns."""
-    contexts = [model.context() for model in models]
-    times: list[list[float]] = [[] for _ in contexts]
-    for turn in range(_WARM_UP + _ROUNDS):
-        for context, mine in zip(contexts, times, strict=True):
-            runs = []
-            for _ in range(_RUNS):
-                started = time.perf_counter()
-                context.run(bands)
-                runs.append((time.perf_counter() - started) * 1e3)
-            if turn >= _WARM_UP:
-                mine.append(min(runs))
-    for context in contexts:
-        context.close()
-    return times
 
 
 def _nominal(ensemble: Ensemble, precision: Precision) -> Encoders:

@@ -24,7 +24,7 @@ from eosfm_edge.ensemble.fusion import ZeroFilled
 from eosfm_edge.formats.bundle import CHAIN_NAME, SPECIALISTS_FOLDER
 from eosfm_edge.formats.ensemble import LEVELS, SpecialistSpec
 from eosfm_edge.formats.precision import Precision
-from eosfm_edge.network.deployed import Block, Dense, DeployedEncoder, Downsample, Grn, Stem
+from eosfm_edge.network.deployed import Block, Dense, DeployedEncoder, Downsample, Stem
 from eosfm_edge.network.folding import Matrix
 
 FloatArray = NDArray[np.float32]
@@ -78,13 +78,11 @@ def write_specialist(path: Path, spec: SpecialistSpec, encoder: DeployedEncoder)
         writer.add_string("eosfm.licence", spec.provenance.licence or "")
         writer.add_string("eosfm.source", spec.provenance.source)
         writer.add_string("eosfm.weights_sha256", spec.weights_sha256)
-        stages = [[s.module for s in encoder.steps() if s.stage == stage] for stage in range(4)]
-        blocks = [[m for m in modules if isinstance(m, Block)] for modules in stages]
-        writer.add_uint32("eosfm.bands", encoder.stem.weight.shape[1])
-        _add_uints(writer, "eosfm.depths", [len(stage) for stage in blocks])
-        _add_uints(writer, "eosfm.widths", [stage[0].fc2.weight.shape[1] for stage in blocks])
-        hidden = [block.fc1.weight.shape[1] for stage in blocks for block in stage]
-        _add_uints(writer, "eosfm.hidden", hidden)
+        view = encoder.view
+        writer.add_uint32("eosfm.bands", view.bands)
+        _add_uints(writer, "eosfm.depths", view.depths)
+        _add_uints(writer, "eosfm.widths", view.shape.widths)
+        _add_uints(writer, "eosfm.hidden", [h for stage in view.shape.hidden for h in stage])
         for step in encoder.steps():
             _add_step(writer, step.name, step.module)
         digest = _tensors_sha256(writer)
@@ -178,14 +176,11 @@ def _add_step(writer: GGUFWriter, name: str, module: Stem | Downsample | Block) 
     else:
         _add(writer, f"{name}.conv_dw.weight", _array(module.conv_dw.weight))
         _add(writer, f"{name}.conv_dw.bias", _array(module.conv_dw.bias))
-        _add(writer, f"{name}.grn.weight", _grn(module.grn))
+        # Constants in fc2 stand for a static GRN.
+        grn = torch.zeros_like(module.grn.weight) if module.grn.static else module.grn.weight
+        _add(writer, f"{name}.grn.weight", _array(grn))
         _add_layer(writer, f"{name}.fc1", module.fc1)
         _add_layer(writer, f"{name}.fc2", module.fc2)
-
-
-def _grn(grn: Grn) -> FloatArray:
-    """Return GRN's weight, which is zero where constants in fc2 stand for it."""
-    return _array(torch.zeros_like(grn.weight) if grn.static else grn.weight)
 
 
 def _add_layer(writer: GGUFWriter, name: str, layer: Dense) -> None:

@@ -44,10 +44,7 @@ Shape = tuple[tuple[int, int], ...]
 
 def shape_of_stack(encoder: DeployedEncoder) -> Shape:
     """Return what encoders must have in common to be stacked: blocks and channels of each stage."""
-    return tuple(
-        (len(stage) - 1, int(_blocks(stage)[0].conv_dw.weight.shape[1]))  # type: ignore[arg-type]
-        for stage in encoder.stages
-    )
+    return tuple(zip(encoder.view.depths, encoder.view.shape.widths, strict=True))
 
 
 class StackedEncoders(nn.Module):
@@ -179,7 +176,10 @@ class _Dense(nn.Module):
         inputs = inputs or layers[0].weight.shape[0]
         outputs = outputs or layers[0].weight.shape[1]
         gains = [_gain(layer) for layer in layers]
-        offsets = [_offset(layer, form) for layer in layers]
+        offsets = [
+            layer.offset(form) / layer.rounded.inputs.scale if layer.rounded else 0.0
+            for layer in layers
+        ]
         self.rounds = any(layer.rounded for layer in layers)
         self.register_buffer("gain", _joined(gains, inputs, fill=1.0))
         self.register_buffer("offset", torch.tensor(offsets).reshape(-1, 1, 1, 1, 1))
@@ -208,10 +208,6 @@ def _gain(layer: Dense) -> Tensor:
     if rounding is None:
         return torch.ones(layer.weight.shape[0])
     return 1 / (rounding.equaliser * rounding.inputs.scale)
-
-
-def _offset(layer: Dense, form: Form) -> float:
-    return layer.offset(form) / layer.rounded.inputs.scale if layer.rounded else 0.0
 
 
 class _Product(nn.Module):

@@ -1,10 +1,8 @@
 """An encoder as the sequence of steps that an image goes through, and what is inside a block.
 
-timm's ``features_only`` ConvNeXtV2 is ``stem_0``, ``stem_1`` and ``stages_0`` to ``stages_3``, each
-a downsampling (but for the first) and blocks: depthwise convolution, layer norm, and an MLP whose
-hidden channels go through GELU and global response normalisation (GRN) before ``fc2``. The smaller
-models compute the MLP as 1x1 convolutions over (N, C, H, W), the larger ones as linear layers over
-(N, H, W, C); here both are seen as rows of cells by channels.
+The steps are those of :class:`~eosfm_edge.ensemble.view.EncoderView`; here they come with timm's
+modules. The smaller models compute the MLP of a block as 1x1 convolutions over (N, C, H, W), the
+larger ones as linear layers over (N, H, W, C); here both are seen as rows of cells by channels.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-STAGES = 4
+from eosfm_edge.ensemble.specialist import view_of
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,17 @@ class Step:
 
 def steps(encoder: nn.Module) -> list[Step]:
     """Return the steps of an encoder; each takes what the one before gives."""
-    found = [Step(name, getattr(encoder, name), 0, is_block=False) for name in ("stem_0", "stem_1")]
-    for stage in range(STAGES):
-        name = f"stages_{stage}"
-        module: Any = getattr(encoder, name)
-        if not isinstance(module.downsample, nn.Identity):
-            found.append(Step(f"{name}.downsample", module.downsample, stage, is_block=False))
-        last = len(module.blocks) - 1
-        for index, block in enumerate(module.blocks):
-            level = stage if index == last else None
-            found.append(Step(f"{name}.blocks.{index}", block, stage, is_block=True, level=level))
-    return found
+    return [
+        Step(
+            name,
+            encoder.get_submodule(name),
+            step.stage,
+            is_block=step.kind == "block",
+            level=step.level,
+        )
+        for step in view_of(encoder).steps
+        for name in step.modules
+    ]
 
 
 def blocks(encoder: nn.Module) -> list[Step]:

@@ -1,24 +1,21 @@
-"""A plan carried out: specialists one at a time, and the ensemble put together again.
-
-Finished specialists, and the state of distillation, are kept in a work directory meanwhile, so
-that a run that is interrupted goes on where it was.
-"""
+"""Carry out a plan: prune specialists one at a time, and put the ensemble together again."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from eosfm_edge.ensemble.cost import encoder_cost
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
-from eosfm_edge.ensemble.specialist import build_encoder, shape_of
+from eosfm_edge.ensemble.specialist import build_encoder, view_of
+from eosfm_edge.ensemble.view import EncoderView
 from eosfm_edge.errors import UserError
-from eosfm_edge.formats.ensemble import PruningRecord, Shape, SpecialistSpec
+from eosfm_edge.formats.ensemble import PruningRecord, SpecialistSpec
 from eosfm_edge.formats.plan import CREATED_WITH, Plan, SpecialistPlan, plan_text
 from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.tiles import Tiles, inputs_of
@@ -27,12 +24,13 @@ from eosfm_edge.pruning.encoder import (
     carry_out,
     distillation_steps,
     kept_widths,
-    pruned_shape,
+    pruned_view,
 )
 from eosfm_edge.pruning.features import feature_moments
 from eosfm_edge.pruning.narrow import narrowed_state, refit_shared, require_narrowable
 from eosfm_edge.pruning.repair import Kept
 from eosfm_edge.pruning.specialists import without_specialists
+from eosfm_edge.resume import NOTHING_KEPT, Work
 
 
 def apply_plan(
@@ -40,7 +38,7 @@ def apply_plan(
     plan: Plan,
     tiles: Tiles,
     *,
-    work: Path | None = None,
+    work: Work = NOTHING_KEPT,
     progress: Progress = silent,
 ) -> Ensemble:
     """Return the ensemble that a plan makes.
@@ -49,24 +47,26 @@ def apply_plan(
         ensemble: the original; it stays as it is.
         plan: what goes.
         tiles: calibration imagery for the repair.
-        work: where finished specialists are kept; None: nowhere.
+        work: keeps finished specialists, and the state of distillation.
         progress: called with what is done, how much of it, and of how much.
 
     Raises:
         UserError: the plan names channels that are not there, or leaves widths that are no
-            multiples
-            of 8.
+            multiples of 8.
     """
-    shapes = [_shape_after(ensemble, owner, one) for owner, one in enumerate(plan.specialists)]
+    views = [_view_after(ensemble, owner, one) for owner, one in enumerate(plan.specialists)]
     to_prune = [i for i, one in enumerate(plan.specialists) if one.action == "prune"]
     encoders: dict[int, nn.Module] = {}
     for done, owner in enumerate(to_prune):
         progress("repair", done, len(to_prune))
-        encoders[owner] = _finished(work, owner, ensemble, shapes[owner]) or _prune(
-            ensemble, owner, plan, tiles, work, progress
+        encoders[owner] = work.step(
+            f"{owner}.safetensors",
+            partial(_prune, ensemble, owner, plan, tiles, work, progress),
+            _save,
+            partial(_load, ensemble.spec.specialists[owner].backbone, views[owner]),
         )
     progress("repair", len(to_prune), len(to_prune))
-    pruned = _assemble(ensemble, plan, shapes, encoders, tiles)
+    pruned = _assemble(ensemble, plan, views, encoders, tiles)
     if plan.removed:
         images = (tile[None] for tile in tiles.calibration)
         pruned = without_specialists(pruned, plan.removed, feature_moments(pruned, images))
@@ -78,7 +78,7 @@ def _prune(
     owner: int,
     plan: Plan,
     tiles: Tiles,
-    work: Path | None,
+    work: Work,
     progress: Progress,
 ) -> nn.Module:
     if not ensemble.sets[owner]:
@@ -96,51 +96,40 @@ def _prune(
         done += 1
         progress(f"distill {name}", done, steps)
 
-    encoder = carry_out(
+    return carry_out(
         original,
         groups,
         inputs_of(ensemble, owner, tiles.calibration),
         plan.recipe,
-        checkpoint=work / f"{owner}.distillation" if work else None,
+        checkpoint=work.checkpoint(f"{owner}.distillation"),
         tick=tick,
     )
-    if work is not None:
-        scratch = work / f"{owner}.tmp"
-        save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, scratch)
-        scratch.replace(work / f"{owner}.safetensors")
-    return encoder
 
 
-def _finished(work: Path | None, owner: int, ensemble: Ensemble, shape: Shape) -> nn.Module | None:
-    """Return a specialist that an earlier run has finished."""
-    if work is None or not (work / f"{owner}.safetensors").exists():
-        return None
-    specialist = ensemble.spec.specialists[owner]
-    encoder = build_encoder(specialist.backbone, len(specialist.bands), shape)
+def _save(encoder: nn.Module, path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, path)
+
+
+def _load(backbone: str, view: EncoderView, path: Path) -> nn.Module | None:
+    """Return a finished specialist; None if its file is damaged."""
+    encoder = build_encoder(backbone, view.bands, view.shape)
     try:
-        encoder.load_state_dict(load_file(work / f"{owner}.safetensors"))
+        encoder.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError):
         return None
     return encoder.eval()
 
 
-def _shape_after(ensemble: Ensemble, owner: int, one: SpecialistPlan) -> Shape:
-    """Return a specialist's channels after the plan, which may have been edited."""
-    shape = shape_of(ensemble.encoders[owner])
-    places = {
-        **{f"stages_{s}": width for s, width in enumerate(shape.widths)},
-        **{
-            f"stages_{s}.blocks.{b}": channels
-            for s, hidden in enumerate(shape.hidden)
-            for b, channels in enumerate(hidden)
-        },
-    }
+def _view_after(ensemble: Ensemble, owner: int, one: SpecialistPlan) -> EncoderView:
+    """Return the view of a specialist after the plan, which may have been edited."""
+    view = view_of(ensemble.encoders[owner])
+    there = view.groups
     seen: set[str] = set()
     for group in one.groups:
         if group.of in seen:
             raise UserError(f"the plan prunes {group.of} of {one.name} twice", expected="it once")
         seen.add(group.of)
-        channels = places.get(group.of)
+        channels = there.get(group.of)
         if channels is None:
             raise UserError(f"the plan prunes {group.of} of {one.name}, which is not there")
         if group.removes and max(group.removes) >= channels:
@@ -157,18 +146,18 @@ def _shape_after(ensemble: Ensemble, owner: int, one: SpecialistPlan) -> Shape:
             )
     if one.groups and any("." not in group.of for group in one.groups):
         require_narrowable(ensemble)
-    return pruned_shape(shape, one.groups) if one.action == "prune" else shape
+    return pruned_view(view, one.groups) if one.action == "prune" else view
 
 
 def _assemble(
     ensemble: Ensemble,
     plan: Plan,
-    shapes: Sequence[Shape],
+    views: Sequence[EncoderView],
     encoders: Mapping[int, nn.Module],
     tiles: Tiles,
 ) -> Ensemble:
     kept: dict[int, Kept] = {
-        owner: kept_widths(shape_of(ensemble.encoders[owner]), plan.specialists[owner].groups)
+        owner: kept_widths(view_of(ensemble.encoders[owner]).shape, plan.specialists[owner].groups)
         for owner in encoders
     }
     digest = hashlib.sha256(plan_text(plan).encode()).hexdigest()
@@ -179,12 +168,11 @@ def _assemble(
         state |= {f"encoders.{owner}.{k}": v for k, v in encoder.state_dict().items()}
         if owner in encoders:
             original = ensemble.encoders[owner]
-            before = shape_of(original)
-            macs = [encoder_cost(shape, len(spec.bands)).macs for shape in (before, shapes[owner])]
+            macs = [view.cost.macs for view in (view_of(original), views[owner])]
             steps = distillation_steps(original, plan.specialists[owner].groups, plan.recipe)
             record = _record(spec, macs, plan.recipe, steps, digest, tiles)
             spec = spec.model_copy(
-                update={"shape": shapes[owner], "pruning": (*spec.pruning, record)}
+                update={"shape": views[owner].shape, "pruning": (*spec.pruning, record)}
             )
         specialists.append(spec)
     described = ensemble.spec.model_copy(update={"specialists": tuple(specialists)})

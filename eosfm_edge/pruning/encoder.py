@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from eosfm_edge.ensemble.cost import Cost, encoder_cost, hidden_price
-from eosfm_edge.ensemble.specialist import shape_of
-from eosfm_edge.formats.ensemble import Shape
+from eosfm_edge.ensemble.specialist import view_of
+from eosfm_edge.ensemble.view import Cost, EncoderView
+from eosfm_edge.formats.ensemble import LEVELS, Shape
 from eosfm_edge.formats.plan import GroupPlan
 from eosfm_edge.formats.recipe import Measure, Recipe
 from eosfm_edge.network.batches import PIXELS_PER_BATCH, in_batches
 from eosfm_edge.network.distill import distill
 from eosfm_edge.network.moments import Moments, hidden_moments, level_moments
-from eosfm_edge.network.steps import STAGES, blocks, weight_of
+from eosfm_edge.network.steps import blocks, weight_of
 from eosfm_edge.pruning.allocation import Group, allocate, removals
 from eosfm_edge.pruning.elimination import Elimination, by_reconstruction, by_score
 from eosfm_edge.pruning.groups import Dependencies
@@ -37,23 +37,16 @@ class Study:
     """The study of an encoder, from which plans for any ratio are made.
 
     Attributes:
-        shape: its channels.
-        bands: of its input.
+        view: of the encoder.
         hidden: for each block, in which order its hidden channels go.
         width: for each stage, in which order its residual channels go; empty unless they may.
         gains: for each block, how its error shows at the levels.
     """
 
-    shape: Shape
-    bands: int
+    view: EncoderView
     hidden: dict[str, Elimination]
     width: tuple[Elimination, ...]
     gains: dict[str, tuple[float, ...]]
-
-    @property
-    def cost(self) -> Cost:
-        """The encoder's cost as it is."""
-        return encoder_cost(self.shape, self.bands)
 
     def plan(self, ratio: float, recipe: Recipe) -> tuple[GroupPlan, ...]:
         """Return what to remove so that ``ratio`` of the cost goes.
@@ -61,16 +54,17 @@ class Study:
         Raises:
             UserError: more is asked for than hidden channels cost.
         """
-        widths: tuple[int, ...] = self.shape.widths
+        narrowed = self.view
         plans: list[GroupPlan] = []
         if self.width and ratio > 0:
-            widths = _narrowed(self.shape.widths, ratio, recipe.align)
+            widths = _narrowed(self.view.shape.widths, ratio, recipe.align)
             plans += [
                 self._width_plan(s, width) for s, width in enumerate(widths)
-                if width < self.shape.widths[s]
+                if width < self.view.shape.widths[s]
             ]  # fmt: skip
-        groups = self._groups(widths, recipe.by)
-        goal = self._goal(ratio, widths, recipe.by)
+            narrowed = self.view.without({plan.of: len(plan.removes) for plan in plans})
+        groups = self._groups(narrowed, recipe.by)
+        goal = self._goal(ratio, narrowed, recipe.by)
         kept = {group.name: group.channels for group in groups}
         if goal < sum(group.price * group.channels for group in groups):
             kept = allocate(groups, goal, recipe.ranking, recipe.align)
@@ -88,7 +82,7 @@ class Study:
         return tuple(plans)
 
     def _width_plan(self, stage: int, width: int) -> GroupPlan:
-        elimination, count = self.width[stage], self.shape.widths[stage] - width
+        elimination, count = self.width[stage], self.view.shape.widths[stage] - width
         return GroupPlan(
             of=f"stages_{stage}",
             keeps=width,
@@ -96,37 +90,38 @@ class Study:
             error=elimination.spent(count),
         )
 
-    def _groups(self, widths: Sequence[int], by: Measure) -> list[Group]:
+    def _groups(self, narrowed: EncoderView, by: Measure) -> list[Group]:
         groups = []
-        for stage, hidden in enumerate(self.shape.hidden):
-            price = hidden_price(widths[stage], stage)
-            unit = {"macs": price.macs, "params": float(price.params), "channels": 1.0}[by]
-            for index, channels in enumerate(hidden):
-                name = f"stages_{stage}.blocks.{index}"
-                groups.append(
-                    Group(
-                        name,
-                        f"stage {stage}",
-                        channels,
-                        self.hidden[name],
-                        unit,
-                        self.gains.get(name, (1.0,) * STAGES),
-                    )
+        for step in narrowed.steps:
+            if step.kind != "block":
+                continue
+            (name,) = step.modules
+            price = narrowed.hidden_price(step.stage)
+            groups.append(
+                Group(
+                    name,
+                    f"stage {step.stage}",
+                    step.hidden,
+                    self.hidden[name],
+                    1.0 if by == "channels" else _unit(price, by),
+                    self.gains.get(name, (1.0,) * len(LEVELS)),
                 )
+            )
         return groups
 
-    def _goal(self, ratio: float, widths: Sequence[int], by: Measure) -> float:
+    def _goal(self, ratio: float, narrowed: EncoderView, by: Measure) -> float:
         """Return what hidden channels may cost together, in units of ``by``."""
         if by == "channels":
-            return (1 - ratio) * sum(map(sum, self.shape.hidden))
-        narrowed = Shape(widths=tuple(widths), hidden=self.shape.hidden)
-        unit = (lambda cost: cost.macs) if by == "macs" else (lambda cost: float(cost.params))
+            return (1 - ratio) * sum(step.hidden for step in narrowed.steps)
         hidden = sum(
-            unit(hidden_price(width, stage)) * sum(channels)
-            for stage, (width, channels) in enumerate(zip(widths, self.shape.hidden, strict=True))
+            _unit(narrowed.hidden_price(step.stage), by) * step.hidden for step in narrowed.steps
         )
-        fixed = unit(encoder_cost(narrowed, self.bands)) - hidden
-        return (1 - ratio) * unit(self.cost) - fixed
+        fixed = _unit(narrowed.cost, by) - hidden
+        return (1 - ratio) * _unit(self.view.cost, by) - fixed
+
+
+def _unit(cost: Cost, by: Measure) -> float:
+    return cost.macs if by == "macs" else float(cost.params)
 
 
 def _narrowed(widths: Sequence[int], ratio: float, align: int) -> tuple[int, ...]:
@@ -148,8 +143,7 @@ def study(encoder: nn.Module, tiles: Sequence[Tensor], recipe: Recipe) -> Study:
     else:
         hidden, width = _by_score(encoder, in_batches(tiles), recipe)
         gains = {}
-    bands = encoder.get_parameter("stem_0.weight").shape[1]
-    return Study(shape_of(encoder), bands, hidden, width, gains)
+    return Study(view_of(encoder), hidden, width, gains)
 
 
 def _by_reconstruction(
@@ -254,7 +248,7 @@ def carry_out(
             graph.remove_hidden(group.of, group.removes)
         elif group.removes:
             graph.remove_width(int(group.of.removeprefix("stages_")), group.removes)
-    kept = kept_widths(shape_of(original), groups)
+    kept = kept_widths(view_of(original).shape, groups)
     if recipe.repair_grn or recipe.repair_fc2:
         repair(
             original,
@@ -290,9 +284,8 @@ def distillation_steps(original: nn.Module, groups: Sequence[GroupPlan], recipe:
     """
     if recipe.distill is not None:
         return recipe.distill
-    shape, bands = shape_of(original), original.get_parameter("stem_0.weight").shape[1]
-    before, after = (encoder_cost(s, bands).macs for s in (shape, pruned_shape(shape, groups)))
-    return _STEPS if 1 - after / before > _DISTILLED else 0
+    view = view_of(original)
+    return _STEPS if 1 - pruned_view(view, groups).cost.macs / view.cost.macs > _DISTILLED else 0
 
 
 def kept_widths(shape: Shape, groups: Sequence[GroupPlan]) -> tuple[Tensor | None, ...]:
@@ -311,13 +304,6 @@ def levels_left(levels: Sequence[Tensor], kept: Kept) -> list[Tensor]:
     return [x if k is None else x[:, k] for x, k in zip(levels, kept, strict=True)]
 
 
-def pruned_shape(shape: Shape, groups: Sequence[GroupPlan]) -> Shape:
-    """Return the channels of an encoder of this shape after a plan."""
-    gone = {group.of: len(group.removes) for group in groups}
-    return Shape(
-        widths=tuple(w - gone.get(f"stages_{s}", 0) for s, w in enumerate(shape.widths)),
-        hidden=tuple(
-            tuple(h - gone.get(f"stages_{s}.blocks.{b}", 0) for b, h in enumerate(hidden))
-            for s, hidden in enumerate(shape.hidden)
-        ),
-    )
+def pruned_view(view: EncoderView, groups: Sequence[GroupPlan]) -> EncoderView:
+    """Return the view of an encoder after a plan."""
+    return view.without({group.of: len(group.removes) for group in groups})

@@ -115,7 +115,8 @@ def _refit_projections(original: Any, narrowed: Any, tiles: Sequence[Tensor]) ->
             [per_level[0] for per_level in e.feature_projections[owner]]
             for e in (original, narrowed)
         )
-        if not sets or all(map(_same_inputs, before, after)):
+        pairs = zip(before, after, strict=True)
+        if not sets or all(weight_of(a).shape == weight_of(b).shape for a, b in pairs):
             continue
         fits = [_regression(layer) for layer in after]
         for tile in tiles:
@@ -134,10 +135,6 @@ def _refit_projections(original: Any, narrowed: Any, tiles: Sequence[Tensor]) ->
 def _call(module: Any, x: Tensor) -> Tensor:
     result: Tensor = module(x)
     return result
-
-
-def _same_inputs(one: Any, other: Any) -> bool:
-    return weight_of(one).shape == weight_of(other).shape
 
 
 def _regression(layer: Any) -> Regression:

@@ -8,16 +8,16 @@ from typing import Literal
 
 from torch import Tensor
 
-from eosfm_edge.ensemble.cost import Cost, encoder_cost, ensemble_cost, runs_of
+from eosfm_edge.ensemble.cost import ensemble_cost, runs_of
 from eosfm_edge.ensemble.model import Ensemble
-from eosfm_edge.ensemble.specialist import shape_of
+from eosfm_edge.ensemble.specialist import view_of
+from eosfm_edge.ensemble.view import Cost, EncoderView
 from eosfm_edge.errors import UserError
-from eosfm_edge.formats.ensemble import Shape
 from eosfm_edge.formats.plan import CREATED_WITH, GroupPlan, Plan, SpecialistPlan
 from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.network.tiles import Tiles, inputs_of
 from eosfm_edge.progress import Progress
-from eosfm_edge.pruning.encoder import Study, pruned_shape, study
+from eosfm_edge.pruning.encoder import Study, pruned_view, study
 from eosfm_edge.pruning.features import FeatureMoments, feature_moments
 from eosfm_edge.pruning.narrow import require_narrowable
 from eosfm_edge.pruning.ranking import rank_by_probe, rank_by_reconstruction, rank_by_selection
@@ -76,7 +76,7 @@ class Planner:
             self.moments = feature_moments(ensemble, images)
             progress("features", 1, 1)
             self.removed = _removed(ensemble, self.moments, whole)
-        self.shapes = [shape_of(encoder) for encoder in ensemble.encoders]
+        self.views = [view_of(encoder) for encoder in ensemble.encoders]
         self._studies: dict[int, Study] = {}
         alive = [i for i, sets in enumerate(ensemble.sets) if sets and i not in self.removed]
         for done, owner in enumerate(alive):
@@ -96,8 +96,8 @@ class Planner:
             UserError: the goal asks for more than can be removed.
         """
         share = self._share_of_each(ratio)
-        specialists = [self._specialist(owner, share) for owner in range(len(self.shapes))]
-        before = ensemble_cost(self._ensemble, self.shapes)
+        specialists = [self._specialist(owner, share) for owner in range(len(self.views))]
+        before = ensemble_cost(self._ensemble, self.views)
         after = before
         for one, runs in zip(specialists, runs_of(self._ensemble), strict=True):
             if runs:
@@ -115,11 +115,11 @@ class Planner:
             specialists=tuple(specialists),
         )
 
-    def shapes_of(self, plan: Plan) -> list[Shape]:
-        """Return the specialists' channels after a plan."""
+    def views_after(self, plan: Plan) -> list[EncoderView]:
+        """Return the views of the specialists' encoders after a plan."""
         return [
-            pruned_shape(shape, one.groups)
-            for shape, one in zip(self.shapes, plan.specialists, strict=True)
+            pruned_view(view, one.groups)
+            for view, one in zip(self.views, plan.specialists, strict=True)
         ]
 
     def _share_of_each(self, ratio: float) -> float:
@@ -127,12 +127,10 @@ class Planner:
         if self._recipe.by == "channels":
             return ratio
         unit = (lambda c: c.macs) if self._recipe.by == "macs" else (lambda c: float(c.params))
-        whole = ensemble_cost(self._ensemble, self.shapes)
+        whole = ensemble_cost(self._ensemble, self.views)
         prunable = removed = 0.0
-        for owner, (shape, runs) in enumerate(
-            zip(self.shapes, runs_of(self._ensemble), strict=True)
-        ):
-            one = encoder_cost(shape, len(self._ensemble.spec.specialists[owner].bands))
+        for owner, (view, runs) in enumerate(zip(self.views, runs_of(self._ensemble), strict=True)):
+            one = view.cost
             cost = unit(Cost(one.macs * runs, one.params)) if runs else 0.0
             prunable += cost if owner in self._studies else 0.0
             removed += cost if owner in self.removed else 0.0
@@ -148,7 +146,7 @@ class Planner:
 
     def _specialist(self, owner: int, share: float) -> SpecialistPlan:
         spec = self._ensemble.spec.specialists[owner]
-        before = encoder_cost(self.shapes[owner], len(spec.bands))
+        before = self.views[owner].cost
         groups: tuple[GroupPlan, ...] = ()
         after = before
         if owner in self.removed:
@@ -159,7 +157,7 @@ class Planner:
             action, why = "keep", "nothing is asked of its channels"
         else:
             groups = self._studies[owner].plan(share, self._recipe)
-            after = encoder_cost(pruned_shape(self.shapes[owner], groups), len(spec.bands))
+            after = pruned_view(self.views[owner], groups).cost
             action = "prune"
             why = f"{self._recipe.criterion}, {self._recipe.ranking} ranking"
         return SpecialistPlan(

@@ -61,25 +61,18 @@ def repair(
     originals, inputs = list(batches), list(batches)
     for step, mine in zip(steps(original), steps(pruned), strict=True):
         targets = [step.module(x) for x in originals]
-        wanted = [_channels(x, kept[step.stage]) for x in targets]
+        left = kept[step.stage]
+        wanted = targets if left is None else [x[:, left] for x in targets]
         if step.is_block:
             if hidden_width(mine.module) < hidden_width(step.module) and grn:
                 _compensate_grn(step, mine, originals, inputs)
-            if fc2 and _differs(step, mine):
+            whole, rest = (weight_of(one.module.mlp.fc2).shape for one in (step, mine))
+            if fc2 and whole != rest:  # it lost hidden channels, or residual ones
                 _solve_fc2(mine.module, inputs, wanted)
-        elif fc2 and kept[step.stage] is not None and isinstance(mine.module, nn.Sequential):
+        elif fc2 and left is not None and isinstance(mine.module, nn.Sequential):
             _solve_downsampling(mine.module, inputs, wanted)
         originals = targets
         inputs = [mine.module(x) for x in inputs]
-
-
-def _differs(step: Step, mine: Step) -> bool:
-    """Return whether a block lost channels of either kind."""
-    return weight_of(step.module.mlp.fc2).shape != weight_of(mine.module.mlp.fc2).shape
-
-
-def _channels(x: Tensor, kept: Tensor | None) -> Tensor:
-    return x if kept is None else x[:, kept]
 
 
 def _compensate_grn(step: Step, mine: Step, originals: list[Tensor], inputs: list[Tensor]) -> None:

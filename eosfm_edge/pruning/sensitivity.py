@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eosfm_edge.formats.ensemble import LEVELS
 from eosfm_edge.network.moments import Moments
-from eosfm_edge.network.steps import STAGES, hidden_width, steps, weight_of
+from eosfm_edge.network.steps import hidden_width, steps, weight_of
 from eosfm_edge.pruning.elimination import Elimination
 
 _SHARE = 0.6  # of the channels that go: about what halving the MACs takes
@@ -38,7 +39,7 @@ def level_gains(
     """
     path = steps(encoder)
     inputs: list[list[Tensor]] = [[] for _ in path]
-    originals: list[list[Tensor]] = [[] for _ in range(STAGES)]
+    originals: list[list[Tensor]] = [[] for _ in LEVELS]
     for x in batches:
         for index, step in enumerate(path):
             inputs[index].append(x)
@@ -54,7 +55,7 @@ def level_gains(
         elimination = eliminations[step.name]
         gone = int(_SHARE * hidden_width(step.module))
         with _ReplacedFc2(step.module, moments[step.name], elimination.first(gone)):
-            errors = [0.0] * STAGES
+            errors = [0.0] * len(LEVELS)
             for batch, x in enumerate(inputs[index]):
                 for later in path[index:]:
                     x = later.module(x)

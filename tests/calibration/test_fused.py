@@ -84,7 +84,7 @@ def test_the_figures_of_a_lowered_specialist_are_its_own(
     calibrated(cancelling, imagery, tmp_path / "c", sum(least(loose)) / 2)
     found, tensors = read_calibration(tmp_path / "c")
     ensemble = load_ensemble(cancelling)
-    tiles = load_tiles([imagery], ensemble.spec, 32, 8, 0)
+    tiles = load_tiles(ensemble, [imagery], 32, asked=8, least=0, seed=0)
     for owner, one in enumerate(found.specialists):
         encoder = deploy(ensemble.encoders[owner], one, tensors, "exact")
         batches = in_batches(inputs_of(ensemble, owner, tiles.held_out))

@@ -374,13 +374,6 @@ def test_every_import_is_of_the_base_or_of_a_known_extra() -> None:
             assert package in extras[_EXTRAS[module]]
 
 
-def test_precision_auto_needs_a_timer(motes: Path, imagery: Path, tmp_path: Path) -> None:
-    options = ExportOptions(tile=64, precision="auto")
-    with pytest.raises(UserError, match="nothing to time precisions with"):
-        export_bundle(motes, imagery, tmp_path / "b.eosfm", options)
-    assert leftovers(tmp_path) == []
-
-
 def test_a_graph_that_no_file_can_hold_is_refused(
     motes: Path, imagery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

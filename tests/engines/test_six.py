@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from support.scenes import scene_pixels, write_scene
-from support.specimens import no_time
 
 from eosfm_edge.calibration.ranges import set_scales
 from eosfm_edge.engines.builder import BuildOptions, build_engine
@@ -69,7 +68,7 @@ def half(six: Path, scene: Path) -> Path:
     recipe = Recipe(criterion="magnitude", repair_grn=False, repair_fc2=False, tiles=4)
     output = six.with_name("half")
     options = PruneOptions(recipe=recipe, ratio=0.5, tile=TILE)
-    prune_ensemble(six, [scene], output, options, no_time)
+    prune_ensemble(six, [scene], output, options)
     return output
 
 

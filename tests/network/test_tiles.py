@@ -13,9 +13,9 @@ from torch import Tensor
 
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.ensemble import InputBand
-from eosfm_edge.network.tiles import inputs_of, load_tiles
+from eosfm_edge.network.tiles import in_physical_units, inputs_of
 from eosfm_edge.scene.reading import Radiometry
-from eosfm_edge.scene.tiles import load_tiles as stored_tiles
+from eosfm_edge.scene.tiles import load_tiles
 
 SIDE = 32
 SPEC = ensemble_of().spec.model_copy(update={"input": (InputBand(),) * 3})  # stored as they are
@@ -25,8 +25,8 @@ def test_tiles_are_in_physical_units(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "s.tif", scene_pixels(3, 96, 96))
     bands = tuple(InputBand(scale=0.01 * (i + 1), offset=-i) for i in range(3))
     scaled = SPEC.model_copy(update={"input": bands})
-    stored = stored_tiles([path], bands, SIDE, 4, 0)
-    physical = load_tiles([path], scaled, SIDE, 4, 0)
+    stored = load_tiles([path], bands, SIDE, 4, 0)
+    physical = in_physical_units(stored, scaled)
     for a, b in zip(stored.calibration, physical.calibration, strict=True):
         for i, band in enumerate(bands):
             np.testing.assert_allclose(b[i], a[i] * band.scale + band.offset, rtol=1e-5)
@@ -36,8 +36,8 @@ def test_they_are_those_of_the_scenes(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "s.tif", scene_pixels(3, 96, 96))
     names = tuple(Band(name=name) for name in ("B04", "B03", "B02"))
     options: dict[str, Any] = {"names": names, "radiometry": Radiometry(nodata=0)}
-    stored = stored_tiles([path], SPEC.input, SIDE, 4, 0, **options)
-    physical = load_tiles([path], SPEC, SIDE, 4, 0, **options)
+    stored = load_tiles([path], SPEC.input, SIDE, 4, 0, **options)
+    physical = in_physical_units(stored, SPEC)
     assert (physical.sha256, physical.source) == (stored.sha256, stored.source)
     ours, theirs = physical.calibration + physical.held_out, stored.calibration + stored.held_out
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -13,9 +13,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eosfm_edge.ensemble.chain import Chain
-from eosfm_edge.ensemble.cost import encoder_cost, ensemble_cost, hidden_price, runs_of
+from eosfm_edge.ensemble.cost import ensemble_cost, runs_of
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.specialist import build_encoder, full_shape, shape_of
+from eosfm_edge.ensemble.view import EncoderView
 from eosfm_edge.formats.ensemble import LEVELS, SelectionSpec, Shape
 from eosfm_edge.network.steps import hidden_width
 
@@ -56,7 +57,7 @@ pruned_shapes = st.builds(
 @given(pruned_shapes, st.integers(1, 5))
 def test_an_encoder_costs_what_is_counted_when_it_runs(shape: Shape, bands: int) -> None:
     encoder = build_encoder(BACKBONE, bands, shape)
-    cost = encoder_cost(shape, bands)
+    cost = EncoderView(bands, shape).cost
     assert cost.macs == counted_macs(encoder, bands)
     assert cost.params == size(encoder)
     assert cost.bytes == 4 * cost.params
@@ -64,7 +65,7 @@ def test_an_encoder_costs_what_is_counted_when_it_runs(shape: Shape, bands: int)
 
 def test_a_linear_mlp_costs_the_same_as_a_convolutional_one() -> None:
     encoder = build_encoder("convnextv2_nano", 3)
-    cost = encoder_cost(full_shape("convnextv2_nano"), 3)
+    cost = EncoderView(3, full_shape("convnextv2_nano")).cost
     assert cost.macs == counted_macs(encoder, 3)
     assert cost.params == size(encoder)
 
@@ -74,8 +75,9 @@ def test_a_hidden_channel_costs_its_price(stage: int) -> None:
     full = full_shape(BACKBONE)
     hidden = [list(channels) for channels in full.hidden]
     hidden[stage][0] -= 8
-    less = encoder_cost(Shape(widths=full.widths, hidden=hidden), 3)
-    more, price = encoder_cost(full, 3), hidden_price(full.widths[stage], stage)
+    less = EncoderView(3, Shape(widths=full.widths, hidden=hidden)).cost
+    whole = EncoderView(3, full)
+    more, price = whole.cost, whole.hidden_price(stage)
     assert more.macs - less.macs == pytest.approx(8 * price.macs)
     assert more.params - less.params == 8 * price.params
 
@@ -136,5 +138,7 @@ def test_the_cost_of_other_shapes_is_that_of_the_ensemble_that_has_them() -> Non
     pruned = Ensemble(spec, fused=(6, 8, 10, 8))
     assert [hidden_width(pruned.encoders[0].stages_0.blocks[0])] == [8]
     assert shape_of(pruned.encoders[0]) == fewer
-    assert ensemble_cost(pruned) == ensemble_cost(full, [fewer, shape])
+    assert ensemble_cost(pruned) == ensemble_cost(
+        full, [EncoderView(3, fewer), EncoderView(3, shape)]
+    )
     assert ensemble_cost(pruned).macs < ensemble_cost(full).macs

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.specimens import ensemble_of, imagery_of, no_time, signal_to_noise, write_ensemble
+from support.specimens import ensemble_of, imagery_of, signal_to_noise, write_ensemble
 
 from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble
@@ -59,7 +59,7 @@ def test_a_narrowed_ensemble_is_written_and_read_again(
 ) -> None:
     source = write_ensemble(tmp_path / "e", ensemble_of(fusion=fusion, projection=projection))
     options = PruneOptions(recipe=NARROW, ratio=0.4, tile=128)
-    report = prune_ensemble(source, [imagery], tmp_path / "narrow", options, no_time)
+    report = prune_ensemble(source, [imagery], tmp_path / "narrow", options)
     narrow, before = load_ensemble(tmp_path / "narrow"), load_ensemble(source)
     assert report.after == ensemble_cost(narrow)
     assert ensemble_cost(narrow).macs < 0.65 * ensemble_cost(before).macs

@@ -14,26 +14,29 @@ from support.specimens import (
     SPECK,
     ensemble_of,
     imagery_of,
-    no_time,
     same_state,
     write_ensemble,
 )
+from support.timings import write_timings
 
-from eosfm_edge.ensemble.cost import encoder_cost, ensemble_cost
+from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.specialist import full_shape
 from eosfm_edge.ensemble.store import load_ensemble
+from eosfm_edge.ensemble.view import EncoderView
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.files import sha256_file
 from eosfm_edge.formats.ensemble import PruningRecord
 from eosfm_edge.formats.plan import plan_text, read_plan
 from eosfm_edge.formats.recipe import Criterion, Measure, Recipe
 from eosfm_edge.network import distill
-from eosfm_edge.network.latency import footprints
+from eosfm_edge.network.latency import Footprint, footprints
+from eosfm_edge.pruning import measures
 from eosfm_edge.pruning.apply import apply_plan
 from eosfm_edge.pruning.budget import Budget
 from eosfm_edge.pruning.planner import Planner, WholeSpecialists
-from eosfm_edge.pruning.prune import PruneOptions, PruneReport, prune_ensemble
+from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
+from eosfm_edge.pruning.report import PruneReport
 
 SMALL = Recipe(tiles=12, criterion="activation", ranking="uniform")
 FULL = Recipe(tiles=24)
@@ -41,7 +44,7 @@ FULL = Recipe(tiles=24)
 
 def prune(source: Path, scene: Path, output: Path | None, **options: Any) -> PruneReport:
     chosen = PruneOptions(**{"recipe": SMALL, "tile": 64, **options})
-    return prune_ensemble(source, [scene], output, chosen, no_time)
+    return prune_ensemble(source, [scene], output, chosen)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -64,7 +67,7 @@ def test_half_of_the_cost_goes_and_most_of_the_features_stay(
     motes: Path, imagery: Path, tmp_path: Path
 ) -> None:
     options = PruneOptions(recipe=FULL, ratio=0.5, tile=64)
-    report = prune_ensemble(motes, [imagery], tmp_path / "half", options, footprints)
+    report = prune_ensemble(motes, [imagery], tmp_path / "half", options)
     before, after = load_ensemble(motes), load_ensemble(tmp_path / "half")
     share = ensemble_cost(after).macs / ensemble_cost(before).macs
     assert 0.47 <= share <= 0.5
@@ -89,8 +92,8 @@ def test_provenance_says_what_was_done(specks: Path, imagery: Path, tmp_path: Pa
         assert isinstance(record, PruningRecord)
         assert record.parent_sha256 == old.weights_sha256 != new.weights_sha256
         assert new.shape is not None
-        assert record.macs_before == encoder_cost(full_shape(old.backbone), 3).macs
-        assert record.macs_after == encoder_cost(new.shape, 3).macs == one.macs_after
+        assert record.macs_before == EncoderView(3, full_shape(old.backbone)).cost.macs
+        assert record.macs_after == EncoderView(3, new.shape).cost.macs == one.macs_after
         assert record.tiles == len(report.tiles.calibration) == 12
         assert record.tiles_sha256 == report.tiles.sha256
         assert (record.criterion, record.ranking) == ("activation", "uniform")
@@ -103,16 +106,16 @@ def test_a_ratio_is_of_what_the_recipe_says(by: Measure, specks: Path) -> None:
     ensemble, tiles = load_ensemble(specks), imagery_of(8, 1)
     recipe = SMALL.model_copy(update={"by": by})
     plan = Planner(ensemble, tiles, recipe, None, quiet).plan(0.35, "")
-    shapes = [full_shape(f"convnextv2_{SPECK}")] * 2
+    before = [EncoderView(3, full_shape(f"convnextv2_{SPECK}"))] * 2
 
-    def kept(shape: Any) -> int:
-        return sum(map(sum, shape.hidden))
+    def kept(view: EncoderView) -> int:
+        return sum(step.hidden for step in view.steps)
 
-    after = Planner(ensemble, tiles, recipe, None, quiet).shapes_of(plan)
+    after = Planner(ensemble, tiles, recipe, None, quiet).views_after(plan)
     share = {
         "macs": plan.macs_after / plan.macs_before,
         "params": plan.params_after / plan.params_before,
-        "channels": sum(map(kept, after)) / sum(map(kept, shapes)),
+        "channels": sum(map(kept, after)) / sum(map(kept, before)),
     }[by]
     assert 0.55 < share <= 0.65
     assert plan.params_after == ensemble_cost(ensemble, after).params
@@ -266,14 +269,10 @@ def test_wishes_that_contradict_themselves(
 def test_megabytes_are_met_by_the_mildest_pruning(
     motes: Path, imagery: Path, tmp_path: Path
 ) -> None:
-    def measure(ensembles: Sequence[Ensemble], tile: object, precision: str) -> list[Any]:
-        found = footprints(ensembles, tile, precision)  # type: ignore[arg-type]
-        return list(found)
-
     full = footprints([load_ensemble(motes)], torch.zeros(3, 64, 64), "fp32")[0].megabytes
     budget = Budget("MB", 0.8 * full)
     options = PruneOptions(recipe=SMALL, budget=budget, tile=64)
-    report = prune_ensemble(motes, [imagery], tmp_path / "out", options, measure)
+    report = prune_ensemble(motes, [imagery], tmp_path / "out", options)
     assert 0.7 * full < report.footprints[1].megabytes <= 0.8 * full
     assert report.plan.asked == f"budget {budget}"
     assert report.tried[0].value == pytest.approx(full)
@@ -293,8 +292,10 @@ def test_a_fidelity_is_kept(specks: Path, imagery: Path, tmp_path: Path) -> None
 
 
 def test_a_budget_that_nothing_meets_writes_nothing(
-    specks: Path, imagery: Path, tmp_path: Path
+    specks: Path, imagery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    millisecond = Footprint(1.0, 1.0, 1.0, 1.0)
+    monkeypatch.setattr(measures, "footprints", lambda es, *_: [millisecond for _ in es])
     with pytest.raises(CheckFailedError, match=r"no pruning meets the budget 0\.5ms: 1 at ratio"):
         prune(specks, imagery, tmp_path / "out", budget=Budget("ms", 0.5))
     assert not (tmp_path / "out").exists()
@@ -306,10 +307,7 @@ def test_timings_of_another_device_stand_for_this_one(
     macs = ensemble_cost(load_ensemble(specks)).macs * 64**2
     files = []
     for share, ms in ((1.0, 10.0), (0.4, 4.0)):
-        path = tmp_path / f"{ms}.json"
-        timing = f'{{"name": "native", "round_ms": [{ms}]}}'
-        path.write_text(f'{{"macs": {macs * share}, "timings": [{timing}]}}')
-        files.append(path)
+        files.append(write_timings(tmp_path / f"{ms}.json", round(macs * share), native=[ms]))
     report = prune(specks, imagery, None, budget=Budget("ms", 8), measured=files,
                    save_plan=tmp_path / "p.yaml")  # fmt: skip
     assert 0.75 < report.plan.macs_after / report.plan.macs_before <= 0.8
@@ -403,9 +401,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 ) -> None:
     options = PruneOptions(recipe=DISTILLED, ratio=0.3, tile=64)
     with pytest.raises(StopHereError):
-        prune_ensemble(specks, [imagery], tmp_path / "out", options, no_time, stopping(what, at))
+        prune_ensemble(specks, [imagery], tmp_path / "out", options, stopping(what, at))
     assert [path.name for path in tmp_path.iterdir()] == ["out.work"]
-    prune_ensemble(specks, [imagery], tmp_path / "out", options, no_time)
+    prune_ensemble(specks, [imagery], tmp_path / "out", options)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert content(tmp_path / "out") == uninterrupted
 
@@ -414,7 +412,7 @@ def interrupted(specks: Path, imagery: Path, output: Path, **options: Any) -> No
     """Leave the work of a run that had finished its first specialist."""
     chosen = PruneOptions(**{"recipe": DISTILLED, "ratio": 0.3, "tile": 64, **options})
     with pytest.raises(StopHereError):
-        prune_ensemble(specks, [imagery], output, chosen, no_time, stopping("distill s1", 3))
+        prune_ensemble(specks, [imagery], output, chosen, stopping("distill s1", 3))
 
 
 def test_the_work_of_another_wish_is_not_gone_on_with(
@@ -436,21 +434,23 @@ def test_the_work_on_other_imagery_is_not_gone_on_with(
 
 @pytest.mark.usefixtures("small_steps")
 def test_a_plan_for_another_precision_is_not_gone_on_with(
-    specks: Path, imagery: Path, tmp_path: Path
+    specks: Path, imagery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measure(ensembles: Sequence[Ensemble], tile: object, precision: str) -> list[Any]:
         small = 1 if precision == "fp32" else 0.5
         return [Sized(small * ensemble_cost(e).params / 1e6) for e in ensembles]
+
+    monkeypatch.setattr(measures, "footprints", measure)
 
     params = ensemble_cost(load_ensemble(specks)).params / 1e6
     options = {"recipe": DISTILLED, "budget": Budget("MB", 0.85 * params), "tile": 64}
     with pytest.raises(StopHereError):
         prune_ensemble(
             specks, [imagery], tmp_path / "out", PruneOptions(**options, precision="int8"),
-            measure, stopping("repair", 0),
+            stopping("repair", 0),
         )  # fmt: skip
     report = prune_ensemble(
-        specks, [imagery], tmp_path / "out", PruneOptions(**options, precision="fp32"), measure
+        specks, [imagery], tmp_path / "out", PruneOptions(**options, precision="fp32")
     )
     assert report.plan.params_after <= 0.86 * report.plan.params_before
 

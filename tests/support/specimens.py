@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.specialist import build_encoder
-from eosfm_edge.ensemble.store import save_ensemble
+from eosfm_edge.ensemble.store import save_model
 from eosfm_edge.formats.ensemble import InputBand, Shape
 from eosfm_edge.formats.plan import GroupPlan
-from eosfm_edge.network.latency import Footprint
 from eosfm_edge.network.steps import hidden_width, steps
 from eosfm_edge.network.tiles import Tiles
 from support.chains import spec_of
@@ -25,6 +24,13 @@ MOTE = register("mote", (1, 1, 2, 1), (16, 32, 48, 32))
 SCALE = 1e-3
 FUSED = (6, 8, 10, 8)
 TILE = 64
+
+
+def seeded(seed: int, make: Callable[[], Any]) -> Any:
+    """Make a network whose layers start the same whatever was drawn from torch before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
 
 
 @torch.no_grad()
@@ -42,7 +48,7 @@ def enliven(module: nn.Module, seed: int) -> None:
 def encoder_of(
     seed: int = 0, backbone: str = SPECK, bands: int = 3, shape: Shape | None = None
 ) -> Any:
-    encoder = build_encoder(f"convnextv2_{backbone}", bands, shape).eval()
+    encoder = seeded(seed, lambda: build_encoder(f"convnextv2_{backbone}", bands, shape)).eval()
     enliven(encoder, seed)
     return encoder
 
@@ -58,7 +64,7 @@ def ensemble_of(wants: Sequence[int] = (3, 3), seed: int = 0, **options: Any) ->
     )
     bands = (InputBand(scale=SCALE),) * 3
     spec = spec.model_copy(update={"input": bands, "specialists": specialists})
-    ensemble: Any = Ensemble(spec, **fused, **projected)
+    ensemble: Any = seeded(seed, lambda: Ensemble(spec, **fused, **projected))
     enliven(ensemble, seed)
     settle(ensemble)
     return ensemble
@@ -92,16 +98,7 @@ def write_imagery(path: Path, height: int = 400, width: int = 600, seed: int = 0
 
 
 def write_ensemble(folder: Path, ensemble: Ensemble) -> Path:
-    state = {k: v for k, v in ensemble.state_dict().items() if "num_batches" not in k}
-    specialists: list[dict[str, Tensor]] = [{} for _ in ensemble.encoders]
-    shared = {}
-    for key, value in state.items():
-        if key.startswith("encoders."):
-            _, owner, name = key.split(".", 2)
-            specialists[int(owner)][name] = value
-        else:
-            shared[key] = value
-    save_ensemble(folder, ensemble.spec, specialists, shared)
+    save_model(folder, ensemble, ensemble.spec.name)
     return folder
 
 
@@ -117,11 +114,6 @@ def every_other(encoder: Any, *, first: int = 1) -> list[GroupPlan]:
         for step in steps(encoder)
         if step.is_block
     ]
-
-
-def no_time(ensembles: Sequence[Ensemble], tile: Tensor, precision: str) -> list[Footprint]:
-    """Stand for the native engine where its timings are not what is tested."""
-    return [Footprint(1.0, 1.0, 1.0, 1.0) for _ in ensembles]
 
 
 def same_state(one: nn.Module, other: nn.Module) -> bool:
