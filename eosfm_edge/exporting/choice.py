@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,17 +13,13 @@ from eosfm_edge.exporting.deployment import Deployment, Scales, deployment
 from eosfm_edge.formats.bundle import Candidate
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.formats.target import Profile
-from eosfm_edge.network.deployed import NATIVE, DeployedEncoder
+from eosfm_edge.network.deployed import NATIVE
 from eosfm_edge.network.fidelity import compare, least_cosine
+from eosfm_edge.network.latency import time_precisions
 
 FloatArray = NDArray[np.float32]
 # What is asked of every level where no calibration says it.
 MIN_COSINE = 0.995
-
-# Times an ensemble with several sets of encoders, by their places, in turn: milliseconds of
-# libeosfm on this machine for a tile of stored values (bands, size, size).
-Encoders = Mapping[int, DeployedEncoder]
-Timer = Callable[[Ensemble, Mapping[Precision, Encoders], FloatArray], dict[Precision, float]]
 
 
 def choose_precision(
@@ -31,7 +27,6 @@ def choose_precision(
     profile: Profile,
     scales: Scales | None,
     tiles: Sequence[FloatArray],
-    timer: Timer,
 ) -> tuple[Candidate, ...]:
     """Measure the precisions of this machine; returns them with the chosen one first.
 
@@ -40,13 +35,12 @@ def choose_precision(
         profile: the target's, which is this machine: no other can be timed.
         scales: with which int8 is tried too.
         tiles: stored values, each (bands, H, W), on which fidelity is measured.
-        timer: times them.
     """
     precisions: list[Precision] = ["fp32", "bf16"]
     if scales:
         precisions.append("int8")
     deployed = {p: deployment(ensemble, profile.engine, p, scales) for p in precisions}
-    times = timer(ensemble, {p: one.native for p, one in deployed.items()}, tiles[0])
+    times = time_precisions(ensemble, {p: one.native for p, one in deployed.items()}, tiles[0])
     asked = scales.calibration.min_cosine if scales else MIN_COSINE
     found = [
         Candidate(

@@ -14,7 +14,8 @@ from eosfm_edge.bundle.known_answer import relative_difference, sqnr_db
 from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.exporting.onnx import level_names
 from eosfm_edge.exporting.widened import widened
-from eosfm_edge.formats.bundle import BackendName, LevelDifference, Parity
+from eosfm_edge.formats.backends import CpuBackend
+from eosfm_edge.formats.bundle import LevelDifference, Parity
 from eosfm_edge.formats.ensemble import LEVEL_STRIDES
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.native import header
@@ -22,7 +23,7 @@ from eosfm_edge.native.binding import Model
 
 FloatArray = NDArray[np.float32]
 Run = Callable[[FloatArray], Sequence[FloatArray]]
-_NAMES: dict[BackendName, str] = {
+_NAMES: dict[CpuBackend, str] = {
     "native": "the native engine",
     "onnxruntime": "the exported ONNX model",
 }
@@ -89,7 +90,7 @@ def check_native(bundle: Path, expected: Expected) -> Parity:
         )
 
 
-def _check(run: Run, expected: Expected, backend: BackendName, version: str) -> Parity:
+def _check(run: Run, expected: Expected, backend: CpuBackend, version: str) -> Parity:
     """Run all tiles and compare.
 
     The known answer's tolerance is ``TOLERANCE`` where nothing is rounded. Elsewhere it is twice
@@ -142,7 +143,7 @@ def _compare(
     )
 
 
-def _require_close(levels: Sequence[LevelDifference], backend: BackendName) -> None:
+def _require_close(levels: Sequence[LevelDifference], backend: CpuBackend) -> None:
     wrong = [level for level in levels if not level.relative <= TOLERANCE]
     if wrong:
         raise CheckFailedError(
@@ -153,7 +154,7 @@ def _require_close(levels: Sequence[LevelDifference], backend: BackendName) -> N
 
 
 def _require_signal(
-    levels: Sequence[LevelDifference], backend: BackendName, precision: Precision
+    levels: Sequence[LevelDifference], backend: CpuBackend, precision: Precision
 ) -> None:
     least = LEAST_SQNR[precision]
     wrong = [level for level in levels if level.sqnr_db is not None and not level.sqnr_db >= least]
@@ -167,7 +168,7 @@ def _require_signal(
 
 
 def _require_agreement(
-    backend: BackendName,
+    backend: CpuBackend,
     levels: Sequence[LevelDifference],
     agreement: Sequence[LevelDifference],
     simulated: Sequence[LevelDifference],

@@ -1,12 +1,20 @@
-"""The names of who may compute a bundle, as ``--backend`` takes them."""
+"""The names of who may compute a bundle, as ``--backend`` takes them and reports give them."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
+# These compute on any machine: export checks a bundle on both.
 CpuBackend = Literal["native", "onnxruntime"]
 Backend = Literal[CpuBackend, "cuda", "onnxruntime-cuda", "tensorrt"]
+
 CPU_BACKENDS: tuple[CpuBackend, ...] = get_args(CpuBackend)
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 # These compute from the specialists' files, the others from the ONNX graphs.
-WEIGHTS_BACKENDS = ("native", "cuda")
+WEIGHTS_BACKENDS: tuple[Backend, ...] = ("native", "cuda")
+# Who computes a scene when a backend that needs a GPU cannot be used.
+LADDERS: dict[str, tuple[Backend, ...]] = {
+    "tensorrt": ("tensorrt", "onnxruntime-cuda", "native"),
+    "onnxruntime-cuda": ("onnxruntime-cuda", "native"),
+    "cuda": ("cuda", "native"),
+}

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.adaptation import Indices
+from eosfm_edge.formats.backends import CpuBackend
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.base import (
     NAME_PATTERN,
@@ -35,7 +36,7 @@ DEVICE_FOLDER = "device"
 # What building leaves on the device. It is no part of what was exported: see engines/store.py.
 ENGINES_FOLDER = "engines"
 BUNDLE_SUFFIX = ".eosfm"
-# What a bundle's directory holds: nothing else may be overwritten.
+# The files of a bundle: `--overwrite` replaces nothing else.
 CONTENTS = (
     MANIFEST_NAME,
     MODEL_NAME,
@@ -50,8 +51,6 @@ CONTENTS = (
     f"{ENGINES_FOLDER}/*",
 )
 
-
-BackendName = Literal["native", "onnxruntime"]
 # ``whole`` is one graph of the chain; ``split`` one for each specialist and one that fuses what
 # they give; ``stacked`` one in which specialists of equal shape are computed together.
 Layout = Literal["whole", "split", "stacked"]
@@ -124,7 +123,7 @@ class Parity(Strict):
             rounding.
     """
 
-    backend: BackendName
+    backend: CpuBackend
     version: str
     tiles: int = Field(ge=1)
     tolerance: float = Field(gt=0)
@@ -247,10 +246,10 @@ class Manifest(Strict):
 
 
 def require_bundle_name(bundle: Path) -> None:
-    """Check that a path is one that a bundle can have.
+    """Check that a path can be a bundle's.
 
     Raises:
-        UserError: it does not end in ``.eosfm``, or has other characters than names may have.
+        UserError: its name does not end in ``.eosfm``, or has other characters than a name may.
     """
     if bundle.suffix != BUNDLE_SUFFIX or not re.fullmatch(NAME_PATTERN, bundle.stem):
         raise UserError(

@@ -21,13 +21,6 @@ from eosfm_edge.native.binding import Context, Model
 from eosfm_edge.native.header import NOT_FOUND, WRONG_ANSWER, EosfmError
 from eosfm_edge.runtime.tensorrt import open_tensorrt
 
-# Who computes a scene when a backend that needs a GPU cannot be used.
-LADDERS = {
-    "tensorrt": ("tensorrt", "onnxruntime-cuda", "native"),
-    "onnxruntime-cuda": ("onnxruntime-cuda", "native"),
-    "cuda": ("cuda", "native"),
-}
-
 
 def open_context(
     bundle: Path,

@@ -13,12 +13,13 @@ from typing import Literal
 from eosfm_edge.bundle.intact import require_intact
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside, sha256_file
+from eosfm_edge.formats.backends import LADDERS
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.bundle import MANIFEST_NAME, Level, read_manifest
 from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE
 from eosfm_edge.packets.words import PacketOptions
 from eosfm_edge.progress import Progress, silent
-from eosfm_edge.runtime.backends import LADDERS, open_context
+from eosfm_edge.runtime.backends import open_context
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
 from eosfm_edge.runtime.quicklook import write_quicklook
 from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
@@ -42,7 +43,7 @@ class RunOptions:
 
     Attributes:
         backend: who computes; what needs a GPU and cannot have it is replaced, see
-            :data:`eosfm_edge.runtime.backends.LADDERS`.
+            :data:`eosfm_edge.formats.backends.LADDERS`.
         threads: of the backend; 0 for all cores.
         grn: over what global response normalisation takes its norms. ``scene`` runs all tiles
             twice, and only the native backend can.

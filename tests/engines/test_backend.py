@@ -16,10 +16,11 @@ from eosfm_edge.engines import library as library_module
 from eosfm_edge.engines.library import Library
 from eosfm_edge.engines.store import save_engine
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.formats.backends import LADDERS
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.formats.engines import EngineKey, read_index
 from eosfm_edge.runtime import tensorrt
-from eosfm_edge.runtime.backends import LADDERS, open_context
+from eosfm_edge.runtime.backends import open_context
 from eosfm_edge.runtime.run import RunOptions, run_scene
 from eosfm_edge.runtime.verify import verify_bundle
 

@@ -13,7 +13,7 @@ from support.weights import write_pth
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
 from eosfm_edge.errors import CheckFailedError
-from eosfm_edge.exporting import exporter, parity
+from eosfm_edge.exporting import choice, parity, writing
 from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.exporting.parity import Expected, FloatArray
 from eosfm_edge.formats.bundle import Parity, read_manifest
@@ -111,28 +111,30 @@ def test_large_sums_are_judged_against_fp32(
 # What --precision auto does about it
 
 
-class Timed:
-    """Says that bf16 is the fastest."""
-
-    def __call__(self, ensemble: object, encoders: Any, tile: object) -> dict[Precision, float]:
+@pytest.fixture
+def bf16_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(ensemble: object, encoders: Any, tile: object) -> dict[Precision, float]:
         return {precision: {"bf16": 1.0, "fp32": 2.0}[precision] for precision in encoders}
+
+    monkeypatch.setattr(choice, "time_precisions", timed)
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, *precisions: Precision) -> None:
-    original = exporter.check_native
+    original = writing.check_native
 
     def check_native(bundle: Path, expected: Expected) -> Parity:
         if expected.precision in precisions:
             raise CheckFailedError("the native engine is not itself today", remedy="rest")
         return original(bundle, expected)
 
-    monkeypatch.setattr(exporter, "check_native", check_native)
+    monkeypatch.setattr(writing, "check_native", check_native)
 
 
+@pytest.mark.usefixtures("bf16_is_fastest")
 def test_auto_drops_a_precision_that_fails_its_check(
     tmp_path: Path, tiny_ensemble: Path, tiny_scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ExportOptions(precision="auto", tile=32, timer=Timed())
+    options = ExportOptions(precision="auto", tile=32)
     refuse(monkeypatch, "bf16")
     manifest = export_bundle(tiny_ensemble, tiny_scene, tmp_path / "b.eosfm", options)
     assert manifest == read_manifest(tmp_path / "b.eosfm")
@@ -147,11 +149,12 @@ def test_auto_drops_a_precision_that_fails_its_check(
     assert plain.files == manifest.files, "nothing of bf16 is left"
 
 
+@pytest.mark.usefixtures("bf16_is_fastest")
 def test_auto_fails_where_fp32_does(
     tmp_path: Path, tiny_ensemble: Path, tiny_scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse(monkeypatch, "bf16", "fp32")
-    options = ExportOptions(precision="auto", tile=32, timer=Timed())
+    options = ExportOptions(precision="auto", tile=32)
     with pytest.raises(CheckFailedError, match="not itself today"):
         export_bundle(tiny_ensemble, tiny_scene, tmp_path / "b.eosfm", options)
     assert list(tmp_path.iterdir()) == []
