@@ -402,7 +402,8 @@ class ExportOptions(ImageryOptions):
     precision: Literal["auto"] | DevicePrecision | None = Field(
         None,
         description="Of the matrices; int8 needs a calibration; 'auto' takes the fastest that is "
-        "faithful.  [default: fp16 where the target has a GPU, else fp32]",
+        "faithful here.  [default: auto for cpu; elsewhere int8 with a calibration, else fp16 for "
+        "GPUs, else fp32]",
     )
     calibration: FilePath | None = Field(
         None, description="What eosfm-edge calibrate wrote, for int8."

@@ -48,14 +48,12 @@ from eosfm_edge.formats.calibration import read_scales
 from eosfm_edge.formats.ensemble import CONTENTS as ENSEMBLE_CONTENTS
 from eosfm_edge.formats.imagery import KeptImagery
 from eosfm_edge.formats.plan import read_plan, require_plan_fits
-from eosfm_edge.formats.precision import DevicePrecision
 from eosfm_edge.formats.recipe import DEFAULT, Recipe, load_recipe
-from eosfm_edge.formats.target import Profile
 from eosfm_edge.packets.words import PacketOptions, parse_levels, parse_size
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.pruning.budget import parse_budget
 from eosfm_edge.pruning.wishes import WISHES, require_one_wish
-from eosfm_edge.targets.feasibility import require_exportable, tile_of
+from eosfm_edge.targets.feasibility import default_precision, require_exportable, tile_of
 from eosfm_edge.targets.registry import find_target
 
 if TYPE_CHECKING:
@@ -358,12 +356,13 @@ def export(
     if options.split and options.stack:
         raise UserError("both split and stack are given", expected="one of them")
     profile = find_target(str(options.target))
-    precision = options.precision or _default_precision(profile)
+    calibrated = options.calibration is not None
+    precision = options.precision or default_precision(profile, calibrated=calibrated)
     if options.data is None:
         raise _no_imagery("export", ensemble, options)
     require_bundle_name(target)
     tile_of(profile, options.tile, options.batch)
-    require_exportable(profile, precision, options.sm, calibrated=options.calibration is not None)
+    require_exportable(profile, precision, options.sm, calibrated=calibrated)
     require_ensemble(ensemble)
     if options.calibration is not None:
         read_scales(options.calibration)
@@ -605,10 +604,6 @@ def _no_imagery(verb: str, ensemble: Path, options: Options) -> UserError:
     return UserError(
         f"no imagery was given to {verb} {ensemble} on", expected=IMAGERY, remedy=shlex.join(words)
     )
-
-
-def _default_precision(profile: Profile) -> DevicePrecision:
-    return "fp16" if profile.gpu is not None and "fp16" in profile.precisions else "fp32"
 
 
 def _whole(ensemble: Path, options: PruneOptions) -> WholeSpecialists | None:

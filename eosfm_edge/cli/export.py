@@ -58,7 +58,7 @@ def export(
     out = console()
     if choice := describe_choice(str(options.target), profile):
         out.print(choice)
-    if options.precision is None:
+    if options.precision is None and not manifest.candidates:
         out.print(f"precision: {manifest.precision}, the default for {profile.name}")
     out.print(
         f"{place}: {megabytes(sum(entry.size for entry in manifest.files.values()))}, "

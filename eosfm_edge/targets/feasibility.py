@@ -119,6 +119,23 @@ def require_exportable(
         require_capability(profile, precision, capability)
 
 
+def default_precision(profile: Profile, *, calibrated: bool) -> DevicePrecision | Literal["auto"]:
+    """Return the precision of an export that is given none.
+
+    This machine's is measured: ``auto``. Elsewhere it is int8 if a calibration is given, which kept
+    its fidelity; else fp16 where there is a GPU with units for it, else fp32.
+
+    Args:
+        profile: the target's.
+        calibrated: a calibration is given.
+    """
+    if profile.name == "cpu":
+        return "auto"
+    if calibrated and "int8" in profile.precisions:
+        return "int8"
+    return "fp16" if profile.gpu is not None and "fp16" in profile.precisions else "fp32"
+
+
 def tile_of(profile: Profile, size: int | None, batch: int | None) -> Tile:
     """Return the tile to export; what is None is the profile's.
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import os
+import pty
 import re
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -251,6 +255,42 @@ def test_bash_completes_after_installing(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout.split() == ["calibrate"], done.stderr
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
+def test_zsh_completes_after_installing(tmp_path: Path) -> None:
+    """The same in a zsh with a terminal: the first TAB of a session loads the completion."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "eosfm-edge").symlink_to(Path(sys.executable).parent / "eosfm-edge")
+    environment = {"HOME": str(tmp_path), "PATH": f"{folder}:/usr/bin:/bin", "TERM": "dumb"}
+    done = subprocess.run(
+        ["zsh", "-c", "eosfm-edge --install-completion; true"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "completion installed" in done.stdout, done.stdout + done.stderr
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(shutil.which("zsh") or "", ["zsh", "-i"], environment)
+    try:
+        assert b"\x1b[?2004h" in read_until(terminal, b"\x1b[?2004h")  # it edits lines now
+        os.write(terminal, b"eosfm-edge cali\t")
+        read_until(terminal, b"\x07")
+        os.write(terminal, b"\t")
+        assert b"brate" in read_until(terminal, b"brate")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(terminal)
+        os.waitpid(child, 0)
+
+
+def read_until(terminal: int, word: bytes, seconds: float = 60) -> bytes:
+    """Read what a terminal shows until it shows a word, or for so long."""
+    seen, end = b"", time.monotonic() + seconds
+    while word not in seen and time.monotonic() < end:
+        if select.select([terminal], [], [], 0.2)[0]:
+            seen += os.read(terminal, 4096)
+    return seen
 
 
 # ------------------------------------------------------------------------------ what is read

@@ -37,7 +37,7 @@ def dynamic(
 ) -> Path:
     """A bundle that the command made with ``--batch``."""
     path = tmp_path_factory.mktemp("dynamic") / "tiny.eosfm"
-    options = ("--scene", tiny_scene, "--tile", "64", "--batch", "4")
+    options = ("--scene", tiny_scene, "--tile", "64", "--batch", "4", "--precision", "fp32")
     code, _, err = run("export", tiny_ensemble, "-o", path, *options)
     assert code == 0, err
     return path

@@ -139,6 +139,17 @@ def test_the_fastest_faithful_precision_is_chosen_by_what_was_measured(
         assert one.summary in out
 
 
+def test_this_machine_s_precision_is_measured_where_none_is_given(
+    tmp_path: Path, tiny_ensemble: Path, tiny_scene: Path
+) -> None:
+    arguments = ("--scene", tiny_scene, "--tile", 32, "-o", tmp_path / "b.eosfm")
+    code, out, err = run("export", tiny_ensemble, *arguments)
+    assert code == 0, err
+    manifest = read_manifest(tmp_path / "b.eosfm")
+    assert {one.precision for one in manifest.candidates} == {"fp32", "bf16"}
+    assert f"the fastest that is faithful: {manifest.precision}" in out
+
+
 def test_a_precision_that_misses_the_budget_is_not_chosen(
     tmp_path: Path, tiny_ensemble: Path, tiny_scene: Path, tiny_scales: Path
 ) -> None:

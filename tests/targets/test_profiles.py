@@ -14,6 +14,7 @@ from eosfm_edge.formats.target import Profile
 from eosfm_edge.targets.expectation import expected_time
 from eosfm_edge.targets.feasibility import (
     Need,
+    default_precision,
     require_capability,
     require_memory,
     require_precision,
@@ -127,6 +128,25 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, object], complain
 
 
 # What cannot work
+
+
+@pytest.mark.parametrize(
+    ("target", "calibrated", "precision"),
+    [
+        ("cpu", False, "auto"),
+        ("cpu", True, "auto"),
+        ("raspberry-pi-5", False, "fp32"),
+        ("raspberry-pi-5", True, "int8"),
+        ("jetson-orin-nano", False, "fp16"),
+        ("jetson-orin-nano", True, "int8"),
+        ("jetson-xavier", False, "fp32"),
+        ("desktop-rtx", False, "fp16"),
+    ],
+)
+def test_a_precision_that_is_not_given_is_the_fastest_that_is_known_to_be_faithful(
+    target: str, calibrated: bool, precision: str
+) -> None:
+    assert default_precision(find_target(target), calibrated=calibrated) == precision
 
 
 def test_fp8_on_orin_is_refused_with_the_reason() -> None:
