@@ -10,6 +10,7 @@ from rich.table import Table
 from eosfm_edge.cli.options import Json
 from eosfm_edge.cli.output import console, facts, print_json
 from eosfm_edge.cli.typed import completing
+from eosfm_edge.formats.target import Profile
 from eosfm_edge.targets.registry import (
     ALIASES,
     describe_choice,
@@ -25,9 +26,11 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         print_json({"targets": profiles, "aliases": ALIASES})
         return
-    table = Table("target", "device", "engine", "precisions", box=None, padding=(0, 2, 0, 0))
+    table = Table("target", "device", "engines", "precisions", box=None, padding=(0, 2, 0, 0))
     for profile in profiles:
-        table.add_row(profile.name, profile.summary, profile.engine, " ".join(profile.precisions))
+        table.add_row(
+            profile.name, profile.summary, _engines(profile), " ".join(profile.precisions)
+        )
     console().print(table)
     for alias, name in ALIASES.items():
         console().print(f"{alias} is {name}")
@@ -58,7 +61,7 @@ def show(
     rows.add_row("target", f"{profile.name}: {profile.summary}")
     rows.add_row("experience", profile.experience)
     rows.add_row("architecture", profile.architecture or "any")
-    rows.add_row("engine", profile.engine)
+    rows.add_row("engines", _engines(profile))
     rows.add_row("precisions", ", ".join(profile.precisions))
     rows.add_row("default", f"{profile.batch} tile of {profile.tile} pixels, opset {profile.opset}")
     if profile.gpu:
@@ -81,6 +84,11 @@ def show(
     for field, source in profile.sources.items():
         rows.add_row(f"source of {field}", source)
     out.print(rows)
+
+
+def _engines(profile: Profile) -> str:
+    """Return who computes a bundle there: libeosfm everywhere, and what the graphs are for."""
+    return f"native, {profile.engine}"
 
 
 def detect(as_json: Json = False) -> None:

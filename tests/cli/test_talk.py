@@ -75,6 +75,16 @@ def test_targets_are_printed_as_json(
     assert json.loads(capsys.readouterr().out)
 
 
+def test_the_list_of_targets_names_the_native_engine_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    inside("targets", "list")
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert "engines" in header
+    listed = [row for row in rows if " is " not in row]
+    assert listed and all(re.search(r"  native, (onnxruntime|tensorrt)", row) for row in listed)
+
+
 def test_quiet_leaves_results_and_verbose_shows_each_step(
     small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
