@@ -49,6 +49,8 @@ test-all: test test-deep
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	git ls-files 'runtime/*.c' 'runtime/*.cc' 'runtime/*.cu' 'runtime/*.h' 'runtime/*.hpp' | \
+	  grep -v '^runtime/tests/abi/0' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
 
 gpu-prepare: $(VENV)/installed

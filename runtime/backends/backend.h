@@ -20,15 +20,16 @@ typedef struct eosfm_backend_request {
   const char *library; /* the file of what the backend stands on; NULL: it is searched for */
   const eosfm_file *files; /* chain.gguf and the specialists, of a backend that reads weights */
   size_t file_count;
-  const eosfm_file *graphs; /* of one that reads graphs: ONNX, in the order in which they run: the first takes "image", (1, bands,
+  const eosfm_file *
+      graphs; /* of one that reads graphs: ONNX, in the order in which they run: the first takes "image", (1, bands,
                                tile, tile) float32; each gives tensors that those behind it take by their
                                names, "level1" to "level4" among them */
   size_t graph_count;
   const char *directory; /* of the bundle; NULL: it is in memory */
   int32_t threads;
   int32_t bands;
-  int32_t tile;                   /* pixels of the image's side */
-  int32_t batch;                  /* images that are computed at once, as the host wishes; 0: the backend's choice */
+  int32_t tile; /* pixels of the image's side */
+  int32_t batch; /* images that are computed at once, as the host wishes; 0: the backend's choice */
   int32_t channels[EOSFM_LEVELS]; /* of the levels */
   const eosfm_allocator *allocator; /* what the backend takes memory of its own from, until it is closed */
   /* To be called before the backend allocates elsewhere, as of a GPU's memory. Returns 0 if so many bytes are
@@ -37,7 +38,7 @@ typedef struct eosfm_backend_request {
   void *reserve_user;
   float *tolerance; /* [EOSFM_LEVELS]: how far the known answer may be off, relative to a level's largest
                        value. A backend that reads weights raises what its own rounding needs. */
-  char *error;                    /* where the reason goes when there will be no engine */
+  char *error; /* where the reason goes when there will be no engine */
   size_t error_size;
 } eosfm_backend_request;
 

@@ -39,10 +39,9 @@ int main(int argc, char **argv) {
     void *work = malloc(packet.work_size);
     if (features == NULL || work == NULL) return fail("there is no memory");
     if (eosfm_packet_decode(&packet, features, work) != EOSFM_OK) return fail("a packet is not whole");
-    printf("level %d: channels %d to %d of %d, %d x %d cells at row %lu, column %lu\n",
-           (int)packet.level, (int)packet.first_channel,
-           (int)(packet.first_channel + packet.channels - 1), (int)packet.level_channels,
-           (int)packet.height, (int)packet.width, (unsigned long)packet.row,
+    printf("level %d: channels %d to %d of %d, %d x %d cells at row %lu, column %lu\n", (int)packet.level,
+           (int)packet.first_channel, (int)(packet.first_channel + packet.channels - 1),
+           (int)packet.level_channels, (int)packet.height, (int)packet.width, (unsigned long)packet.row,
            (unsigned long)packet.column);
     if (out != NULL && fwrite(features, sizeof *features, count, out) != count) {
       return fail("the floats cannot be written");

@@ -54,8 +54,8 @@ int main(int argc, char **argv) {
     return fail("run", eosfm_context_get_error(context));
   }
   for (int l = 0; l < EOSFM_LEVELS; l++) {
-    printf("level %d: %d channels of %zu x %zu cells, the first is %g\n", l + 1,
-           (int)info.channels[l], tile >> (l + 2), tile >> (l + 2), (double)levels[l].data[0]);
+    printf("level %d: %d channels of %zu x %zu cells, the first is %g\n", l + 1, (int)info.channels[l],
+           tile >> (l + 2), tile >> (l + 2), (double)levels[l].data[0]);
     free(levels[l].data);
   }
   free(band);

@@ -44,8 +44,9 @@ int main(int argc, char** argv) {
     if (status.code() == EOSFM_END) break;
     if (status.ok()) {
       const eosfm_patch_level& level = patch.level(3);
-      std::printf("level 4: %d x %d cells at row %lld, column %d; the first is %g\n", level.height, level.width,
-                  static_cast<long long>(level.row), level.column, static_cast<double>(level.data[0]));
+      std::printf("level 4: %d x %d cells at row %lld, column %d; the first is %g\n", level.height,
+                  level.width, static_cast<long long>(level.row), level.column,
+                  static_cast<double>(level.data[0]));
       continue;
     }
     if (status.code() != EOSFM_AGAIN) return fail(status.sentence());

@@ -82,7 +82,7 @@ inline std::int32_t library_version_number() noexcept { return eosfm_library_get
 // An engine that this version knows, and whether it is here.
 struct EngineInfo {
   const char* name = "";  // lives for ever
-  Status availability;    // as eosfm_engine_info.status, with the reason as its sentence
+  Status availability;  // as eosfm_engine_info.status, with the reason as its sentence
 };
 
 // Describes the engine `index`, from 0; EOSFM_END behind the last.
@@ -126,7 +126,8 @@ class Stream {
   Stream(eosfm_context* context, eosfm_stream* stream) : context_(context), handle_(stream) {}
 
   // Returns how many rows had room.
-  Result<std::int32_t> push_rows(std::int32_t band, const void* rows, std::int32_t count, std::int32_t width) {
+  Result<std::int32_t> push_rows(std::int32_t band, const void* rows, std::int32_t count,
+                                 std::int32_t width) {
     std::int32_t taken = 0;
     const Status status = status_of(eosfm_stream_push_rows(get(), band, rows, count, width, &taken));
     return {taken, status};
@@ -227,14 +228,14 @@ class Model {
 
   // Memory comes from options.allocator, where there is one.
   static Result<Model> open(const char* directory, eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT) {
-    return open_with(options, [&](eosfm_model** model) { return eosfm_model_open(directory, &options, model); });
+    return open_with(options,
+                     [&](eosfm_model** model) { return eosfm_model_open(directory, &options, model); });
   }
   // The files must stay as they are until the model is closed.
   static Result<Model> open_memory(const eosfm_file* files, std::size_t count,
                                    eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT) {
-    return open_with(options, [&](eosfm_model** model) {
-      return eosfm_model_open_memory(files, count, &options, model);
-    });
+    return open_with(
+        options, [&](eosfm_model** model) { return eosfm_model_open_memory(files, count, &options, model); });
   }
 
   Result<eosfm_model_info> describe() const {
@@ -253,7 +254,8 @@ class Model {
     return {info, status};
   }
 
-  Result<eosfm_requirements> requirements(const eosfm_context_options& options = EOSFM_CONTEXT_OPTIONS_INIT) const {
+  Result<eosfm_requirements> requirements(
+      const eosfm_context_options& options = EOSFM_CONTEXT_OPTIONS_INIT) const {
     eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
     const Status status = status_of(eosfm_model_get_requirements(get(), &options, &needs));
     return {needs, status};

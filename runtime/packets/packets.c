@@ -6,7 +6,14 @@
 #include <zlib.h>
 #include <zstd.h>
 
-enum { kHeader = 52, kCheckedFrom = 16, kVersion = 1, kMostSide = 1024, kNodata = -128, kMostChannels = 65535 };
+enum {
+  kHeader = 52,
+  kCheckedFrom = 16,
+  kVersion = 1,
+  kMostSide = 1024,
+  kNodata = -128,
+  kMostChannels = 65535
+};
 
 /* libzstd's level: more effort takes several times as long and saves a few per cent. */
 enum { kCompression = 3 };
@@ -54,8 +61,8 @@ static const size_t kCredit = 16;
 
 /* Bytes of the content of a packet with these fields; 0 if there can be no such packet. */
 static size_t content_size(const eosfm_packet *packet) {
-  const int has_sides = packet->height >= 1 && packet->height <= kMostSide && packet->width >= 1 &&
-                        packet->width <= kMostSide;
+  const int has_sides =
+      packet->height >= 1 && packet->height <= kMostSide && packet->width >= 1 && packet->width <= kMostSide;
   const int has_channels = packet->level_channels <= kMostChannels && packet->channels >= 1 &&
                            packet->channels <= packet->level_channels && packet->first_channel >= 0 &&
                            packet->first_channel <= packet->level_channels - packet->channels;
@@ -100,7 +107,7 @@ static int is_intact(const uint8_t *at, size_t whole, const eosfm_packet *found)
 }
 
 eosfm_status eosfm_packet_find(const void *data, size_t size, size_t *offset, size_t *lost,
-                                eosfm_packet *packet) {
+                               eosfm_packet *packet) {
   const uint8_t *bytes = data;
   if ((data == NULL && size > 0) || offset == NULL || lost == NULL || packet == NULL ||
       !is_size(packet->struct_size, kFirstPacketSize) || *offset > size) {
@@ -154,8 +161,7 @@ eosfm_status eosfm_packet_decode(const eosfm_packet *packet, float *features, vo
   const uint8_t *content = work;
   const size_t cells = (size_t)packet->height * (size_t)packet->width;
   const size_t count = cells * (size_t)packet->channels;
-  const size_t given =
-      ZSTD_decompress(work, packet->work_size, packet->payload, packet->payload_size);
+  const size_t given = ZSTD_decompress(work, packet->work_size, packet->payload, packet->payload_size);
   if (ZSTD_isError(given) || given != packet->work_size) return EOSFM_BAD_BUNDLE;
   if (packet->encoding == EOSFM_PACKET_FP16) { /* all low bytes, then all high bytes */
     for (size_t i = 0; i < count; i++) {
@@ -278,8 +284,8 @@ static eosfm_status pack(const Writing *writing, const Part *part, size_t *size)
   } else if (!write_halves(writing, part)) {
     return EOSFM_NOT_FINITE;
   }
-  const size_t payload = ZSTD_compressCCtx(writing->zstd, at + kHeader, writing->room - kHeader, writing->content,
-                                           content, kCompression);
+  const size_t payload = ZSTD_compressCCtx(writing->zstd, at + kHeader, writing->room - kHeader,
+                                           writing->content, content, kCompression);
   if (ZSTD_isError(payload)) return EOSFM_NO_MEMORY; /* nothing else can go wrong: the room is the bound's */
   *size = kHeader + payload;
   memset(at, 0, kHeader);
@@ -367,7 +373,7 @@ eosfm_status eosfm_packet_get_work_size(const eosfm_packet *packet, size_t *work
 }
 
 eosfm_status eosfm_packet_encode(const eosfm_packet *packet, const eosfm_level *features, size_t most,
-                                  eosfm_packet_send_fn send, void *user, void *work, size_t work_size) {
+                                 eosfm_packet_send_fn send, void *user, void *work, size_t work_size) {
   size_t needed = 0;
   eosfm_status status = eosfm_packet_get_work_size(packet, &needed);
   if (status != EOSFM_OK) return status;

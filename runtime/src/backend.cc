@@ -72,8 +72,8 @@ eosfm_status load_backend(const char* name, const eosfm_backend** result, ErrorT
   *result = static_cast<const eosfm_backend*>(dlsym(object, EOSFM_BACKEND_SYMBOL));
   dlclose(object);
   if (*result != nullptr) return EOSFM_OK;
-  return error.fail(EOSFM_UNSUPPORTED, "%s is for another version of libeosfm: it has no "
-                    EOSFM_BACKEND_SYMBOL, file);
+  return error.fail(EOSFM_UNSUPPORTED,
+                    "%s is for another version of libeosfm: it has no " EOSFM_BACKEND_SYMBOL, file);
 }
 
 namespace {
@@ -148,7 +148,9 @@ eosfm_status Backend::open(const char* name, eosfm_model& model, const Settings&
   memcpy(tolerance_, reads_weights ? chain.tolerance : chain.graph_tolerance, sizeof tolerance_);
   wanted.request.library = settings.backend_library;
   wanted.request.threads = settings.threads;
-  wanted.request.reserve = [](void* user, size_t bytes) { return static_cast<Backend*>(user)->reserve(bytes) ? 0 : 1; };
+  wanted.request.reserve = [](void* user, size_t bytes) {
+    return static_cast<Backend*>(user)->reserve(bytes) ? 0 : 1;
+  };
   wanted.request.reserve_user = this;
   wanted.request.tolerance = tolerance_;
   status = loaded->open(&wanted.request, &engine_, &batches_);
@@ -157,7 +159,7 @@ eosfm_status Backend::open(const char* name, eosfm_model& model, const Settings&
 }
 
 eosfm_status Backend::measure(const char* name, const eosfm_model& model, int batch,
-                           eosfm_backend_memory* memory, ErrorText& error) {
+                              eosfm_backend_memory* memory, ErrorText& error) {
   const eosfm_backend* loaded = nullptr;
   eosfm_status status = load_backend(name, &loaded, error);
   if (status != EOSFM_OK || loaded->measure == nullptr) return status;

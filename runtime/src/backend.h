@@ -25,7 +25,7 @@ class Backend {
   eosfm_status open(const char* name, eosfm_model& model, const Settings& settings, ErrorText& error);
   // Says what an engine would allocate; nothing, if the backend cannot know.
   static eosfm_status measure(const char* name, const eosfm_model& model, int batch,
-                           eosfm_backend_memory* memory, ErrorText& error);
+                              eosfm_backend_memory* memory, ErrorText& error);
   const eosfm_engine& engine() const { return engine_; }
   const eosfm_batches& batches() const { return batches_; }
   // Of the known answer, as this engine gives it: [levels].

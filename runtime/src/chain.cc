@@ -32,8 +32,7 @@ eosfm_status read_choice(const Gguf& file, const char* key, const char* const* c
   if (status != EOSFM_OK) return status;
   *choice = index_of(text, choices);
   if (*choice >= 0) return EOSFM_OK;
-  return error.fail(EOSFM_BAD_BUNDLE, "%s of %s is '%s', which is not known", key,
-                    file.file_name(), text);
+  return error.fail(EOSFM_BAD_BUNDLE, "%s of %s is '%s', which is not known", key, file.file_name(), text);
 }
 
 // A path inside the bundle: relative, forward, not out of it, and the only spelling of its file: no part
@@ -67,8 +66,7 @@ eosfm_status Chain::parse(const eosfm_allocator& allocator, Bytes bytes, const c
   if (status != EOSFM_OK) return status;
   tile = static_cast<int>(value);
   if (tile % 32 != 0) {
-    return error.fail(EOSFM_BAD_BUNDLE, "eosfm.tile of %s is %d, expected a multiple of 32",
-                      file_name, tile);
+    return error.fail(EOSFM_BAD_BUNDLE, "eosfm.tile of %s is %d, expected a multiple of 32", file_name, tile);
   }
   status = parse_bands(error);
   if (status == EOSFM_OK) status = parse_specialists(error);
@@ -113,8 +111,7 @@ eosfm_status Chain::parse_bands(ErrorText& error) {
       if (status != EOSFM_OK) return status;
     }
     if (band.scale == 0.0F || band.physical_scale == 0.0F) {
-      return error.fail(EOSFM_BAD_BUNDLE, "the scale of band %s of %s is 0", band.name,
-                        file.file_name());
+      return error.fail(EOSFM_BAD_BUNDLE, "the scale of band %s of %s is 0", band.name, file.file_name());
     }
   }
   return EOSFM_OK;
@@ -124,7 +121,8 @@ eosfm_status Chain::parse_specialists(ErrorText& error) {
   uint32_t count = 0;
   eosfm_status status = file.read_count("eosfm.specialists.names", 1, kMostSpecialists, &count, error);
   if (status != EOSFM_OK) return status;
-  if (!specialists.allocate(file.allocator(), static_cast<int>(count))) return error.no_memory("the specialists");
+  if (!specialists.allocate(file.allocator(), static_cast<int>(count)))
+    return error.no_memory("the specialists");
   static constexpr char kDigests[] = "eosfm.specialists.tensors_sha256";
   for (uint32_t i = 0; i < count; ++i) {
     ChainSpecialist& one = specialists[static_cast<int>(i)];
@@ -173,8 +171,7 @@ eosfm_status Chain::parse_graphs(ErrorText& error) {
 
 eosfm_status Chain::parse_modes(ErrorText& error) {
   static constexpr const char* kNormalisations[] = {"none", "batch", "layer", nullptr};
-  static constexpr const char* kFusions[] = {"none",     "conv1x1",        "mlp",
-                                             "addition", "multiplication", nullptr};
+  static constexpr const char* kFusions[] = {"none", "conv1x1", "mlp", "addition", "multiplication", nullptr};
   int choice = 0;
   uint32_t value = 0;
   eosfm_status status = read_choice(file, "eosfm.normalisation", kNormalisations, &choice, error);
@@ -215,16 +212,16 @@ eosfm_status Chain::parse_runs(ErrorText& error) {
   }
   uint32_t value = 0;
   for (uint32_t i = 0; i < total; ++i) {
-    status = file.read_uint_at("eosfm.runs.bands", i, 0, static_cast<uint32_t>(bands.size() - 1),
-                               &value, error);
+    status =
+        file.read_uint_at("eosfm.runs.bands", i, 0, static_cast<uint32_t>(bands.size() - 1), &value, error);
     if (status != EOSFM_OK) return status;
     run_bands[static_cast<int>(i)] = static_cast<int>(value);
   }
   int next = 0;
   for (uint32_t i = 0; i < count; ++i) {
     Run& run = runs[static_cast<int>(i)];
-    status = file.read_uint_at("eosfm.runs.specialists", i, 0,
-                               static_cast<uint32_t>(specialists.size() - 1), &value, error);
+    status = file.read_uint_at("eosfm.runs.specialists", i, 0, static_cast<uint32_t>(specialists.size() - 1),
+                               &value, error);
     run.specialist = static_cast<int>(value);
     if (status == EOSFM_OK) {
       status = file.read_uint_at("eosfm.runs.lengths", i, 1, total, &value, error);
@@ -233,8 +230,10 @@ eosfm_status Chain::parse_runs(ErrorText& error) {
     run.first_band = next;
     run.bands = static_cast<int>(value);
     if (run.bands > run_bands.size() - next) {
-      return error.fail(EOSFM_BAD_BUNDLE, "the runs of %s take more than the %d bands in "
-                        "eosfm.runs.bands", file.file_name(), run_bands.size());
+      return error.fail(EOSFM_BAD_BUNDLE,
+                        "the runs of %s take more than the %d bands in "
+                        "eosfm.runs.bands",
+                        file.file_name(), run_bands.size());
     }
     next += run.bands;
     for (uint32_t level = 0; fusion == Fusion::none && level < kLevels; ++level) {
@@ -280,15 +279,15 @@ eosfm_status Chain::check(const int (*widths)[kLevels], ErrorText& error) {
 eosfm_status Chain::check_fusion(int level, ErrorText& error) {
   for (const Run& run : runs) {
     const int channels = set_channels_[run.specialist][level];
-    const bool fits = fusion == Fusion::none
-                          ? channels <= level_channels[level] - run.out_channel[level]
+    const bool fits = fusion == Fusion::none ? channels <= level_channels[level] - run.out_channel[level]
                       : fusion == Fusion::addition || fusion == Fusion::multiplication
                           ? channels == level_channels[level]
                           : true;
     if (!fits) {
-      return error.fail(EOSFM_BAD_BUNDLE, "level %d of %s has %d channels, into which a feature set "
-                        "of %d channels does not fit", level + 1, file.file_name(),
-                        level_channels[level], channels);
+      return error.fail(EOSFM_BAD_BUNDLE,
+                        "level %d of %s has %d channels, into which a feature set "
+                        "of %d channels does not fit",
+                        level + 1, file.file_name(), level_channels[level], channels);
     }
   }
   return EOSFM_OK;
@@ -300,9 +299,8 @@ const Tensor* Chain::known_level(int level) const {
   return file.find_tensor(text);
 }
 
-eosfm_status ChainWeights::shape(const Chain& chain, const int (*widths)[kLevels],
-                                 const Kernels& kernels, bool widest_bf16, size_t* bytes,
-                                 ErrorText& error) {
+eosfm_status ChainWeights::shape(const Chain& chain, const int (*widths)[kLevels], const Kernels& kernels,
+                                 bool widest_bf16, size_t* bytes, ErrorText& error) {
   for (auto& level : sets) {
     if (!level.allocate(chain.file.allocator(), chain.runs.size())) return error.no_memory("the chain");
   }
@@ -313,8 +311,8 @@ eosfm_status ChainWeights::shape(const Chain& chain, const int (*widths)[kLevels
   return status;
 }
 
-eosfm_status ChainWeights::pack(const Chain& chain, const int (*widths)[kLevels],
-                                const Kernels& kernels, bool widest_bf16, ErrorText& error) {
+eosfm_status ChainWeights::pack(const Chain& chain, const int (*widths)[kLevels], const Kernels& kernels,
+                                bool widest_bf16, ErrorText& error) {
   size_t size = 0;
   const eosfm_status status = shape(chain, widths, kernels, widest_bf16, &size, error);
   if (status != EOSFM_OK) return status;
@@ -325,9 +323,8 @@ eosfm_status ChainWeights::pack(const Chain& chain, const int (*widths)[kLevels]
   return lay_out(chain, widths, kernels, packer, layout, error);
 }
 
-eosfm_status ChainWeights::lay_out(const Chain& chain, const int (*widths)[kLevels],
-                                   const Kernels& kernels, Packer& packer, Layout& layout,
-                                   ErrorText& error) {
+eosfm_status ChainWeights::lay_out(const Chain& chain, const int (*widths)[kLevels], const Kernels& kernels,
+                                   Packer& packer, Layout& layout, ErrorText& error) {
   for (int level = 0; level < kLevels; ++level) {
     int column = 0;
     for (int r = 0; r < chain.runs.size(); ++r) {
@@ -383,8 +380,7 @@ eosfm_status ChainWeights::lay_out_set(const Chain& chain, int s, int level, int
   for (int c = 0; c < width; ++c) {
     const float v = batch ? float_at(variance, c) : 0.0F;
     if (v < 0.0F) {
-      return error.fail(EOSFM_BAD_BUNDLE, "%s of %s has a variance below 0", name,
-                        chain.file.file_name());
+      return error.fail(EOSFM_BAD_BUNDLE, "%s of %s has a variance below 0", name, chain.file.file_name());
     }
     if (scale == nullptr) continue;  // only the size is asked for
     scale[c] = batch ? after / sqrtf(v + kEpsilon) : after;
@@ -403,8 +399,8 @@ eosfm_status ChainWeights::lay_out_set(const Chain& chain, int s, int level, int
   return packer.pack(source, &group, 1, Storage::f32, layout, &set->projection);
 }
 
-eosfm_status ChainWeights::lay_out_fusion(const Chain& chain, int level, Packer& packer,
-                                          Layout& layout, ErrorText& error) {
+eosfm_status ChainWeights::lay_out_fusion(const Chain& chain, int level, Packer& packer, Layout& layout,
+                                          ErrorText& error) {
   const int runs = chain.runs.size();
   Array<RowGroup> groups;
   if (!groups.allocate(chain.file.allocator(), runs)) return error.no_memory("the chain");
@@ -430,8 +426,7 @@ eosfm_status ChainWeights::lay_out_fusion(const Chain& chain, int level, Packer&
   if (status != EOSFM_OK) return status;
   const Storage stored = packer.storage_of(source.weight.type);
   if (level > 0 && stored != storage) {
-    return error.fail(EOSFM_BAD_BUNDLE, "the fusions of %s are of different types",
-                      chain.file.file_name());
+    return error.fail(EOSFM_BAD_BUNDLE, "the fusions of %s are of different types", chain.file.file_name());
   }
   storage = stored;
   status = packer.pack(source, groups.begin(), runs, storage, layout, &first[level]);

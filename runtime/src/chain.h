@@ -114,9 +114,8 @@ struct ChainWeights {
  private:
   eosfm_status lay_out(const Chain& chain, const int (*widths)[kLevels], const Kernels& kernels,
                        Packer& packer, Layout& layout, ErrorText& error);
-  eosfm_status lay_out_set(const Chain& chain, int specialist, int level, int width,
-                           const Kernels& kernels, Packer& packer, Layout& layout, SetWeights* set,
-                           ErrorText& error);
+  eosfm_status lay_out_set(const Chain& chain, int specialist, int level, int width, const Kernels& kernels,
+                           Packer& packer, Layout& layout, SetWeights* set, ErrorText& error);
   eosfm_status lay_out_fusion(const Chain& chain, int level, Packer& packer, Layout& layout,
                               ErrorText& error);
 };

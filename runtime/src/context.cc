@@ -34,14 +34,12 @@ void rest_since(int64_t began) {
 
 }  // namespace
 
-eosfm_status Settings::set(const eosfm_context_options* options, const Chain& chain,
-                           ErrorText& error) {
+eosfm_status Settings::set(const eosfm_context_options* options, const Chain& chain, ErrorText& error) {
   eosfm_context_options given;
   eosfm_status status = read_options(options, &given, error);
   if (status != EOSFM_OK) return status;
   if (given.threads < 0 || given.threads > kMostThreads) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "threads is %d, expected 0 to %d", given.threads,
-                      kMostThreads);
+    return error.fail(EOSFM_BAD_ARGUMENT, "threads is %d, expected 0 to %d", given.threads, kMostThreads);
   }
   if (given.precision != EOSFM_AS_STORED && given.precision != EOSFM_BF16) {
     return error.fail(EOSFM_BAD_ARGUMENT, "precision is %d, which is not known", given.precision);
@@ -65,25 +63,33 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
     }
     if (engine.name == nullptr) engine.name = "host";
     if (!is_engine_name(engine.name)) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the engine's name is '%.100s', expected small letters, digits "
-                        "and '-', and not '%s'", engine.name, kNative);
+      return error.fail(EOSFM_BAD_ARGUMENT,
+                        "the engine's name is '%.100s', expected small letters, digits "
+                        "and '-', and not '%s'",
+                        engine.name, kNative);
     }
   }
   backends = given.backends != nullptr ? given.backends : engine.compute == nullptr ? kNative : nullptr;
   if (given.backends != nullptr && !are_backends(backends)) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the backends are '%.100s', expected names of small letters, "
-                      "digits and '-' with spaces between", backends);
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "the backends are '%.100s', expected names of small letters, "
+                      "digits and '-' with spaces between",
+                      backends);
   }
   if (given.backends != nullptr && engine.compute != nullptr && !names_backend(backends, engine.name)) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the backends are '%.100s', expected the name of the engine "
-                      "that is given, '%s', among them", backends, engine.name);
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "the backends are '%.100s', expected the name of the engine "
+                      "that is given, '%s', among them",
+                      backends, engine.name);
   }
   if (given.gate != nullptr) {
     status = read_options(given.gate, &gate, error);
     if (status != EOSFM_OK) return status;
     if (gate.open == nullptr || gate.specialist < 0 || gate.specialist >= chain.specialists.size()) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the gate is specialist %d of %d, or has no function that "
-                        "decides", gate.specialist, chain.specialists.size());
+      return error.fail(EOSFM_BAD_ARGUMENT,
+                        "the gate is specialist %d of %d, or has no function that "
+                        "decides",
+                        gate.specialist, chain.specialists.size());
     }
     if (given.engine != nullptr || chain.fusion == Fusion::multiplication) {
       return error.fail(EOSFM_UNSUPPORTED, "a gate leaves specialists out, which %s",
@@ -93,8 +99,10 @@ eosfm_status Settings::set(const eosfm_context_options* options, const Chain& ch
   }
   const auto fits = [](int side) { return side >= 32 && side <= kMostSide && side % 32 == 0; };
   if (fits(width) && fits(height)) return EOSFM_OK;
-  return error.fail(EOSFM_BAD_ARGUMENT, "the image is %d x %d, expected sides that are multiples of "
-                    "32 up to %d", width, height, kMostSide);
+  return error.fail(EOSFM_BAD_ARGUMENT,
+                    "the image is %d x %d, expected sides that are multiples of "
+                    "32 up to %d",
+                    width, height, kMostSide);
 }
 
 void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chain& chain,
@@ -119,13 +127,11 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
     const size_t lanes = static_cast<size_t>(kernels.lanes);
     const Matrix& first = packed.chain.first[level];
     const Matrix& second = packed.chain.second[level];
-    features[level] = layout.take<char>(
-        (static_cast<size_t>(grid.pixels()) + kRowPadding) *
-        row_bytes(packed.chain.columns[level], packed.chain.storage));
+    features[level] = layout.take<char>((static_cast<size_t>(grid.pixels()) + kRowPadding) *
+                                        row_bytes(packed.chain.columns[level], packed.chain.storage));
     extent.wide = larger(extent.wide, strip * lanes * (first.vectors + second.vectors));
     extent.wide = larger(extent.wide, strip * round_up(chain.level_channels[level], lanes));
-    extent.rows = larger(extent.rows,
-                         strip * row_bytes(first.vectors * kernels.lanes, Storage::f32));
+    extent.rows = larger(extent.rows, strip * row_bytes(first.vectors * kernels.lanes, Storage::f32));
     most_strips = larger(most_strips, static_cast<size_t>(grid.strips));
     for (const NetworkWeights& network : packed.networks) {
       const size_t padded = static_cast<size_t>(network.stages[level].padded);
@@ -151,9 +157,9 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
     if (sets != nullptr) sets[i] = set;
   }
   for (int level = 0; settings.gate.open != nullptr && level < kLevels; ++level) {
-    levels[level] = layout.take<float>(
-        static_cast<size_t>(chain.set_channels(settings.gate.specialist, level)) *
-        cells(settings.width, level) * cells(settings.height, level));
+    levels[level] =
+        layout.take<float>(static_cast<size_t>(chain.set_channels(settings.gate.specialist, level)) *
+                           cells(settings.width, level) * cells(settings.height, level));
   }
   sums = layout.take<GatheredSums>(runs);
   for (size_t r = 0; r < runs; ++r) {
@@ -169,8 +175,7 @@ void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chai
   }
 }
 
-void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chain& chain,
-                            int slots) {
+void ContextMemory::lay_out(Layout& layout, const Settings& settings, const Chain& chain, int slots) {
   const size_t pixels = static_cast<size_t>(settings.width) * settings.height;
   valid = layout.take<uint8_t>(pixels);
   if (slots > 0) return;  // images and levels lie in the backend's memory
@@ -224,11 +229,11 @@ eosfm_status eosfm_context::enter() {
   if (pool_.is_here()) return EOSFM_OK;
   leave();
   return error.fail(EOSFM_BAD_ARGUMENT, "the context is of the process that this one was forked from, "
-                    "where its threads are: create another here");
+                                        "where its threads are: create another here");
 }
 
-eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings,
-                                   const char* backend, ErrorText& text) {
+eosfm_status eosfm_context::create(eosfm_model* model, const Settings& settings, const char* backend,
+                                   ErrorText& text) {
   model_ = model;
   settings_ = settings;
   tolerance_ = model->chain.tolerance;
@@ -271,14 +276,13 @@ eosfm_status eosfm_context::open_backend(const char* name, ErrorText& text) {
   }
   if (settings_.precision != EOSFM_AS_STORED || settings_.gate.open != nullptr) {
     return text.fail(EOSFM_UNSUPPORTED, "it computes all specialists, as the bundle's graphs are: there "
-                     "is no gate, and no other precision");
+                                        "is no gate, and no other precision");
   }
   if (settings_.engine.compute != nullptr && strcmp(name, settings_.engine.name) == 0) {
     tolerance_ = engine_tolerance();
     return EOSFM_OK;
   }
-  const eosfm_status status =
-      backend_.open(name, *model_, settings_, text);
+  const eosfm_status status = backend_.open(name, *model_, settings_, text);
   settings_.engine = backend_.engine();
   batches_ = backend_.batches();
   tolerance_ = backend_.tolerance();
@@ -301,9 +305,10 @@ eosfm_status eosfm_context::make_memory(ErrorText& text) {
   }
   const size_t backends = backend_.reserved_bytes();
   if (settings_.memory_limit != 0 && needed + weights + backends > settings_.memory_limit) {
-    return text.fail(EOSFM_NO_MEMORY, "the context needs %zu bytes, its weights %zu and its backend %zu, the "
-                     "limit is %zu; fewer threads or smaller images need less", needed, weights, backends,
-                     settings_.memory_limit);
+    return text.fail(EOSFM_NO_MEMORY,
+                     "the context needs %zu bytes, its weights %zu and its backend %zu, the "
+                     "limit is %zu; fewer threads or smaller images need less",
+                     needed, weights, backends, settings_.memory_limit);
   }
   status = model_->check_room(settings_.precision, weights, needed - bytes_of<eosfm_context>(), text);
   if (status != EOSFM_OK) return status;
@@ -349,8 +354,10 @@ void eosfm_context::cancel() {
 
 eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
   if (active == nullptr || count != static_cast<size_t>(active_.size())) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "%zu flags are given, expected one for each of %d "
-                      "specialists", count, active_.size());
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "%zu flags are given, expected one for each of %d "
+                      "specialists",
+                      count, active_.size());
   }
   int wanted = 0;
   for (size_t i = 0; i < count; ++i) wanted += active[i] != 0 ? 1 : 0;
@@ -360,7 +367,7 @@ eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
   }
   if (wanted < active_.size() && model_->chain.fusion == Fusion::multiplication) {
     return error.fail(EOSFM_UNSUPPORTED, "the fusion is a product: it is zero everywhere as soon as a "
-                      "specialist is not active");
+                                         "specialist is not active");
   }
   if (grn_ == EOSFM_GRN_SCENE) {
     const eosfm_status status = check_gathered(active);
@@ -374,16 +381,15 @@ eosfm_status eosfm_context::set_active(const uint8_t* active, size_t count) {
 eosfm_status eosfm_context::set_grn(eosfm_grn mode) {
   eosfm_status status = EOSFM_OK;
   if (has_engine() && mode != EOSFM_GRN_TILE) {
-    return error.fail(EOSFM_UNSUPPORTED, "the engine (%s) takes GRN's norms over each image",
-                      backend_name_);
+    return error.fail(EOSFM_UNSUPPORTED, "the engine (%s) takes GRN's norms over each image", backend_name_);
   }
   switch (mode) {
     case EOSFM_GRN_TILE: break;
     case EOSFM_GRN_GATHER: forget_gathered(); break;
     case EOSFM_GRN_SCENE: status = check_gathered(active_.begin()); break;
     default:
-      status = error.fail(EOSFM_BAD_ARGUMENT, "the mode of GRN is %d, which is not known",
-                          static_cast<int>(mode));
+      status =
+          error.fail(EOSFM_BAD_ARGUMENT, "the mode of GRN is %d, which is not known", static_cast<int>(mode));
   }
   if (status == EOSFM_OK) grn_ = mode;
   return status;
@@ -395,7 +401,8 @@ eosfm_status eosfm_context::check_gathered(const uint8_t* active) {
   for (int r = 0; r < chain.runs.size(); ++r) {
     const int specialist = chain.runs[r].specialist;
     if (active[specialist] == 0 || memory_.sums[r].any) continue;
-    return error.fail(EOSFM_BAD_ARGUMENT, "no norms of %s were gathered: run the images of the scene "
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "no norms of %s were gathered: run the images of the scene "
                       "with EOSFM_GRN_GATHER and the specialist active before EOSFM_GRN_SCENE",
                       chain.specialists[specialist].name);
   }
@@ -424,8 +431,8 @@ void eosfm_context::keep_gathered() {
 // An image that is gathered from and not one tile of many: its valid pixels count.
 void eosfm_context::weigh_alone() {
   share_valid(memory_.valid, settings_.width, settings_.height, memory_.shares);
-  weights_.all_valid = memchr(memory_.valid, 0, static_cast<size_t>(settings_.width) *
-                                                    settings_.height) == nullptr;
+  weights_.all_valid =
+      memchr(memory_.valid, 0, static_cast<size_t>(settings_.width) * settings_.height) == nullptr;
   weights_.whole = weights_.all_valid;
   for (int level = 0; level < kLevels; ++level) {
     weights_.valid[level] = weights_.once[level] = memory_.shares[level];
@@ -459,13 +466,13 @@ eosfm_status eosfm_context::read_levels(const eosfm_level* given, eosfm_level (&
     const ptrdiff_t width = cells(settings_.width, level);
     const ptrdiff_t height = cells(settings_.height, level);
     if (reinterpret_cast<uintptr_t>(to.data) % alignof(float) != 0) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the data of level %d is not aligned to floats",
-                        level + 1);
+      return error.fail(EOSFM_BAD_ARGUMENT, "the data of level %d is not aligned to floats", level + 1);
     }
     if (!strides_fit(to, model_->chain.level_channels[level], width, height)) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the strides of level %d are %td and %td floats, in which "
-                        "rows of %td and planes of %td rows do not fit", level + 1, to.row_stride,
-                        to.channel_stride, width, height);
+      return error.fail(EOSFM_BAD_ARGUMENT,
+                        "the strides of level %d are %td and %td floats, in which "
+                        "rows of %td and planes of %td rows do not fit",
+                        level + 1, to.row_stride, to.channel_stride, width, height);
     }
   }
   return EOSFM_OK;
@@ -478,10 +485,11 @@ eosfm_status eosfm_context::read_run_options(const eosfm_run_options* given, eos
     return error.fail(EOSFM_BAD_ARGUMENT, "the deadline is %lld ms, expected 0 or more",
                       static_cast<long long>(options->deadline_ms));
   }
-  if (options->present != nullptr &&
-      options->present_count != static_cast<size_t>(present_.size())) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "there are %zu flags for which specialists are present, "
-                      "expected %d", options->present_count, present_.size());
+  if (options->present != nullptr && options->present_count != static_cast<size_t>(present_.size())) {
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "there are %zu flags for which specialists are present, "
+                      "expected %d",
+                      options->present_count, present_.size());
   }
   return EOSFM_OK;
 }
@@ -531,7 +539,8 @@ eosfm_status eosfm_context::check_cancelled() {
 }
 
 eosfm_status eosfm_context::cancelled() {
-  return error.fail(EOSFM_CANCELLED, "the run was cancelled; after eosfm_context_cancel, eosfm_context_resume "
+  return error.fail(EOSFM_CANCELLED,
+                    "the run was cancelled; after eosfm_context_cancel, eosfm_context_resume "
                     "lets the context run again");
 }
 
@@ -593,8 +602,9 @@ eosfm_status eosfm_context::finish(const eosfm_level* levels, const eosfm_run_op
     }
   }
   // Of an image without a valid pixel there is nothing.
-  if (gathers() && (weights_.all_valid || memchr(memory_.valid, 1, static_cast<size_t>(settings_.width) *
-                                                                        settings_.height) != nullptr)) {
+  if (gathers() &&
+      (weights_.all_valid ||
+       memchr(memory_.valid, 1, static_cast<size_t>(settings_.width) * settings_.height) != nullptr)) {
     keep_gathered();
   }
   for (int i = 0; options.present != nullptr && i < present_.size(); ++i) {
@@ -636,8 +646,8 @@ void eosfm_context::read_image(Values values, float* planes) {
   Team together(&pool_, &stop_);
   constexpr int kRows = 32;
   together.each(settings_.height / kRows, [&](int task, int) {
-    reader_.read_rows(*model_->kernels, values, task * kRows, kRows, settings_.width,
-                      settings_.height, planes, memory_.valid);
+    reader_.read_rows(*model_->kernels, values, task * kRows, kRows, settings_.width, settings_.height,
+                      planes, memory_.valid);
   });
 }
 
@@ -660,10 +670,9 @@ eosfm_status eosfm_context::run_engine() {
 }
 
 eosfm_status eosfm_context::stopped() {
-  return stop_.reason() == Stop::kCancelled
-             ? cancelled()
-             : error.fail(EOSFM_DEADLINE, "the deadline of %lld ms passed",
-                          static_cast<long long>(deadline_ms_));
+  return stop_.reason() == Stop::kCancelled ? cancelled()
+                                            : error.fail(EOSFM_DEADLINE, "the deadline of %lld ms passed",
+                                                         static_cast<long long>(deadline_ms_));
 }
 
 eosfm_status eosfm_context::failed(int code, const char* reason) {
@@ -774,12 +783,9 @@ void eosfm_context::run_all() {
   first_alone_ = first;
   // The host is called from this loop. Nothing that other threads use of it is on this one's stack: should
   // the host throw or jump over it, they still come to an end.
-  pool_.each(
-      alone,
-      [](void* self, int task, int worker) {
-        static_cast<eosfm_context*>(self)->run_alone(task, worker);
-      },
-      this);
+  pool_.each(alone, [](void* self, int task, int worker) {
+    static_cast<eosfm_context*>(self)->run_alone(task, worker);
+  }, this);
   shared(first + alone, count);
 }
 
@@ -802,10 +808,11 @@ void eosfm_context::finished(int worker) {
 eosfm_status eosfm_context::verify(double* worst) {
   const Chain& chain = model_->chain;
   if (worst == nullptr) return error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the result");
-  if (settings_.width != chain.tile || settings_.height != chain.tile ||
-      active_count_ != active_.size()) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the known answer is for images of %d x %d pixels and all "
-                      "specialists active", chain.tile, chain.tile);
+  if (settings_.width != chain.tile || settings_.height != chain.tile || active_count_ != active_.size()) {
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "the known answer is for images of %d x %d pixels and all "
+                      "specialists active",
+                      chain.tile, chain.tile);
   }
   Layout sizes;
   size_t planes[kLevels];
@@ -834,8 +841,7 @@ eosfm_status eosfm_context::verify(double* worst) {
   }
   eosfm_level levels[kLevels];
   for (int level = 0; level < kLevels; ++level) {
-    levels[level] = {sizeof(eosfm_level),
-                     layout.take<float>(planes[level] * chain.level_channels[level]),
+    levels[level] = {sizeof(eosfm_level), layout.take<float>(planes[level] * chain.level_channels[level]),
                      static_cast<ptrdiff_t>(planes[level]), cells(chain.tile, level)};
   }
   eosfm_image image = EOSFM_IMAGE_INIT;
@@ -871,7 +877,8 @@ eosfm_status eosfm_context::verify(double* worst) {
     if (!(worst[level] <= static_cast<double>(tolerance_[level]))) wrong = level;
   }
   if (wrong < 0) return EOSFM_OK;
-  return error.fail(EOSFM_WRONG_ANSWER, "level %d is off the known answer by %.2g of its largest "
-                    "value, expected at most %.2g", wrong + 1, worst[wrong],
-                    static_cast<double>(tolerance_[wrong]));
+  return error.fail(EOSFM_WRONG_ANSWER,
+                    "level %d is off the known answer by %.2g of its largest "
+                    "value, expected at most %.2g",
+                    wrong + 1, worst[wrong], static_cast<double>(tolerance_[wrong]));
 }

@@ -25,7 +25,7 @@ struct Settings {
   const char* backend_library = nullptr;
   Pool::Hook thread_hook = {nullptr, nullptr};
   eosfm_engine engine = EOSFM_ENGINE_INIT;  // the host's; compute is null without, its name is the caller's
-  eosfm_gate gate = EOSFM_GATE_INIT;        // open is null without
+  eosfm_gate gate = EOSFM_GATE_INIT;  // open is null without
 
   eosfm_status set(const eosfm_context_options* options, const Chain& chain, ErrorText& error);
 };
@@ -39,7 +39,7 @@ struct SetMemory {
 
 // GRN's sums of squares of one run of a specialist, over all its hidden channels.
 struct GatheredSums {
-  double* all;    // of the images that were gathered
+  double* all;  // of the images that were gathered
   double* fresh;  // of the image that is being run
   size_t count;
   bool any;  // whether there was an image
@@ -53,21 +53,21 @@ struct RunTime {
 
 // All memory of a context, laid out in one span.
 struct ContextMemory {
-  float* planes;             // [bands][height][width]
-  uint8_t* valid;            // [height][width]: which pixels are
-  float* shares[kLevels];    // of them, in each cell
-  char* features[kLevels];   // all sets, beside each other: [pixels][columns]
+  float* planes;  // [bands][height][width]
+  uint8_t* valid;  // [height][width]: which pixels are
+  float* shares[kLevels];  // of them, in each cell
+  char* features[kLevels];  // all sets, beside each other: [pixels][columns]
   const float** run_planes;  // the planes of each run's bands
-  PassMemory* passes;        // as many as specialists may run at once
+  PassMemory* passes;  // as many as specialists may run at once
   SetMemory* sets;
   GatheredSums* sums;  // [runs]
-  RunTime* times;      // [runs]
+  RunTime* times;  // [runs]
   WorkerMemory* workers;
   float* levels[kLevels];  // of the host's engine or of the gate: [channels][height][width]
 
   // Finds the place of everything; called once without memory, for the size.
-  void lay_out(Layout& layout, const Settings& settings, const Chain& chain,
-               const PackedModel& packed, const Kernels& kernels);
+  void lay_out(Layout& layout, const Settings& settings, const Chain& chain, const PackedModel& packed,
+               const Kernels& kernels);
   // The same where an engine computes; it has `slots` of batches, or 0.
   void lay_out(Layout& layout, const Settings& settings, const Chain& chain, int slots);
 };
@@ -100,8 +100,8 @@ struct eosfm_context {
   // Reads the caller's options, of which NULL are the defaults, and checks them.
   eosfm_status read_run_options(const eosfm_run_options* given, eosfm_run_options* options);
   // `weights` are those of a tile of many, where GRN's sums are gathered; null: the image is alone.
-  eosfm_status run(const eosfm_image* image, const eosfm_level* levels,
-                   const eosfm_run_options* options, const eosfm::CellWeights* weights = nullptr);
+  eosfm_status run(const eosfm_image* image, const eosfm_level* levels, const eosfm_run_options* options,
+                   const eosfm::CellWeights* weights = nullptr);
   bool gathers() const { return grn_ == EOSFM_GRN_GATHER; }
   eosfm_status verify(double* worst);
   void cancel();
@@ -175,13 +175,13 @@ struct eosfm_context {
   eosfm::Backend backend_;
   eosfm_batches batches_ = {};
   eosfm::Array<bool> under_way_;  // [slots]: started, and not yet seen to be done
-  const void* owner_ = nullptr;   // of the slots
+  const void* owner_ = nullptr;  // of the slots
   char backend_name_[eosfm::kMostBackendName] = "";
   const float* tolerance_ = nullptr;  // [levels], of the known answer
   eosfm::Span span_;
   eosfm::ContextMemory memory_ = {};
   eosfm::Array<uint8_t> active_;  // [specialists]
-  eosfm::Array<int> active_runs_;   // in the order in which they run
+  eosfm::Array<int> active_runs_;  // in the order in which they run
   int active_run_count_ = 0;
   int first_alone_ = 0;  // of those that have a worker each
   std::atomic<int> finished_runs_{0};
@@ -190,7 +190,7 @@ struct eosfm_context {
   int64_t deadline_ms_ = 0;
   int active_count_ = 0;
   eosfm::Array<uint8_t> run_done_;  // [runs], of the last image
-  eosfm::Array<uint8_t> present_;   // [specialists]: whose runs were all done
+  eosfm::Array<uint8_t> present_;  // [specialists]: whose runs were all done
   int present_count_ = 0;
   std::atomic<int> broken_{-1};  // run * kLevels + level with values that are not finite; -1: none
   eosfm_grn grn_ = EOSFM_GRN_TILE;

@@ -22,15 +22,16 @@ eosfm_status choose(const Kernels** kernels, ErrorText& text) {
   *kernels = choose_kernels(wanted);
   if (*kernels != nullptr) return EOSFM_OK;
   return wanted != nullptr && *wanted != '\0'
-             ? text.fail(EOSFM_UNSUPPORTED, "EOSFM_ISA is '%s', which this processor or this library has "
-                         "not", wanted)
+             ? text.fail(EOSFM_UNSUPPORTED,
+                         "EOSFM_ISA is '%s', which this processor or this library has "
+                         "not",
+                         wanted)
              : text.fail(EOSFM_UNSUPPORTED, "this processor has neither AVX2 with FMA nor NEON");
 }
 
 // Opens the bundle whose files `set` sets. `source` is where they are, which must not be null.
 template <class Set>
-eosfm_status open_from(const void* source, Set set, const eosfm_open_options* given,
-                       eosfm_model** result) {
+eosfm_status open_from(const void* source, Set set, const eosfm_open_options* given, eosfm_model** result) {
   ErrorText text;
   eosfm_open_options options;
   eosfm_status status = read_options(given, &options, text);
@@ -44,11 +45,12 @@ eosfm_status open_from(const void* source, Set set, const eosfm_open_options* gi
   }
   if (status == EOSFM_OK && options.allocator != nullptr &&
       (allocator.allocate == nullptr || allocator.release == nullptr)) {
-    status = text.fail(EOSFM_BAD_ARGUMENT, "the allocator has no function that allocates, or none that releases");
+    status =
+        text.fail(EOSFM_BAD_ARGUMENT, "the allocator has no function that allocates, or none that releases");
   }
   if (status == EOSFM_OK) {
-    status = eosfm_model::make(options.allocator != nullptr ? &allocator : nullptr, options.memory_limit, &model,
-                               text);
+    status = eosfm_model::make(options.allocator != nullptr ? &allocator : nullptr, options.memory_limit,
+                               &model, text);
   }
   if (status == EOSFM_OK) {
     if (options.private_copy != 0) model->files.copy();
@@ -95,8 +97,8 @@ eosfm_status give(eosfm_model* model, T* given, const Fill& fill) {
 
 eosfm_status check_index(const char* what, int32_t index, int count, ErrorText& text) {
   if (index >= 0 && index < count) return EOSFM_OK;
-  return text.fail(EOSFM_BAD_ARGUMENT, "there is no %s %d, expected 0 to %d", what,
-                   static_cast<int>(index), count - 1);
+  return text.fail(EOSFM_BAD_ARGUMENT, "there is no %s %d, expected 0 to %d", what, static_cast<int>(index),
+                   count - 1);
 }
 
 // Calls what uses a context, which one call at a time may.
@@ -147,16 +149,15 @@ const char* eosfm_status_get_text(int status) {
   return "a status that this version does not know";
 }
 
-eosfm_status eosfm_model_open(const char* directory, const eosfm_open_options* options,
-                              eosfm_model** model) {
+eosfm_status eosfm_model_open(const char* directory, const eosfm_open_options* options, eosfm_model** model) {
   const auto set = [&](eosfm_model& to, ErrorText& text) {
     return to.files.set_directory(to.memory.allocator(), directory, text);
   };
   return open_from(directory, set, options, model);
 }
 
-eosfm_status eosfm_model_open_memory(const eosfm_file* files, size_t count,
-                                     const eosfm_open_options* options, eosfm_model** model) {
+eosfm_status eosfm_model_open_memory(const eosfm_file* files, size_t count, const eosfm_open_options* options,
+                                     eosfm_model** model) {
   const auto set = [&](eosfm_model& to, ErrorText& text) {
     return to.files.set_memory(to.memory.allocator(), files, count, text);
   };
@@ -171,7 +172,9 @@ const char* eosfm_model_get_error(const eosfm_model* model) {
   return model != nullptr ? model->error.text : "";
 }
 
-int32_t eosfm_model_get_error_code(const eosfm_model* model) { return model != nullptr ? model->error.code : 0; }
+int32_t eosfm_model_get_error_code(const eosfm_model* model) {
+  return model != nullptr ? model->error.code : 0;
+}
 
 eosfm_status eosfm_model_describe(eosfm_model* model, eosfm_model_info* info) {
   return give(model, info, [&](eosfm_model_info& own, ErrorText&) {
@@ -206,8 +209,7 @@ eosfm_status eosfm_model_describe_band(eosfm_model* model, int32_t index, eosfm_
   });
 }
 
-eosfm_status eosfm_model_describe_specialist(eosfm_model* model, int32_t index,
-                                    eosfm_specialist_info* info) {
+eosfm_status eosfm_model_describe_specialist(eosfm_model* model, int32_t index, eosfm_specialist_info* info) {
   return give(model, info, [&](eosfm_specialist_info& own, ErrorText& text) {
     const Chain& chain = model->chain;
     const eosfm_status status = check_index("specialist", index, chain.specialists.size(), text);
@@ -223,7 +225,7 @@ eosfm_status eosfm_model_describe_specialist(eosfm_model* model, int32_t index,
 }
 
 eosfm_status eosfm_model_get_requirements(eosfm_model* model, const eosfm_context_options* options,
-                              eosfm_requirements* requirements) {
+                                          eosfm_requirements* requirements) {
   return give(model, requirements, [&](eosfm_requirements& own, ErrorText& text) {
     Settings settings;
     PackedModel shapes;
@@ -292,7 +294,7 @@ eosfm_status eosfm_context_set_grn(eosfm_context* context, eosfm_grn mode) {
 }
 
 eosfm_status eosfm_context_run(eosfm_context* context, const eosfm_image* image,
-                       const eosfm_level levels[EOSFM_LEVELS], const eosfm_run_options* options) {
+                               const eosfm_level levels[EOSFM_LEVELS], const eosfm_run_options* options) {
   return alone(context, [&] { return context->run(image, levels, options); });
 }
 
@@ -314,8 +316,13 @@ eosfm_status eosfm_context_measure_specialist(eosfm_context* context, int32_t in
 }
 
 eosfm_status eosfm_library_describe_engine(int32_t index, eosfm_engine_info* given) {
-  static const char* const kNames[] = {kNative, "cuda", "onnxruntime", "onnxruntime-cuda",
-                                       "onnxruntime-tensorrt", "onnxruntime-tensorrt-rtx", "tensorrt"};
+  static const char* const kNames[] = {kNative,
+                                       "cuda",
+                                       "onnxruntime",
+                                       "onnxruntime-cuda",
+                                       "onnxruntime-tensorrt",
+                                       "onnxruntime-tensorrt-rtx",
+                                       "tensorrt"};
   ErrorText text;
   const eosfm_status status = check_struct(given, text);
   if (status != EOSFM_OK || index < 0) return EOSFM_BAD_ARGUMENT;
@@ -349,7 +356,7 @@ eosfm_status eosfm_context_get_tolerance(eosfm_context* context, double toleranc
 }
 
 eosfm_status eosfm_context_get_stream_bytes(eosfm_context* context, const eosfm_stream_options* options,
-                               size_t* bytes) {
+                                            size_t* bytes) {
   return alone(context, [&] {
     if (bytes != nullptr) return eosfm_stream::measure(context, options, bytes);
     return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the size");
@@ -357,15 +364,15 @@ eosfm_status eosfm_context_get_stream_bytes(eosfm_context* context, const eosfm_
 }
 
 eosfm_status eosfm_stream_create(eosfm_context* context, const eosfm_stream_options* options,
-                                eosfm_stream** result) {
+                                 eosfm_stream** result) {
   return alone(context, [&] {
     if (result == nullptr) {
       return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the stream");
     }
     const eosfm_allocator& allocator = context->model()->memory.allocator();
     eosfm_stream* stream = make<eosfm_stream>(allocator);
-    const eosfm_status status = stream != nullptr ? stream->begin(context, options)
-                                                  : context->error.no_memory("the stream");
+    const eosfm_status status =
+        stream != nullptr ? stream->begin(context, options) : context->error.no_memory("the stream");
     if (status == EOSFM_OK) {
       *result = stream;
     } else {
@@ -375,8 +382,8 @@ eosfm_status eosfm_stream_create(eosfm_context* context, const eosfm_stream_opti
   });
 }
 
-eosfm_status eosfm_stream_push_rows(eosfm_stream* stream, int32_t band, const void* rows,
-                                    int32_t count, int32_t width, int32_t* taken) {
+eosfm_status eosfm_stream_push_rows(eosfm_stream* stream, int32_t band, const void* rows, int32_t count,
+                                    int32_t width, int32_t* taken) {
   return alone(stream, [&] { return stream->push_rows(band, rows, count, width, taken); });
 }
 
@@ -395,7 +402,7 @@ eosfm_status eosfm_stream_reset(eosfm_stream* stream) {
 }
 
 eosfm_status eosfm_stream_pull_patch(eosfm_stream* stream, const eosfm_run_options* options,
-                               eosfm_patch* patch) {
+                                     eosfm_patch* patch) {
   return alone(stream, [&] { return stream->next(options, patch); });
 }
 

@@ -90,9 +90,7 @@ eosfm_status FileBytes::take(int file, const char* name, const eosfm_allocator* 
   return EOSFM_OK;
 }
 
-void FileBytes::borrow(const void* data, size_t size) {
-  bytes_ = {static_cast<const uint8_t*>(data), size};
-}
+void FileBytes::borrow(const void* data, size_t size) { bytes_ = {static_cast<const uint8_t*>(data), size}; }
 
 void FileBytes::give_back_pages() {
   if (kind_ == Kind::mapped) madvise(const_cast<uint8_t*>(bytes_.data), bytes_.size, MADV_DONTNEED);
@@ -116,8 +114,8 @@ eosfm_status BundleFiles::set_directory(const eosfm_allocator& allocator, const 
   folder_ = ::open(known, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (folder_ < 0) {
     const int reason = errno;
-    return error.with_code(reason, error.fail(EOSFM_NOT_FOUND, "cannot open the bundle %s: %s", known,
-                                              error_name(reason)));
+    return error.with_code(
+        reason, error.fail(EOSFM_NOT_FOUND, "cannot open the bundle %s: %s", known, error_name(reason)));
   }
   return EOSFM_OK;
 }
@@ -147,16 +145,14 @@ eosfm_status BundleFiles::open(const char* path, FileBytes* file, ErrorText& err
   if (folder_ >= 0) {
     const int length = snprintf(file->path, sizeof file->path, "%s/%s", directory_, path);
     if (length < 0 || static_cast<size_t>(length) >= sizeof file->path) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is too long: %.100s...",
-                        directory_);
+      return error.fail(EOSFM_BAD_ARGUMENT, "the path of the bundle is too long: %.100s...", directory_);
     }
     const int opened = open_inside(folder_, path);
     if (opened < 0) {
       const int reason = errno;
-      return error.with_code(reason, reason == ELOOP
-                                         ? error.fail(EOSFM_BAD_BUNDLE, kLink, file->path)
-                                         : error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s", file->path,
-                                                      error_name(reason)));
+      return error.with_code(reason, reason == ELOOP ? error.fail(EOSFM_BAD_BUNDLE, kLink, file->path)
+                                                     : error.fail(EOSFM_NOT_FOUND, "cannot open %s: %s",
+                                                                  file->path, error_name(reason)));
     }
     const eosfm_status status = file->take(opened, file->path, copied_ ? allocator_ : nullptr, error);
     close(opened);

@@ -32,8 +32,7 @@ inline bool all_finite(const uint16_t* bf16_values, size_t count) {
 }
 
 // Rows of values: `stride` bytes from one to the next.
-inline bool all_finite(const char* rows, Storage storage, size_t count, size_t row_count,
-                       size_t stride) {
+inline bool all_finite(const char* rows, Storage storage, size_t count, size_t row_count, size_t stride) {
   bool finite = true;
   for (size_t i = 0; i < row_count; ++i, rows += stride) {
     finite &= storage == Storage::bf16 ? all_finite(reinterpret_cast<const uint16_t*>(rows), count)

@@ -15,8 +15,7 @@ class eosfm_context::Features final : public LevelSink {
   Features(eosfm_context& context, int run, const SetMemory& memory)
       : context_(context), run_(run), memory_(memory) {}
 
-  void take(int level, const Image& image, int width, const WorkerMemory* workers,
-            Team& team) override {
+  void take(int level, const Image& image, int width, const WorkerMemory* workers, Team& team) override {
     const ChainWeights& chain = context_.packed_->chain;
     const SetWeights& set = chain.sets[level][run_];
     const float* scale = set.scale;
@@ -28,14 +27,13 @@ class eosfm_context::Features final : public LevelSink {
     }
     const Kernels& kernels = *context_.model_->kernels;
     const size_t stride = row_bytes(chain.columns[level], chain.storage);
-    char* features = context_.memory_.features[level] +
-                     static_cast<size_t>(set.column) * element_bytes(chain.storage);
+    char* features =
+        context_.memory_.features[level] + static_cast<size_t>(set.column) * element_bytes(chain.storage);
     const size_t bytes = static_cast<size_t>(set.padded) * element_bytes(chain.storage);
     const size_t pixel_bytes = static_cast<size_t>(image.padded) * sizeof(float);
     const auto check = [&](const Rows& out) {
-      if (!all_finite(static_cast<const char*>(out.data), chain.storage,
-                      static_cast<size_t>(set.channels), static_cast<size_t>(image.grid.width),
-                      stride)) {
+      if (!all_finite(static_cast<const char*>(out.data), chain.storage, static_cast<size_t>(set.channels),
+                      static_cast<size_t>(image.grid.width), stride)) {
         context_.broken_.store(run_ * kLevels + level, std::memory_order_relaxed);
       }
     };
@@ -43,23 +41,23 @@ class eosfm_context::Features final : public LevelSink {
       const int first = strip * image.grid.strip_rows;
       const int rows = image.grid.rows_of(strip);
       for (int y = first; y < first + rows; ++y) {
-        const Rows out = {features + static_cast<size_t>(y) * image.grid.width * stride, stride,
-                          bytes, chain.storage, 0.0F};
+        const Rows out = {features + static_cast<size_t>(y) * image.grid.width * stride, stride, bytes,
+                          chain.storage, 0.0F};
         if (set.projection.words == nullptr) {
-          kernels.scale_rows(image.pixel(y, 0), pixel_bytes, Storage::f32, image.grid.width,
-                             image.padded, scale, shift, out);
+          kernels.scale_rows(image.pixel(y, 0), pixel_bytes, Storage::f32, image.grid.width, image.padded,
+                             scale, shift, out);
           check(out);
           continue;
         }
         const WorkerMemory& mine = workers[worker];
         const size_t row = row_bytes(image.padded, Storage::f32);
-        kernels.scale_rows(image.pixel(y, 0), pixel_bytes, Storage::f32, image.grid.width,
-                           image.padded, scale, shift, {mine.rows, row, row, Storage::f32, 0.0F});
+        kernels.scale_rows(image.pixel(y, 0), pixel_bytes, Storage::f32, image.grid.width, image.padded,
+                           scale, shift, {mine.rows, row, row, Storage::f32, 0.0F});
         const size_t projected = static_cast<size_t>(set.padded);
         kernels.linear(set.projection, mine.rows, row, image.grid.width,
                        {mine.wide, image.grid.width, 0, projected}, Store::leaky_relu, mine.sums);
-        kernels.scale_rows(mine.wide, projected * sizeof(float), Storage::f32, image.grid.width,
-                           set.padded, set.factor, nullptr, out);
+        kernels.scale_rows(mine.wide, projected * sizeof(float), Storage::f32, image.grid.width, set.padded,
+                           set.factor, nullptr, out);
         check(out);
       }
     });
@@ -110,11 +108,10 @@ void eosfm_context::run_one(int run, int pass, Team& team) {
   const Clock running(&memory_.times[run].ns);
   Features features(*this, run, memory_.sets[pass]);
   const GatheredSums& sums = memory_.sums[run];
-  run_network(packed_->networks[what.specialist], *model_->kernels,
-              memory_.run_planes + what.first_band, settings_.width, settings_.height,
+  run_network(packed_->networks[what.specialist], *model_->kernels, memory_.run_planes + what.first_band,
+              settings_.width, settings_.height,
               {grn_, grn_ == EOSFM_GRN_SCENE ? sums.all : sums.fresh, gathers() ? &weights_ : nullptr},
-              memory_.passes[pass],
-              memory_.workers, team, features);
+              memory_.passes[pass], memory_.workers, team, features);
   run_done_[run] = team.stopped() ? 0 : 1;
   memory_.times[run].count += run_done_[run];
 }
@@ -129,8 +126,7 @@ void to_planes(const float* cells, size_t stride, int channels, int width, int f
     const int count = channels - c < kAtOnce ? channels - c : kAtOnce;
     for (int y = 0; y < rows; ++y) {
       const float* from = cells + static_cast<size_t>(y) * width * stride + c;
-      float* out = to.data + (first_channel + c) * to.channel_stride +
-                   (first_row + y) * to.row_stride;
+      float* out = to.data + (first_channel + c) * to.channel_stride + (first_row + y) * to.row_stride;
       for (int x = 0; x < width; ++x) {
         for (int i = 0; i < count; ++i) out[i * to.channel_stride + x] = from[x * stride + i];
       }
@@ -161,8 +157,8 @@ bool eosfm_context::gate_opens(int run) {
       float* wide = memory_.workers[worker].wide;
       model_->kernels->scale_rows(from, stride, chain.storage, pixels, set.padded, nullptr, nullptr,
                                   {wide, row, row, Storage::f32, 0.0F});
-      to_planes(wide, static_cast<size_t>(set.padded), set.channels, grid.width, first,
-                grid.rows_of(strip), level, 0);
+      to_planes(wide, static_cast<size_t>(set.padded), set.channels, grid.width, first, grid.rows_of(strip),
+                level, 0);
     });
     levels[l] = level.data;
     channels[l] = set.channels;
@@ -195,8 +191,7 @@ void zero_planes(int channels, int width, int first_row, int rows, const eosfm_l
 }  // namespace
 
 // Returns whether all that it wrote is finite; what is only copied was looked at before.
-bool eosfm_context::write_strip(int level, const Grid& grid, int strip, int worker,
-                               const eosfm_level& to) {
+bool eosfm_context::write_strip(int level, const Grid& grid, int strip, int worker, const eosfm_level& to) {
   const Chain& chain = model_->chain;
   const ChainWeights& weights = packed_->chain;
   const Kernels& kernels = *model_->kernels;
@@ -259,13 +254,11 @@ bool eosfm_context::write_strip(int level, const Grid& grid, int strip, int work
       if (!mlp) return write(mine.wide, padded);
       const Matrix& two = weights.second[level];
       const size_t row = row_bytes(static_cast<int>(padded), weights.storage);
-      kernels.scale_rows(mine.wide, padded * sizeof(float), Storage::f32, pixels,
-                         static_cast<int>(padded), nullptr, nullptr,
-                         {mine.rows, row, row, weights.storage, 0.0F});
+      kernels.scale_rows(mine.wide, padded * sizeof(float), Storage::f32, pixels, static_cast<int>(padded),
+                         nullptr, nullptr, {mine.rows, row, row, weights.storage, 0.0F});
       float* fused = mine.wide + static_cast<size_t>(pixels) * padded;
       const size_t fused_padded = static_cast<size_t>(two.vectors) * kernels.lanes;
-      kernels.linear(two, mine.rows, row, pixels, {fused, pixels, 0, fused_padded}, Store::plain,
-                     mine.sums);
+      kernels.linear(two, mine.rows, row, pixels, {fused, pixels, 0, fused_padded}, Store::plain, mine.sums);
       return write(fused, fused_padded);
     }
   }

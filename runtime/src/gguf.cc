@@ -170,8 +170,8 @@ eosfm_status Gguf::parse(const eosfm_allocator& allocator, Bytes file, const cha
     return error.fail(EOSFM_BAD_BUNDLE, "%s is not a GGUF file", file_name);
   }
   if (!cursor.take(&version) || version != kVersion) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s is of GGUF version %" PRIu32 ", expected %" PRIu32,
-                      file_name, version, kVersion);
+    return error.fail(EOSFM_BAD_BUNDLE, "%s is of GGUF version %" PRIu32 ", expected %" PRIu32, file_name,
+                      version, kVersion);
   }
   if (!cursor.take(&tensors) || !cursor.take(&values)) {
     return error.fail(EOSFM_BAD_BUNDLE, "%s ends in its header", file_name);
@@ -200,12 +200,10 @@ eosfm_status Gguf::parse(const eosfm_allocator& allocator, Bytes file, const cha
   }
   // Readers differ in which of two they take, so a bundle could mean one thing here and another there.
   if (const Value* twice = sort_by_name(values_)) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s has the key %s twice", file_name,
-                      Printable(twice->name).text);
+    return error.fail(EOSFM_BAD_BUNDLE, "%s has the key %s twice", file_name, Printable(twice->name).text);
   }
   if (const Tensor* twice = sort_by_name(tensors_)) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s has the tensor %s twice", file_name,
-                      Printable(twice->name).text);
+    return error.fail(EOSFM_BAD_BUNDLE, "%s has the tensor %s twice", file_name, Printable(twice->name).text);
   }
   return place_tensors(file, static_cast<size_t>(cursor.at() - file.data), error);
 }
@@ -218,8 +216,8 @@ eosfm_status Gguf::place_tensors(Bytes file, size_t directory_end, ErrorText& er
     if (status != EOSFM_OK) return status;
   }
   if ((alignment & (alignment - 1)) != 0) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s has an alignment of %" PRIu32
-                      ", expected a power of two", file_name_, alignment);
+    return error.fail(EOSFM_BAD_BUNDLE, "%s has an alignment of %" PRIu32 ", expected a power of two",
+                      file_name_, alignment);
   }
   const size_t start = round_up(directory_end, alignment);
   const size_t space = start < file.size ? file.size - start : 0;
@@ -236,13 +234,14 @@ eosfm_status Gguf::place_tensors(Bytes file, size_t directory_end, ErrorText& er
     // Tensors that share bytes could make a small file take as long as a very large one.
     total += size;
     if (total > space) {
-      return error.fail(EOSFM_BAD_BUNDLE, "the tensors of %s have more bytes than the %zu that are "
-                        "there for them: they overlap", file_name_, space);
+      return error.fail(EOSFM_BAD_BUNDLE,
+                        "the tensors of %s have more bytes than the %zu that are "
+                        "there for them: they overlap",
+                        file_name_, space);
     }
     tensor.data = file.data + start + tensor.offset;
     if (!all_sound(tensor)) {
-      return error.fail(EOSFM_BAD_BUNDLE,
-                        "tensor %s of %s has values that are not finite, or bytes of -128",
+      return error.fail(EOSFM_BAD_BUNDLE, "tensor %s of %s has values that are not finite, or bytes of -128",
                         Printable(tensor.name).text, file_name_);
     }
   }
@@ -251,8 +250,7 @@ eosfm_status Gguf::place_tensors(Bytes file, size_t directory_end, ErrorText& er
 
 eosfm_status Gguf::parse_value(Cursor& cursor, Value* value, ErrorText& error) const {
   const auto cut = [&] {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s ends in value %s", file_name_,
-                      Printable(value->name).text);
+    return error.fail(EOSFM_BAD_BUNDLE, "%s ends in value %s", file_name_, Printable(value->name).text);
   };
   if (!cursor.take_string(&value->name) || !cursor.take(&value->type)) return cut();
   uint32_t type = value->type;
@@ -287,9 +285,8 @@ eosfm_status Gguf::parse_tensor(Cursor& cursor, Tensor* tensor, ErrorText& error
   uint32_t dimensions = 0;
   if (!cursor.take_string(&tensor->name) || !cursor.take(&dimensions)) return cut();
   if (dimensions < 1 || dimensions > 4) {
-    return error.fail(EOSFM_BAD_BUNDLE, "tensor %s of %s has %" PRIu32
-                      " dimensions, expected 1 to 4", Printable(tensor->name).text, file_name_,
-                      dimensions);
+    return error.fail(EOSFM_BAD_BUNDLE, "tensor %s of %s has %" PRIu32 " dimensions, expected 1 to 4",
+                      Printable(tensor->name).text, file_name_, dimensions);
   }
   tensor->dimensions = static_cast<int>(dimensions);
   uint64_t elements = 1;
@@ -307,11 +304,10 @@ eosfm_status Gguf::parse_tensor(Cursor& cursor, Tensor* tensor, ErrorText& error
   uint32_t type = 0;
   if (!cursor.take(&type) || !cursor.take(&tensor->offset)) return cut();
   tensor->type = static_cast<TensorType>(type);
-  if (tensor->type != TensorType::f32 && tensor->type != TensorType::bf16 &&
-      tensor->type != TensorType::i8) {
-    return error.fail(EOSFM_BAD_BUNDLE, "tensor %s of %s is of GGUF type %" PRIu32
-                      ", expected 0 (F32), 24 (I8) or 30 (BF16)", Printable(tensor->name).text,
-                      file_name_, type);
+  if (tensor->type != TensorType::f32 && tensor->type != TensorType::bf16 && tensor->type != TensorType::i8) {
+    return error.fail(EOSFM_BAD_BUNDLE,
+                      "tensor %s of %s is of GGUF type %" PRIu32 ", expected 0 (F32), 24 (I8) or 30 (BF16)",
+                      Printable(tensor->name).text, file_name_, type);
   }
   return EOSFM_OK;
 }
@@ -331,8 +327,10 @@ eosfm_status Gguf::expect(const char* architecture, uint32_t version, ErrorText&
   }
   status = read_uint("eosfm.version", 0, UINT32_MAX, &found, error);
   if (status != EOSFM_OK || found == version) return status;
-  return error.fail(EOSFM_BAD_BUNDLE, "%s is of version %" PRIu32 " of its format, expected %" PRIu32
-                    ": export the bundle again", file_name_, found, version);
+  return error.fail(EOSFM_BAD_BUNDLE,
+                    "%s is of version %" PRIu32 " of its format, expected %" PRIu32
+                    ": export the bundle again",
+                    file_name_, found, version);
 }
 
 eosfm_status Gguf::read_uint(const char* key, uint32_t least, uint32_t most, uint32_t* value,
@@ -343,18 +341,19 @@ eosfm_status Gguf::read_uint(const char* key, uint32_t least, uint32_t most, uin
   }
   const uint32_t read = load<uint32_t>(found->bytes.data);
   if (read < least || read > most) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s of %s is %" PRIu32 ", expected %" PRIu32 " to %" PRIu32,
-                      key, file_name_, read, least, most);
+    return error.fail(EOSFM_BAD_BUNDLE, "%s of %s is %" PRIu32 ", expected %" PRIu32 " to %" PRIu32, key,
+                      file_name_, read, least, most);
   }
   *value = read;
   return EOSFM_OK;
 }
 
-eosfm_status Gguf::copy_text(const char* key, Bytes bytes, char* text, size_t size,
-                             ErrorText& error) const {
+eosfm_status Gguf::copy_text(const char* key, Bytes bytes, char* text, size_t size, ErrorText& error) const {
   if (bytes.size >= size || memchr(bytes.data, '\0', bytes.size) != nullptr) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s of %s is %zu bytes or has a zero byte, expected a text "
-                      "of at most %zu", key, file_name_, bytes.size, size - 1);
+    return error.fail(EOSFM_BAD_BUNDLE,
+                      "%s of %s is %zu bytes or has a zero byte, expected a text "
+                      "of at most %zu",
+                      key, file_name_, bytes.size, size - 1);
   }
   memcpy(text, bytes.data, bytes.size);
   text[bytes.size] = '\0';
@@ -370,8 +369,7 @@ eosfm_status Gguf::read_text(const char* key, char* text, size_t size, ErrorText
   return copy_text(key, {found->bytes.data + 8, found->bytes.size - 8}, text, size, error);
 }
 
-eosfm_status Gguf::read_optional_text(const char* key, char* text, size_t size,
-                                      ErrorText& error) const {
+eosfm_status Gguf::read_optional_text(const char* key, char* text, size_t size, ErrorText& error) const {
   text[0] = '\0';
   const Value* found = find(key);
   if (found == nullptr || found->type != kString) {
@@ -393,8 +391,8 @@ eosfm_status Gguf::read_count(const char* key, uint32_t least, uint32_t most, ui
     return error.fail(EOSFM_BAD_BUNDLE, "%s has no array %s", file_name_, key);
   }
   if (found->count < least || found->count > most) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s of %s has %" PRIu64 " elements, expected %" PRIu32
-                      " to %" PRIu32, key, file_name_, found->count, least, most);
+    return error.fail(EOSFM_BAD_BUNDLE, "%s of %s has %" PRIu64 " elements, expected %" PRIu32 " to %" PRIu32,
+                      key, file_name_, found->count, least, most);
   }
   *count = static_cast<uint32_t>(found->count);
   return EOSFM_OK;
@@ -403,10 +401,11 @@ eosfm_status Gguf::read_count(const char* key, uint32_t least, uint32_t most, ui
 eosfm_status Gguf::element(const char* key, uint32_t index, uint32_t type, const uint8_t** at,
                            ErrorText& error) const {
   const Value* found = find(key);
-  if (found == nullptr || found->type != kArray || found->element_type != type ||
-      index >= found->count) {
-    return error.fail(EOSFM_BAD_BUNDLE, "array %s of %s has no element %" PRIu32 " of the type that "
-                      "is expected", key, file_name_, index);
+  if (found == nullptr || found->type != kArray || found->element_type != type || index >= found->count) {
+    return error.fail(EOSFM_BAD_BUNDLE,
+                      "array %s of %s has no element %" PRIu32 " of the type that "
+                      "is expected",
+                      key, file_name_, index);
   }
   if (type == kString) {
     *at = found->bytes.data;
@@ -424,22 +423,21 @@ eosfm_status Gguf::read_uint_at(const char* key, uint32_t index, uint32_t least,
   if (status != EOSFM_OK) return status;
   const uint32_t read = load<uint32_t>(at);
   if (read < least || read > most) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s[%" PRIu32 "] of %s is %" PRIu32 ", expected %" PRIu32
-                      " to %" PRIu32, key, index, file_name_, read, least, most);
+    return error.fail(EOSFM_BAD_BUNDLE,
+                      "%s[%" PRIu32 "] of %s is %" PRIu32 ", expected %" PRIu32 " to %" PRIu32, key, index,
+                      file_name_, read, least, most);
   }
   *value = read;
   return EOSFM_OK;
 }
 
-eosfm_status Gguf::read_float_at(const char* key, uint32_t index, float* value,
-                                 ErrorText& error) const {
+eosfm_status Gguf::read_float_at(const char* key, uint32_t index, float* value, ErrorText& error) const {
   const uint8_t* at = nullptr;
   const eosfm_status status = element(key, index, kFloat32, &at, error);
   if (status != EOSFM_OK) return status;
   const float read = load<float>(at);
   if (!isfinite(read)) {
-    return error.fail(EOSFM_BAD_BUNDLE, "%s[%" PRIu32 "] of %s is not finite", key, index,
-                      file_name_);
+    return error.fail(EOSFM_BAD_BUNDLE, "%s[%" PRIu32 "] of %s is not finite", key, index, file_name_);
   }
   *value = read;
   return EOSFM_OK;
@@ -453,16 +451,16 @@ eosfm_status Gguf::read_text_at(const char* key, uint32_t index, char* text, siz
   return copy_text(key, {at + 8, static_cast<size_t>(load<uint64_t>(at))}, text, size, error);
 }
 
-eosfm_status Gguf::read_tensor(const char* name, const char* types, int dimensions,
-                               const int64_t* shape, Tensor* tensor, ErrorText& error) const {
+eosfm_status Gguf::read_tensor(const char* name, const char* types, int dimensions, const int64_t* shape,
+                               Tensor* tensor, ErrorText& error) const {
   const Tensor* found = find_tensor(name);
   if (found == nullptr) {
     return error.fail(EOSFM_BAD_BUNDLE, "%s has no tensor %s", file_name_, name);
   }
   const char type = found->type == TensorType::f32 ? 'f' : found->type == TensorType::bf16 ? 'b' : 'i';
   if (strchr(types, type) == nullptr) {
-    return error.fail(EOSFM_BAD_BUNDLE, "tensor %s of %s has a type that is not allowed for it",
-                      name, file_name_);
+    return error.fail(EOSFM_BAD_BUNDLE, "tensor %s of %s has a type that is not allowed for it", name,
+                      file_name_);
   }
   bool fits = found->dimensions == dimensions;
   for (int i = 0; fits && i < dimensions; ++i) fits = found->shape[i] == shape[i];
@@ -479,8 +477,7 @@ eosfm_status Gguf::read_tensor(const char* name, const char* types, int dimensio
         w += snprintf(wanted + w, sizeof wanted - w, "%s%" PRId64, i ? " x " : "", shape[i]);
       }
     }
-    return error.fail(EOSFM_BAD_BUNDLE, "tensor %s of %s is %s, expected %s", name, file_name_, got,
-                      wanted);
+    return error.fail(EOSFM_BAD_BUNDLE, "tensor %s of %s is %s, expected %s", name, file_name_, got, wanted);
   }
   *tensor = *found;
   return EOSFM_OK;

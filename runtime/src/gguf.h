@@ -60,19 +60,17 @@ class Gguf {
   eosfm_status read_count(const char* key, uint32_t least, uint32_t most, uint32_t* count,
                           ErrorText& error) const;
   // Elements of arrays, after read_count has been called for the key.
-  eosfm_status read_uint_at(const char* key, uint32_t index, uint32_t least, uint32_t most,
-                            uint32_t* value, ErrorText& error) const;
-  // Finite.
-  eosfm_status read_float_at(const char* key, uint32_t index, float* value,
-                             ErrorText& error) const;
-  eosfm_status read_text_at(const char* key, uint32_t index, char* text, size_t size,
+  eosfm_status read_uint_at(const char* key, uint32_t index, uint32_t least, uint32_t most, uint32_t* value,
                             ErrorText& error) const;
+  // Finite.
+  eosfm_status read_float_at(const char* key, uint32_t index, float* value, ErrorText& error) const;
+  eosfm_status read_text_at(const char* key, uint32_t index, char* text, size_t size, ErrorText& error) const;
   bool has(const char* key) const { return find(key) != nullptr; }
 
   // The tensor of this name; its type one of `types` (a zero-terminated string of 'f', 'b', 'i'),
   // its shape the given one.
-  eosfm_status read_tensor(const char* name, const char* types, int dimensions,
-                           const int64_t* shape, Tensor* tensor, ErrorText& error) const;
+  eosfm_status read_tensor(const char* name, const char* types, int dimensions, const int64_t* shape,
+                           Tensor* tensor, ErrorText& error) const;
   // Null if there is none.
   const Tensor* find_tensor(const char* name) const;
 
@@ -92,8 +90,7 @@ class Gguf {
   eosfm_status parse_value(Cursor& cursor, Value* value, ErrorText& error) const;
   eosfm_status parse_tensor(Cursor& cursor, Tensor* tensor, ErrorText& error) const;
   eosfm_status place_tensors(Bytes file, size_t directory_end, ErrorText& error);
-  eosfm_status copy_text(const char* key, Bytes bytes, char* text, size_t size,
-                         ErrorText& error) const;
+  eosfm_status copy_text(const char* key, Bytes bytes, char* text, size_t size, ErrorText& error) const;
 
   const eosfm_allocator* allocator_ = nullptr;
   const char* file_name_ = "";

@@ -42,21 +42,25 @@ eosfm_status ImageReader::set(const eosfm_image* given, const Chain& chain, Erro
     if (reinterpret_cast<uintptr_t>(band.data) % bytes != 0 ||
         band.column_stride % static_cast<ptrdiff_t>(bytes) != 0 ||
         band.row_stride % static_cast<ptrdiff_t>(bytes) != 0) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) is not aligned to its %zu-byte pixels, or "
-                        "its strides are no multiples of that", i, chain.bands[i].name, bytes);
+      return error.fail(EOSFM_BAD_ARGUMENT,
+                        "band %d (%s) is not aligned to its %zu-byte pixels, or "
+                        "its strides are no multiples of that",
+                        i, chain.bands[i].name, bytes);
     }
-    if (band.calibrated != 0 && (!isfinite(band.scale) || band.scale == 0.0F ||
-                                 !isfinite(band.offset))) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has scale %g and offset %g, expected finite "
-                        "numbers and no scale of 0", i, chain.bands[i].name,
-                        static_cast<double>(band.scale), static_cast<double>(band.offset));
+    if (band.calibrated != 0 && (!isfinite(band.scale) || band.scale == 0.0F || !isfinite(band.offset))) {
+      return error.fail(EOSFM_BAD_ARGUMENT,
+                        "band %d (%s) has scale %g and offset %g, expected finite "
+                        "numbers and no scale of 0",
+                        i, chain.bands[i].name, static_cast<double>(band.scale),
+                        static_cast<double>(band.offset));
     }
     if (band.step < 1 || band.step > kMostSide || band.row_origin < 0 || band.row_origin >= band.step ||
         band.column_origin < 0 || band.column_origin >= band.step) {
-      return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a step of %d pixels and begins %d rows and "
+      return error.fail(EOSFM_BAD_ARGUMENT,
+                        "band %d (%s) has a step of %d pixels and begins %d rows and "
                         "%d columns before the image, expected a step of 1 to %d, and to begin less than "
-                        "that before", i, chain.bands[i].name, band.step, band.row_origin,
-                        band.column_origin, kMostSide);
+                        "that before",
+                        i, chain.bands[i].name, band.step, band.row_origin, band.column_origin, kMostSide);
     }
   }
   image_ = image;
@@ -67,8 +71,8 @@ eosfm_status ImageReader::set(const eosfm_image* given, const Chain& chain, Erro
 ImageReader::Calibration ImageReader::calibration_of(const eosfm_band& given, const Band& own,
                                                      Values values) {
   const double none = static_cast<double>(NAN);
-  Calibration found = {own.scale, own.offset,
-                       {own.has_nodata ? static_cast<double>(own.nodata) : none, true}};
+  Calibration found = {
+      own.scale, own.offset, {own.has_nodata ? static_cast<double>(own.nodata) : none, true}};
   if (given.calibrated != 0) {
     found = {given.scale, given.offset, {given.has_nodata != 0 ? given.nodata : none, false}};
   }
@@ -84,8 +88,8 @@ ImageReader::Calibration ImageReader::calibration_of(const eosfm_band& given, co
   return found;
 }
 
-void ImageReader::read_band(const Kernels& kernels, Values values, int index, int y, int width,
-                            float* to, uint8_t* valid) const {
+void ImageReader::read_band(const Kernels& kernels, Values values, int index, int y, int width, float* to,
+                            uint8_t* valid) const {
   const eosfm_band band = read_struct_at(image_.bands, index);
   const Calibration c = calibration_of(band, chain_->bands[index], values);
   const char* from =
@@ -121,8 +125,8 @@ void ImageReader::apply_mask(int y, int width, uint8_t* valid) const {
   }
 }
 
-void ImageReader::read_rows(const Kernels& kernels, Values values, int first, int rows, int width,
-                            int height, float* planes, uint8_t* valid) const {
+void ImageReader::read_rows(const Kernels& kernels, Values values, int first, int rows, int width, int height,
+                            float* planes, uint8_t* valid) const {
   const size_t plane = static_cast<size_t>(width) * height;
   for (int y = first; y < first + rows; ++y) {
     const size_t at = static_cast<size_t>(y) * width;

@@ -20,8 +20,8 @@ const char* take_name(const char* names, char (&name)[kMostBackendName]) {
 eosfm_status create_on(eosfm_model* model, const Settings& settings, const char* backend,
                        eosfm_context** result, ErrorText& error) {
   eosfm_context* context = make<eosfm_context>(model->memory.allocator());
-  const eosfm_status status = context != nullptr ? context->create(model, settings, backend, error)
-                                                 : error.no_memory("the context");
+  const eosfm_status status =
+      context != nullptr ? context->create(model, settings, backend, error) : error.no_memory("the context");
   if (status != EOSFM_OK) {
     unmake(model->memory.allocator(), context);
     return status;

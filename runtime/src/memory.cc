@@ -60,8 +60,10 @@ bool Memory::reserve(size_t bytes) {
 eosfm_status Memory::check_room(size_t needed, const char* what, ErrorText& error) const {
   const size_t taken = bytes();
   if (limit_ == 0 || (taken <= limit_ && needed <= limit_ - taken)) return EOSFM_OK;
-  return error.fail(EOSFM_NO_MEMORY, "%s needs %zu bytes, and %zu of the %zu of the model's memory_limit are "
-                    "taken", what, needed, taken, limit_);
+  return error.fail(EOSFM_NO_MEMORY,
+                    "%s needs %zu bytes, and %zu of the %zu of the model's memory_limit are "
+                    "taken",
+                    what, needed, taken, limit_);
 }
 
 }  // namespace eosfm

@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-
 using namespace eosfm;
 
 eosfm_model::~eosfm_model() {
@@ -22,8 +21,10 @@ eosfm_status eosfm_model::make(const eosfm_allocator* allocator, size_t limit, e
   }
   if (reinterpret_cast<uintptr_t>(place) % kAlignment != 0) {
     give_back(first.allocator(), place, kBytes);
-    return text.fail(EOSFM_BAD_ARGUMENT, "the allocator gives memory at %p, expected a multiple of the alignment "
-                     "that it is given, %zu", place, kAlignment);
+    return text.fail(EOSFM_BAD_ARGUMENT,
+                     "the allocator gives memory at %p, expected a multiple of the alignment "
+                     "that it is given, %zu",
+                     place, kAlignment);
   }
   *result = new (place) eosfm_model();
   (*result)->memory.set(allocator, limit);
@@ -56,16 +57,17 @@ eosfm_status eosfm_model::load(const Kernels& for_kernels, ErrorText& text) {
     if (status != EOSFM_OK) return status;
     const char* digest = chain.specialists[s].digest;
     if (*digest != '\0' && strcmp(digest, specialists[s].digest) != 0) {
-      return text.fail(EOSFM_BAD_BUNDLE, "%s is of another export than chain.gguf: its tensors are %.12s..., "
-                       "expected %.12s...", path, specialists[s].digest, digest);
+      return text.fail(EOSFM_BAD_BUNDLE,
+                       "%s is of another export than chain.gguf: its tensors are %.12s..., "
+                       "expected %.12s...",
+                       path, specialists[s].digest, digest);
     }
     memcpy(widths_[s], specialists[s].widths, sizeof widths_[s]);
   }
   for (const Run& run : chain.runs) {
     if (run.bands != specialists[run.specialist].bands) {
       return text.fail(EOSFM_BAD_BUNDLE, "a run of %s has %d bands, expected the specialist's %d",
-                       chain.specialists[run.specialist].name, run.bands,
-                       specialists[run.specialist].bands);
+                       chain.specialists[run.specialist].name, run.bands, specialists[run.specialist].bands);
     }
   }
   status = chain.check(widths_, text);
@@ -74,8 +76,7 @@ eosfm_status eosfm_model::load(const Kernels& for_kernels, ErrorText& text) {
   return shape(EOSFM_AS_STORED, &shapes, text);
 }
 
-eosfm_status eosfm_model::shape(eosfm_precision precision, PackedModel* packed,
-                                ErrorText& text) const {
+eosfm_status eosfm_model::shape(eosfm_precision precision, PackedModel* packed, ErrorText& text) const {
   const bool bf16 = precision == EOSFM_BF16;
   if (!packed->networks.allocate(memory.allocator(), specialists.size())) {
     return text.no_memory("the specialists");
@@ -89,8 +90,7 @@ eosfm_status eosfm_model::shape(eosfm_precision precision, PackedModel* packed,
   return packed->chain.shape(chain, widths_, *kernels, bf16, &packed->bytes, text);
 }
 
-eosfm_status eosfm_model::packed(eosfm_precision precision, const PackedModel** result,
-                                 ErrorText& text) {
+eosfm_status eosfm_model::packed(eosfm_precision precision, const PackedModel** result, ErrorText& text) {
   const bool bf16 = precision == EOSFM_BF16;
   pthread_mutex_lock(&mutex_);
   PackedModel*& kept = packed_[bf16 ? 1 : 0];

@@ -47,11 +47,9 @@ struct eosfm_model {
   eosfm_status load(const eosfm::Kernels& for_kernels, eosfm::ErrorText& text);
 
   // The shapes for one precision, without memory.
-  eosfm_status shape(eosfm_precision precision, eosfm::PackedModel* packed,
-                     eosfm::ErrorText& text) const;
+  eosfm_status shape(eosfm_precision precision, eosfm::PackedModel* packed, eosfm::ErrorText& text) const;
   // The weights for one precision; packed when they are first asked for.
-  eosfm_status packed(eosfm_precision precision, const eosfm::PackedModel** packed,
-                      eosfm::ErrorText& text);
+  eosfm_status packed(eosfm_precision precision, const eosfm::PackedModel** packed, eosfm::ErrorText& text);
   // Checks that the limit leaves room for a context's bytes, and for the weights if they are yet to be packed.
   eosfm_status check_room(eosfm_precision precision, size_t weights, size_t context, eosfm::ErrorText& text);
   size_t mapped_bytes() const;

@@ -91,9 +91,7 @@ void Mosaic::blend(const MosaicTile& tile, bool skipped, const float* features, 
     }
     if (!skipped) {
       const float* from =
-          features != nullptr
-              ? features + (y + tile.row_before) * width + tile.column_before
-              : nullptr;
+          features != nullptr ? features + (y + tile.row_before) * width + tile.column_before : nullptr;
       for (int x = 0; x < tile.width; ++x) {
         const float weight = down_[y] * across_[x];
         row[x] += from != nullptr ? weight * from[x] : weight;

@@ -58,8 +58,7 @@ class Mosaic {
 
  private:
   size_t strip_floats() const;
-  void blend(const MosaicTile& tile, bool skipped, const float* features, float* window,
-             float* strip) const;
+  void blend(const MosaicTile& tile, bool skipped, const float* features, float* window, float* strip) const;
 
   MosaicShape shape_ = {0, 0, 0, 0, 0, 0};
   float* features_ = nullptr;  // [channels][tile height][tile width], of the tile

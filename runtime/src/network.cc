@@ -58,13 +58,12 @@ void zero_halo(const Image& image) {
     memset(start, 0, side * sizeof(float));
     memset(start + row - side, 0, side * sizeof(float));
   }
-  memset(image.data + static_cast<size_t>(image.grid.height + kHalo) * row, 0,
-         kHalo * row * sizeof(float));
+  memset(image.data + static_cast<size_t>(image.grid.height + kHalo) * row, 0, kHalo * row * sizeof(float));
 }
 
 // Gathers one row of the stem's inputs: for each cell its 4x4 pixels of every band, in the order of the weights.
 void gather_pixels(const float* const* planes, int bands, int width, int cell_row, float* rows,
-                    size_t row_floats) {
+                   size_t row_floats) {
   for (int band = 0; band < bands; ++band) {
     for (int y = 0; y < 4; ++y) {
       const float* from = planes[band] + (static_cast<size_t>(cell_row) * 4 + y) * width;
@@ -78,14 +77,9 @@ void gather_pixels(const float* const* planes, int bands, int width, int cell_ro
 
 class Pass {
  public:
-  Pass(const NetworkWeights& network, const Kernels& kernels, GrnSums sums,
-       const PassMemory& memory, const WorkerMemory* workers, Team& team)
-      : network_(network),
-        kernels_(kernels),
-        sums_(sums),
-        memory_(memory),
-        workers_(workers),
-        team_(team) {}
+  Pass(const NetworkWeights& network, const Kernels& kernels, GrnSums sums, const PassMemory& memory,
+       const WorkerMemory* workers, Team& team)
+      : network_(network), kernels_(kernels), sums_(sums), memory_(memory), workers_(workers), team_(team) {}
 
   void stem(const float* const* planes, int width, const Image& out) {
     const StageWeights& stage = network_.stages[0];
@@ -100,7 +94,7 @@ class Pass {
       float* wide = mine.wide;
       for (int y = 0; y < rows; ++y) {
         gather_pixels(planes, network_.bands, width, first + y,
-                       wide + static_cast<size_t>(y) * out.grid.width * row_floats, row_floats);
+                      wide + static_cast<size_t>(y) * out.grid.width * row_floats, row_floats);
       }
       // A row's padding is of what was there before; its weights are zero, and so must it be.
       for (int p = 0; p < pixels; ++p) {
@@ -109,16 +103,21 @@ class Pass {
       const void* a = wide;
       size_t stride = row_floats * sizeof(float);
       if (stage.entry.storage != Storage::f32) {
-        kernels_.scale_rows(wide, stride, Storage::f32, pixels, static_cast<int>(row_floats),
-                            nullptr, nullptr, gathered);
+        kernels_.scale_rows(wide, stride, Storage::f32, pixels, static_cast<int>(row_floats), nullptr,
+                            nullptr, gathered);
         a = gathered.data;
         stride = gathered.stride;
       }
       kernels_.linear(stage.entry, a, stride, pixels, out.from_row(first), Store::plain, mine.sums);
       for (int y = first; y < first + rows; ++y) {
         const size_t bytes = static_cast<size_t>(stage.padded) * sizeof(float);
-        kernels_.norm({out.pixel(y, 0), static_cast<size_t>(stage.padded), out.grid.width,
-                       stage.width, stage.padded, network_.stem_gamma, network_.stem_beta,
+        kernels_.norm({out.pixel(y, 0),
+                       static_cast<size_t>(stage.padded),
+                       out.grid.width,
+                       stage.width,
+                       stage.padded,
+                       network_.stem_gamma,
+                       network_.stem_beta,
                        {out.pixel(y, 0), bytes, bytes, Storage::f32, 0.0F}});
       }
     });
@@ -142,13 +141,12 @@ class Pass {
           // The last quarter fills the row up.
           part.bytes = corner < 3 ? quarter : gathered.bytes - 3 * quarter;
           kernels_.norm({in.pixel(2 * (first + y) + corner / 2, corner % 2),
-                         2 * static_cast<size_t>(before.padded), out.grid.width, before.width,
-                         before.padded, inverse ? inverse + corner * before.padded : nullptr,
-                         nullptr, part});
+                         2 * static_cast<size_t>(before.padded), out.grid.width, before.width, before.padded,
+                         inverse ? inverse + corner * before.padded : nullptr, nullptr, part});
         }
       }
-      kernels_.linear(stage.entry, gathered.data, gathered.stride, rows * out.grid.width,
-                      out.from_row(first), Store::plain, mine.sums);
+      kernels_.linear(stage.entry, gathered.data, gathered.stride, rows * out.grid.width, out.from_row(first),
+                      Store::plain, mine.sums);
     });
   }
 
@@ -165,15 +163,14 @@ class Pass {
       const int first = strip * grid.strip_rows;
       const int rows = grid.rows_of(strip);
       const Rows normed = rows_for(block.fc1, mine.rows);
-      kernels_.depthwise_norm({image.pixel(first - kHalo, -kHalo), image.row_stride(), grid.width,
-                               rows, stage.width, stage.padded, block.depthwise,
-                               block.depthwise_bias, block.fc1.inverse, mine.scratch, normed});
+      kernels_.depthwise_norm({image.pixel(first - kHalo, -kHalo), image.row_stride(), grid.width, rows,
+                               stage.width, stage.padded, block.depthwise, block.depthwise_bias,
+                               block.fc1.inverse, mine.scratch, normed});
       float* squares = memory_.squares + static_cast<size_t>(strip) * hidden;
       memset(squares, 0, static_cast<size_t>(hidden) * sizeof(float));
       Rows out = all_hidden;
       out.data = memory_.hidden + static_cast<size_t>(first) * grid.width * hidden_bytes;
-      kernels_.linear_gelu(block.fc1, normed.data, normed.stride, rows * grid.width, out, squares,
-                           mine.sums);
+      kernels_.linear_gelu(block.fc1, normed.data, normed.stride, rows * grid.width, out, squares, mine.sums);
       if (sums_.weights == nullptr || sums_.weights->whole) return;
       const int at = first * grid.width;
       if (!sums_.weights->all_valid) {
@@ -207,8 +204,7 @@ class Pass {
       size_t stride = hidden_bytes;
       if (!weights) {
         const Rows scaled = rows_for(fc2, mine.rows);
-        kernels_.scale_rows(in, hidden_bytes, storage, pixels, hidden, memory_.grn, nullptr,
-                            scaled);
+        kernels_.scale_rows(in, hidden_bytes, storage, pixels, hidden, memory_.grn, nullptr, scaled);
         in = mine.rows;
         stride = scaled.stride;
       }
@@ -308,8 +304,7 @@ void Extent::include(const NetworkWeights& network, const Kernels& kernels, int 
       rows = larger(rows, strip_rows * rows_for(block.fc1, nullptr).stride);
       rows = larger(rows, strip_rows * rows_for(block.fc2, nullptr).stride);
       if (scales_weights(block, grid)) {
-        scaled = larger(scaled, static_cast<size_t>(block.fc2.k_words) * block.fc2.vectors *
-                                    kernels.lanes);
+        scaled = larger(scaled, static_cast<size_t>(block.fc2.k_words) * block.fc2.vectors * kernels.lanes);
       }
     }
   }
@@ -344,15 +339,14 @@ WorkerMemory take_worker(Layout& layout, const Extent& extent) {
   return worker;
 }
 
-void run_network(const NetworkWeights& network, const Kernels& kernels, const float* const* planes,
-                 int width, int height, GrnSums sums, const PassMemory& memory,
-                 const WorkerMemory* workers, Team& team, LevelSink& sink) {
+void run_network(const NetworkWeights& network, const Kernels& kernels, const float* const* planes, int width,
+                 int height, GrnSums sums, const PassMemory& memory, const WorkerMemory* workers, Team& team,
+                 LevelSink& sink) {
   Pass pass(network, kernels, sums, memory, workers, team);
   Image before = {nullptr, Grid(width, height), 0};
   for (int s = 0; s < kStages; ++s) {
     const StageWeights& stage = network.stages[s];
-    const Image image = {memory.images[s % 2], Grid(width >> (s + 2), height >> (s + 2)),
-                         stage.padded};
+    const Image image = {memory.images[s % 2], Grid(width >> (s + 2), height >> (s + 2)), stage.padded};
     zero_halo(image);
     if (s == 0) {
       pass.stem(planes, width, image);

@@ -66,8 +66,7 @@ struct Image {
 
   size_t row_stride() const { return static_cast<size_t>(grid.width + 2 * kHalo) * padded; }
   float* pixel(int y, int x) const {
-    return data + static_cast<size_t>(y + kHalo) * row_stride() +
-           static_cast<size_t>(x + kHalo) * padded;
+    return data + static_cast<size_t>(y + kHalo) * row_stride() + static_cast<size_t>(x + kHalo) * padded;
   }
   PixelMap from_row(int y) const {
     return {pixel(y, 0), grid.width, row_stride(), static_cast<size_t>(padded)};
@@ -136,17 +135,16 @@ size_t hidden_channels(const NetworkWeights& network);
 // Receives each level as it is finished; its own loops are the team's.
 class LevelSink {
  public:
-  virtual void take(int level, const Image& image, int width, const WorkerMemory* workers,
-                    Team& team) = 0;
+  virtual void take(int level, const Image& image, int width, const WorkerMemory* workers, Team& team) = 0;
 
  protected:
   ~LevelSink() = default;
 };
 
 // One pass: planes are [bands][height][width] of physical values, one pointer for each band.
-void run_network(const NetworkWeights& network, const Kernels& kernels, const float* const* planes,
-                 int width, int height, GrnSums sums, const PassMemory& pass,
-                 const WorkerMemory* workers, Team& team, LevelSink& sink);
+void run_network(const NetworkWeights& network, const Kernels& kernels, const float* const* planes, int width,
+                 int height, GrnSums sums, const PassMemory& pass, const WorkerMemory* workers, Team& team,
+                 LevelSink& sink);
 
 }  // namespace eosfm
 

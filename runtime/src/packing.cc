@@ -53,9 +53,8 @@ void merge_row(const Tensor& weight, int64_t row, Storage storage, int place, ui
       if (weight.type == TensorType::bf16) return merge(words, columns, shift, bf16);
       return merge(words, columns, shift, [&](int c) { return bf16_of(f32(c)); });
     case Storage::s16:
-      return merge(words, columns, shift, [from](int c) {
-        return static_cast<uint32_t>(static_cast<int8_t>(from[c])) & 0xffffU;
-      });
+      return merge(words, columns, shift,
+                   [from](int c) { return static_cast<uint32_t>(static_cast<int8_t>(from[c])) & 0xffffU; });
     case Storage::u8:
     case Storage::s8:
       return merge(words, columns, shift, [from](int c) { return static_cast<uint32_t>(from[c]); });
@@ -98,8 +97,10 @@ eosfm_status Packer::check_input(const char* name, const Tensor& input) {
   if (zero >= 0.0F && zero <= 255.0F && zero == static_cast<float>(static_cast<int>(zero))) {
     return EOSFM_OK;
   }
-  return error_.fail(EOSFM_BAD_BUNDLE, "%s of %s has a zero point of %g, expected a whole number from "
-                     "0 to 255", name, file_.file_name(), static_cast<double>(zero));
+  return error_.fail(EOSFM_BAD_BUNDLE,
+                     "%s of %s has a zero point of %g, expected a whole number from "
+                     "0 to 255",
+                     name, file_.file_name(), static_cast<double>(zero));
 }
 
 Storage Packer::storage_of(TensorType type) const {
@@ -108,8 +109,8 @@ Storage Packer::storage_of(TensorType type) const {
   return bf16 && kernels_.native_bf16 ? Storage::bf16 : Storage::f32;
 }
 
-eosfm_status Packer::pack(const MatrixSource& source, const RowGroup* groups, int count,
-                          Storage storage, Layout& layout, Matrix* matrix) {
+eosfm_status Packer::pack(const MatrixSource& source, const RowGroup* groups, int count, Storage storage,
+                          Layout& layout, Matrix* matrix) {
   int rows = 0;
   for (int g = 0; g < count; ++g) rows += groups[g].padded;
   const int columns = static_cast<int>(source.weight.shape[1]);
@@ -124,8 +125,8 @@ eosfm_status Packer::pack(const MatrixSource& source, const RowGroup* groups, in
   matrix->bias = layout.take<float>(padded);
   if (is_integer(storage)) {
     matrix->scale = layout.take<float>(padded);
-    matrix->inverse = layout.take<float>(
-        round_up(static_cast<size_t>(rows), static_cast<size_t>(kernels_.lanes)));
+    matrix->inverse =
+        layout.take<float>(round_up(static_cast<size_t>(rows), static_cast<size_t>(kernels_.lanes)));
     matrix->zero = float_at(source.input.data, source.weight.shape[0]);
   }
   if (matrix->words == nullptr) return EOSFM_OK;  // only the size is asked for
@@ -140,8 +141,7 @@ eosfm_status Packer::pack_source(const MatrixSource& source, const Matrix& packe
   return pack(source, &group, 1, Storage::f32, layout, matrix);
 }
 
-const float* Packer::pack_rows(const Tensor& tensor, int rows, int columns, int padded,
-                               Layout& layout) {
+const float* Packer::pack_rows(const Tensor& tensor, int rows, int columns, int padded, Layout& layout) {
   float* to = layout.take<float>(static_cast<size_t>(rows) * padded);
   for (int r = 0; to != nullptr && r < rows; ++r) {
     memcpy(to + static_cast<size_t>(r) * padded,
@@ -163,8 +163,7 @@ eosfm_status Packer::pack_words(const MatrixSource& source, const RowGroup* grou
   }
 
   // fp32 rows are in the file as the panels want them.
-  const bool verbatim =
-      source.weight.type == TensorType::f32 && matrix->storage == Storage::f32;
+  const bool verbatim = source.weight.type == TensorType::f32 && matrix->storage == Storage::f32;
   int group = 0;
   int in_group = 0;
   int64_t row = 0;

@@ -30,8 +30,7 @@ class Packer {
       : file_(file), kernels_(kernels), widest_bf16_(widest_bf16), error_(error) {}
 
   // Reads `name`.weight and what belongs to it. `types` are those that the weight may have.
-  eosfm_status read_matrix(const char* name, const char* types, int rows, int columns,
-                           MatrixSource* source);
+  eosfm_status read_matrix(const char* name, const char* types, int rows, int columns, MatrixSource* source);
   // Reads a float vector.
   eosfm_status read_vector(const char* name, int count, Tensor* tensor);
 
@@ -44,15 +43,13 @@ class Packer {
   eosfm_status pack(const MatrixSource& source, const RowGroup* groups, int count, Storage storage,
                     Layout& layout, Matrix* matrix);
   // The fp32 form of a packed matrix, with as many rows as that one has after its padding.
-  eosfm_status pack_source(const MatrixSource& source, const Matrix& packed, Layout& layout,
-                           Matrix* matrix);
+  eosfm_status pack_source(const MatrixSource& source, const Matrix& packed, Layout& layout, Matrix* matrix);
   // A vector, or rows of one, padded with zeros.
   const float* pack_rows(const Tensor& tensor, int rows, int columns, int padded, Layout& layout);
 
  private:
   eosfm_status check_input(const char* name, const Tensor& input);
-  eosfm_status pack_words(const MatrixSource& source, const RowGroup* groups, int count,
-                          Matrix* matrix);
+  eosfm_status pack_words(const MatrixSource& source, const RowGroup* groups, int count, Matrix* matrix);
   void copy_to_panels(const char* words, int k, Matrix* matrix);
   void pack_bias(const MatrixSource& source, Matrix* matrix, const int32_t* sums);
 

@@ -30,9 +30,7 @@ inline size_t dtype_bytes(int32_t dtype) {
 }
 
 // Whether bytes must be swapped before this machine, which is little-endian, can use them.
-inline bool is_swapped(int32_t dtype) {
-  return (dtype & EOSFM_BIG_ENDIAN) != 0 && dtype_bytes(dtype) > 1;
-}
+inline bool is_swapped(int32_t dtype) { return (dtype & EOSFM_BIG_ENDIAN) != 0 && dtype_bytes(dtype) > 1; }
 
 // The stored value that stands for no data.
 struct Nodata {

@@ -57,8 +57,8 @@ eosfm_status Specialist::parse(const eosfm_allocator& allocator, Bytes bytes, co
       }
     }
     if (status == EOSFM_OK && widths[s] % kWidthMultiple != 0) {
-      return error.fail(EOSFM_BAD_BUNDLE, "a width of %s is %d, expected a multiple of %d",
-                        file_name, widths[s], kWidthMultiple);
+      return error.fail(EOSFM_BAD_BUNDLE, "a width of %s is %d, expected a multiple of %d", file_name,
+                        widths[s], kWidthMultiple);
     }
   }
   if (status != EOSFM_OK) return status;
@@ -101,8 +101,8 @@ eosfm_status Specialist::lay_out(Packer& packer, const Kernels& kernels, Layout&
     stage.width = widths[s];
     stage.padded = padded_to(widths[s], kernels.lanes);
     if (!stage.blocks.allocate(file.allocator(), depths[s])) return packer.error().no_memory("a specialist");
-    eosfm_status status = s == 0 ? lay_out_stem(packer, layout, weights)
-                                 : lay_out_downsample(packer, layout, s, weights);
+    eosfm_status status =
+        s == 0 ? lay_out_stem(packer, layout, weights) : lay_out_downsample(packer, layout, s, weights);
     for (int b = 0; status == EOSFM_OK && b < depths[s]; ++b) {
       status = lay_out_block(packer, kernels, layout, s, b, &stage);
     }
@@ -111,8 +111,7 @@ eosfm_status Specialist::lay_out(Packer& packer, const Kernels& kernels, Layout&
   return EOSFM_OK;
 }
 
-eosfm_status Specialist::lay_out_stem(Packer& packer, Layout& layout,
-                                      NetworkWeights* weights) const {
+eosfm_status Specialist::lay_out_stem(Packer& packer, Layout& layout, NetworkWeights* weights) const {
   StageWeights& stage = weights->stages[0];
   MatrixSource source;
   Tensor gamma;
@@ -134,16 +133,15 @@ eosfm_status Specialist::lay_out_downsample(Packer& packer, Layout& layout, int 
   char name[64];
   snprintf(name, sizeof name, "stages.%d.downsample", s);
   MatrixSource source;
-  const eosfm_status status =
-      packer.read_matrix(name, "fbi", 4 * before.width, stage.width, &source);
+  const eosfm_status status = packer.read_matrix(name, "fbi", 4 * before.width, stage.width, &source);
   if (status != EOSFM_OK) return status;
   const RowGroup corner = {before.width, before.padded};
   const RowGroup rows[4] = {corner, corner, corner, corner};
   return packer.pack(source, rows, 4, packer.storage_of(source.weight.type), layout, &stage.entry);
 }
 
-eosfm_status Specialist::lay_out_block(Packer& packer, const Kernels& kernels, Layout& layout,
-                                       int s, int b, StageWeights* stage) const {
+eosfm_status Specialist::lay_out_block(Packer& packer, const Kernels& kernels, Layout& layout, int s, int b,
+                                       StageWeights* stage) const {
   char name[64];
   const auto named = [&](const char* part) {
     snprintf(name, sizeof name, "stages.%d.blocks.%d.%s", s, b, part);
@@ -157,8 +155,8 @@ eosfm_status Specialist::lay_out_block(Packer& packer, const Kernels& kernels, L
   Tensor grn;
   MatrixSource fc1;
   MatrixSource fc2;
-  eosfm_status status = file.read_tensor(named("conv_dw.weight"), "f", 2, depthwise_shape,
-                                         &depthwise, packer.error());
+  eosfm_status status =
+      file.read_tensor(named("conv_dw.weight"), "f", 2, depthwise_shape, &depthwise, packer.error());
   if (status == EOSFM_OK) status = packer.read_vector(named("conv_dw.bias"), width, &bias);
   if (status == EOSFM_OK) status = packer.read_matrix(named("fc1"), "fbi", width, middle, &fc1);
   if (status == EOSFM_OK) status = packer.read_vector(named("grn.weight"), middle, &grn);

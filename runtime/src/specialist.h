@@ -26,18 +26,16 @@ struct Specialist {
 
   // Lays the weights out for an isa, without memory: shapes and storages are set, `bytes` grows by
   // what they need. With `widest_bf16`, fp32 weights are computed in bf16 where the isa can.
-  eosfm_status shape(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights,
-                     size_t* bytes, ErrorText& error) const;
+  eosfm_status shape(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights, size_t* bytes,
+                     ErrorText& error) const;
   // The same with memory, and packs them.
   eosfm_status pack(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights,
                     ErrorText& error) const;
 
  private:
-  eosfm_status lay_out(Packer& packer, const Kernels& kernels, Layout& layout,
-                       NetworkWeights* weights) const;
+  eosfm_status lay_out(Packer& packer, const Kernels& kernels, Layout& layout, NetworkWeights* weights) const;
   eosfm_status lay_out_stem(Packer& packer, Layout& layout, NetworkWeights* weights) const;
-  eosfm_status lay_out_downsample(Packer& packer, Layout& layout, int stage,
-                                  NetworkWeights* weights) const;
+  eosfm_status lay_out_downsample(Packer& packer, Layout& layout, int stage, NetworkWeights* weights) const;
   eosfm_status lay_out_block(Packer& packer, const Kernels& kernels, Layout& layout, int s, int b,
                              StageWeights* stage) const;
 };

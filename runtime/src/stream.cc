@@ -13,9 +13,7 @@ constexpr int kMostWidth = 1 << 20;
 
 int stride_of(int level) { return 4 << level; }
 
-int cells_over(int pixels, int level) {
-  return (pixels + stride_of(level) - 1) / stride_of(level);
-}
+int cells_over(int pixels, int level) { return (pixels + stride_of(level) - 1) / stride_of(level); }
 
 int smaller(int a, int b) { return a < b ? a : b; }
 
@@ -32,25 +30,28 @@ eosfm_status check_band(const eosfm_stream_band& band, int index, const char* na
                       band.dtype);
   }
   if (band.step < 1 || band.step > most_step) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a step of %d pixels, expected 1 to %d",
-                      index, name, band.step, most_step);
+    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has a step of %d pixels, expected 1 to %d", index,
+                      name, band.step, most_step);
   }
   const auto begins = [&](int origin) { return origin >= 0 && origin < band.step; };
   if (!begins(band.row_origin) || !begins(band.column_origin)) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) begins %d rows and %d columns before the scene, "
-                      "expected 0 to %d, less than its step", index, name, band.row_origin,
-                      band.column_origin, band.step - 1);
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "band %d (%s) begins %d rows and %d columns before the scene, "
+                      "expected 0 to %d, less than its step",
+                      index, name, band.row_origin, band.column_origin, band.step - 1);
   }
   const ptrdiff_t bytes = static_cast<ptrdiff_t>(dtype_bytes(band.dtype));
   if (band.column_stride % bytes != 0 || band.row_stride % bytes != 0) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has strides that are no multiples of its "
-                      "%td-byte pixels", index, name, bytes);
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "band %d (%s) has strides that are no multiples of its "
+                      "%td-byte pixels",
+                      index, name, bytes);
   }
-  if (band.calibrated != 0 &&
-      (!isfinite(band.scale) || band.scale == 0.0F || !isfinite(band.offset))) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) has scale %g and offset %g, expected finite "
-                      "numbers and no scale of 0", index, name, static_cast<double>(band.scale),
-                      static_cast<double>(band.offset));
+  if (band.calibrated != 0 && (!isfinite(band.scale) || band.scale == 0.0F || !isfinite(band.offset))) {
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "band %d (%s) has scale %g and offset %g, expected finite "
+                      "numbers and no scale of 0",
+                      index, name, static_cast<double>(band.scale), static_cast<double>(band.offset));
   }
   return EOSFM_OK;
 }
@@ -62,26 +63,27 @@ eosfm_status read(const eosfm_stream_options* given, const Settings& tile, const
   if (status != EOSFM_OK) return status;
   *options = read_struct(given);
   if (options->width < 1 || options->width > kMostWidth) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the scene is %d pixels wide, expected 1 to %d",
-                      options->width, kMostWidth);
+    return error.fail(EOSFM_BAD_ARGUMENT, "the scene is %d pixels wide, expected 1 to %d", options->width,
+                      kMostWidth);
   }
   const int most = smaller(tile.width, tile.height) - kCoarsest;
   *overlap = options->overlap == -1 ? default_overlap(tile) : options->overlap;
   if (*overlap < 0 || *overlap > most || *overlap % kCoarsest != 0) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the overlap is %d pixels, expected a multiple of %d from 0 "
-                      "to %d, tiles being %d x %d", *overlap, kCoarsest, most, tile.width,
-                      tile.height);
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "the overlap is %d pixels, expected a multiple of %d from 0 "
+                      "to %d, tiles being %d x %d",
+                      *overlap, kCoarsest, most, tile.width, tile.height);
   }
   if (options->halo < 0 || options->halo > *overlap / 2 || options->halo % kCoarsest != 0) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the halo is %d pixels, expected a multiple of %d from 0 to "
-                      "%d, half of the overlap", options->halo, kCoarsest,
-                      *overlap / 2 / kCoarsest * kCoarsest);
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "the halo is %d pixels, expected a multiple of %d from 0 to "
+                      "%d, half of the overlap",
+                      options->halo, kCoarsest, *overlap / 2 / kCoarsest * kCoarsest);
   }
   const auto share = [](float value) { return value >= 0.0F && value <= 1.0F; };
   if (!share(options->least_valid) || !share(options->skip_below)) {
     return error.fail(EOSFM_BAD_ARGUMENT, "least_valid is %g and skip_below %g, expected 0 to 1",
-                      static_cast<double>(options->least_valid),
-                      static_cast<double>(options->skip_below));
+                      static_cast<double>(options->least_valid), static_cast<double>(options->skip_below));
   }
   if (options->bands == nullptr || options->band_count != static_cast<size_t>(chain.bands.size())) {
     return error.fail(EOSFM_BAD_ARGUMENT, "the scene has %zu bands, expected %d",
@@ -89,8 +91,8 @@ eosfm_status read(const eosfm_stream_options* given, const Settings& tile, const
   }
   status = check_structs(options->bands, options->band_count, error);
   for (int b = 0; status == EOSFM_OK && b < chain.bands.size(); ++b) {
-    status = check_band(read_struct_at(options->bands, b), b,
-                        chain.bands[b].name, smaller(tile.width, tile.height), error);
+    status = check_band(read_struct_at(options->bands, b), b, chain.bands[b].name,
+                        smaller(tile.width, tile.height), error);
   }
   if (status != EOSFM_OK || options->mask == nullptr) return status;
   status = check_struct(options->mask, error);
@@ -105,8 +107,8 @@ eosfm_status read(const eosfm_stream_options* given, const Settings& tile, const
 
 }  // namespace
 
-void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, int overlap,
-                           int tiles_ahead, const Settings& tile, const Chain& chain) {
+void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, int overlap, int tiles_ahead,
+                           const Settings& tile, const Chain& chain) {
   const size_t pixels = static_cast<size_t>(tile.width) * tile.height;
   const size_t bands_count = static_cast<size_t>(chain.bands.size());
   // A row of tiles is reached because there are rows beyond the one before it, which ended `overlap` rows
@@ -126,9 +128,9 @@ void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, 
     whole[l] = layout.take<float>(cells);
     once[l] = layout.take<float>(cells);
     if (options.levels[l] == 0) continue;
-    levels[l].lay_out(layout, {chain.level_channels[l], tile.width / stride_of(l),
-                               tile.height / stride_of(l), overlap / stride_of(l),
-                               options.halo / stride_of(l), cells_over(options.width, l)});
+    levels[l].lay_out(layout,
+                      {chain.level_channels[l], tile.width / stride_of(l), tile.height / stride_of(l),
+                       overlap / stride_of(l), options.halo / stride_of(l), cells_over(options.width, l)});
   }
 }
 
@@ -144,8 +146,7 @@ int tiles_ahead_of(const eosfm_context& context) {
 
 using namespace eosfm;
 
-eosfm_status eosfm_stream::measure(eosfm_context* context, const eosfm_stream_options* given,
-                                size_t* bytes) {
+eosfm_status eosfm_stream::measure(eosfm_context* context, const eosfm_stream_options* given, size_t* bytes) {
   const Chain& chain = context->model()->chain;
   const Settings& tile = context->settings();
   eosfm_stream_options options;
@@ -197,15 +198,18 @@ eosfm_status eosfm_stream::push_rows(int band, const void* rows, int count, int 
   Swath& swath = memory_.swath;
   const bool is_mask = band == EOSFM_STREAM_MASK && swath.mask() >= 0;
   if ((!is_mask && (band < 0 || band >= chain.bands.size())) || count < 0 || taken == nullptr) {
-    return context_->error.fail(EOSFM_BAD_ARGUMENT, "band %d of %d gets %d rows, or there is no place "
-                                "for how many were taken%s", band, chain.bands.size(), count,
+    return context_->error.fail(EOSFM_BAD_ARGUMENT,
+                                "band %d of %d gets %d rows, or there is no place "
+                                "for how many were taken%s",
+                                band, chain.bands.size(), count,
                                 band == EOSFM_STREAM_MASK ? "; the stream was begun without a mask" : "");
   }
   const int index = is_mask ? swath.mask() : band;
   if (rows != nullptr && width != swath.width(index)) {
-    return context_->error.fail(EOSFM_BAD_ARGUMENT, "band %d (%s) gets rows of %d pixels, expected %d, "
-                                "which cover the scene's %d", band,
-                                is_mask ? "mask" : chain.bands[band].name, width, swath.width(index),
+    return context_->error.fail(EOSFM_BAD_ARGUMENT,
+                                "band %d (%s) gets rows of %d pixels, expected %d, "
+                                "which cover the scene's %d",
+                                band, is_mask ? "mask" : chain.bands[band].name, width, swath.width(index),
                                 options_.width);
   }
   if (ended_) {
@@ -238,8 +242,7 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_pa
   if (status == EOSFM_OK) status = context_->check_cancelled();
   if (status != EOSFM_OK) return status;
   const int64_t rows = memory_.swath.rows();
-  const int64_t end = tile_row_ * (context_->settings().height - overlap_) +
-                      context_->settings().height;
+  const int64_t end = tile_row_ * (context_->settings().height - overlap_) + context_->settings().height;
   if (done_ || (ended_ && rows == 0)) return EOSFM_END;
   // Whether a row of tiles is the last depends on whether anything comes after it.
   if (!ended_ && rows <= end) return EOSFM_AGAIN;
@@ -414,8 +417,7 @@ void eosfm_stream::count_valid(const StreamTile& place) {
       for (int x = 0; x < width; ++x) {
         const float share = memory_.whole[l][y * width + x];
         const int inside = inside_rows * smaller(place.pixels.width - x * stride_of(l), stride_of(l));
-        place.shares[l][y * width + x] =
-            share > 0.0F ? share * pixels / static_cast<float>(inside) : 0.0F;
+        place.shares[l][y * width + x] = share > 0.0F ? share * pixels / static_cast<float>(inside) : 0.0F;
       }
     }
   }
@@ -425,8 +427,7 @@ void eosfm_stream::count_valid(const StreamTile& place) {
 CellWeights eosfm_stream::weigh(const StreamTile& place) {
   const Settings& tile = context_->settings();
   CellWeights weights;
-  weights.all_valid =
-      memchr(memory_.valid, 0, static_cast<size_t>(tile.width) * tile.height) == nullptr;
+  weights.all_valid = memchr(memory_.valid, 0, static_cast<size_t>(tile.width) * tile.height) == nullptr;
   weights.whole = false;
   for (int l = 0; l < kLevels; ++l) {
     float across[kMostSide / 4];
@@ -454,8 +455,12 @@ CellWeights eosfm_stream::weigh(const StreamTile& place) {
 MosaicShape eosfm_stream::shape(int level) const {
   const Settings& tile = context_->settings();
   const int stride = stride_of(level);
-  return {context_->model()->chain.level_channels[level], tile.width / stride, tile.height / stride,
-          overlap_ / stride, options_.halo / stride, cells_over(options_.width, level)};
+  return {context_->model()->chain.level_channels[level],
+          tile.width / stride,
+          tile.height / stride,
+          overlap_ / stride,
+          options_.halo / stride,
+          cells_over(options_.width, level)};
 }
 
 bool eosfm_stream::worth_it(const StreamTile& place) const {
@@ -504,9 +509,8 @@ void eosfm_stream::give(const StreamTile& place, eosfm_patch* patch) {
   const Settings& tile = context_->settings();
   Stop never;
   Team team(&context_->pool(), &never);
-  const int rows = place.last_row
-                       ? static_cast<int>(place.pixels.row + place.pixels.height - place.row)
-                       : tile.height;
+  const int rows =
+      place.last_row ? static_cast<int>(place.pixels.row + place.pixels.height - place.row) : tile.height;
   const int columns = place.last_column ? options_.width - place.column : tile.width;
   for (int l = 0; l < kLevels; ++l) {
     eosfm_patch_level* given = struct_at(patch->levels, l);

@@ -32,8 +32,8 @@ struct StreamMemory {
   float* once[kLevels];     // the same, times the tile's weight where others cover the cell too
   eosfm_band* bands;
 
-  void lay_out(Layout& layout, const eosfm_stream_options& options, int overlap,
-               int tiles_ahead, const Settings& tile, const Chain& chain);
+  void lay_out(Layout& layout, const eosfm_stream_options& options, int overlap, int tiles_ahead,
+               const Settings& tile, const Chain& chain);
 };
 
 }  // namespace eosfm

@@ -24,14 +24,14 @@ template <class T>
 struct StructOf;
 
 // `last` is the last field of the first version.
-#define EOSFM_STRUCT(type, last, init)                                                        \
-  template <>                                                                                 \
-  struct StructOf<type> {                                                                     \
-    static constexpr size_t kFirstSize =                                                      \
-        struct_size_up_to(offsetof(type, last) + sizeof(static_cast<type*>(nullptr)->last));  \
-    static constexpr const char* kName = #type;                                               \
-    static type defaults() { return init; }                                                   \
-    static_assert(alignof(type) == kStructAlignment && sizeof(type) >= kFirstSize, #type);    \
+#define EOSFM_STRUCT(type, last, init)                                                       \
+  template <>                                                                                \
+  struct StructOf<type> {                                                                    \
+    static constexpr size_t kFirstSize =                                                     \
+        struct_size_up_to(offsetof(type, last) + sizeof(static_cast<type*>(nullptr)->last)); \
+    static constexpr const char* kName = #type;                                              \
+    static type defaults() { return init; }                                                  \
+    static_assert(alignof(type) == kStructAlignment && sizeof(type) >= kFirstSize, #type);   \
   }
 
 EOSFM_STRUCT(eosfm_open_options, allocator, EOSFM_OPEN_OPTIONS_INIT);
@@ -69,9 +69,11 @@ eosfm_status check_struct(const T* given, ErrorText& error) {
     return error.fail(EOSFM_BAD_ARGUMENT, "the %s is NULL", StructOf<T>::kName);
   }
   if (has_size(given)) return EOSFM_OK;
-  return error.fail(EOSFM_BAD_ARGUMENT, "the %s has a struct_size of %zu, expected a multiple of %zu from "
-                    "%zu to %zu: initialise it with its EOSFM_..._INIT", StructOf<T>::kName,
-                    given->struct_size, kStructAlignment, StructOf<T>::kFirstSize, kMostStructSize);
+  return error.fail(EOSFM_BAD_ARGUMENT,
+                    "the %s has a struct_size of %zu, expected a multiple of %zu from "
+                    "%zu to %zu: initialise it with its EOSFM_..._INIT",
+                    StructOf<T>::kName, given->struct_size, kStructAlignment, StructOf<T>::kFirstSize,
+                    kMostStructSize);
 }
 
 // Returns a checked struct with the fields that only this library has at their defaults.
@@ -119,8 +121,10 @@ eosfm_status check_structs(const T* first, size_t count, ErrorText& error) {
   for (size_t i = 1; status == EOSFM_OK && i < count; ++i) {
     const size_t size = struct_at(first, i)->struct_size;
     if (size == first->struct_size) continue;
-    status = error.fail(EOSFM_BAD_ARGUMENT, "element %zu of an array of %s has a struct_size of %zu, expected "
-                        "%zu as the first has", i, StructOf<T>::kName, size, first->struct_size);
+    status = error.fail(EOSFM_BAD_ARGUMENT,
+                        "element %zu of an array of %s has a struct_size of %zu, expected "
+                        "%zu as the first has",
+                        i, StructOf<T>::kName, size, first->struct_size);
   }
   return status;
 }

@@ -24,15 +24,13 @@ struct Conversion {
   Nodata nodata;
 
   Conversion(const eosfm_stream_band& how, const Band& own) {
-    same = how.calibrated == 0 ||
-           (how.scale == own.physical_scale && how.offset == own.physical_offset);
+    same = how.calibrated == 0 || (how.scale == own.physical_scale && how.offset == own.physical_offset);
     scale = static_cast<double>(how.scale) / static_cast<double>(own.physical_scale);
     offset = (static_cast<double>(how.offset) - static_cast<double>(own.physical_offset)) /
              static_cast<double>(own.physical_scale);
     const double none = static_cast<double>(NAN);
-    nodata = how.calibrated != 0
-                 ? Nodata{how.has_nodata != 0 ? how.nodata : none, false}
-                 : Nodata{own.has_nodata ? static_cast<double>(own.nodata) : none, true};
+    nodata = how.calibrated != 0 ? Nodata{how.has_nodata != 0 ? how.nodata : none, false}
+                                 : Nodata{own.has_nodata ? static_cast<double>(own.nodata) : none, true};
   }
 
   template <class T>
@@ -44,8 +42,8 @@ struct Conversion {
 
 }  // namespace
 
-void Swath::lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain,
-                    int tile_width, int tile_height, int most_back) {
+void Swath::lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain, int tile_width,
+                    int tile_height, int most_back) {
   const int bands = chain.bands.size();
   mask_ = options.mask != nullptr ? bands : -1;
   count_ = bands + (options.mask != nullptr ? 1 : 0);
@@ -83,8 +81,7 @@ int Swath::push(int index, const void* rows, int count, int64_t needed) {
   const size_t row_bytes = pixel * band.width;
   const ptrdiff_t dense = static_cast<ptrdiff_t>(pixel);
   const ptrdiff_t column_stride = band.how.column_stride != 0 ? band.how.column_stride : dense;
-  const ptrdiff_t row_stride =
-      band.how.row_stride != 0 ? band.how.row_stride : column_stride * band.width;
+  const ptrdiff_t row_stride = band.how.row_stride != 0 ? band.how.row_stride : column_stride * band.width;
   const char* from = static_cast<const char*>(rows);
   int taken = 0;
   const int64_t kept = needed > most_back_ ? needed - most_back_ : 0;
@@ -97,8 +94,7 @@ int Swath::push(int index, const void* rows, int count, int64_t needed) {
       memcpy(to, from + taken * row_stride, row_bytes);
     } else if (rows != nullptr) {
       for (int x = 0; x < band.width; ++x) {
-        memcpy(to + static_cast<size_t>(x) * pixel, from + taken * row_stride + x * column_stride,
-               pixel);
+        memcpy(to + static_cast<size_t>(x) * pixel, from + taken * row_stride + x * column_stride, pixel);
       }
     }
     ++band.pushed;

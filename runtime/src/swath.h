@@ -19,8 +19,8 @@ class Swath {
  public:
   // Finds the place of everything, for tiles of a size; called once without memory, for the size.
   // `most_back` is by how many rows the last tiles may be moved back.
-  void lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain,
-               int tile_width, int tile_height, int most_back);
+  void lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain, int tile_width,
+               int tile_height, int most_back);
 
   // Pixels that a row of a band has.
   int width(int band) const { return bands_[band].width; }

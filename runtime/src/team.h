@@ -123,13 +123,10 @@ class Team {
       const F* body;
       Stop* stop;
     } loop = {&body, stop_};
-    pool_->each(
-        count,
-        [](void* context, int task, int worker) {
-          const Loop* l = static_cast<const Loop*>(context);
-          if (!l->stop->due()) (*l->body)(task, worker);
-        },
-        &loop);
+    pool_->each(count, [](void* context, int task, int worker) {
+      const Loop* l = static_cast<const Loop*>(context);
+      if (!l->stop->due()) (*l->body)(task, worker);
+    }, &loop);
   }
 
   bool stopped() const { return stop_->reason() != Stop::kNone; }

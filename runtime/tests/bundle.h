@@ -21,7 +21,8 @@ struct BundleFiles {
   explicit BundleFiles(const std::string& directory) {
     add(directory, "chain.gguf");
     for (const auto& entry : std::filesystem::directory_iterator(directory + "/specialists")) {
-      if (entry.path().extension() == ".gguf") add(directory, "specialists/" + entry.path().filename().string());
+      if (entry.path().extension() == ".gguf")
+        add(directory, "specialists/" + entry.path().filename().string());
     }
   }
 
@@ -192,8 +193,7 @@ struct TestStream {
     for (size_t b = 0; b < bands_.size() && status == EOSFM_OK; ++b) {
       const char* from = static_cast<const char*>(image.bands[b].data);
       status = eosfm_stream_push_rows(stream, static_cast<int32_t>(b),
-                                      from + row_ * image.bands[b].row_stride, count, image.width,
-                                      &taken);
+                                      from + row_ * image.bands[b].row_stride, count, image.width, &taken);
     }
     row_ += taken;
   }

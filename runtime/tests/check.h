@@ -10,12 +10,12 @@ inline int& failures() {
   return count;
 }
 
-#define CHECK(condition)                                                          \
-  do {                                                                            \
-    if (!(condition)) {                                                           \
+#define CHECK(condition)                                                           \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
       std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      if (++failures() >= 20) std::exit(1);                                                              \
-    }                                                                             \
+      if (++failures() >= 20) std::exit(1);                                        \
+    }                                                                              \
   } while (false)
 
 inline int report() {

@@ -54,9 +54,15 @@ class Session {
     switch (choices_.below(12)) {
       case 0: begin_context(); break;
       case 1: begin_stream(); break;
-      case 2: case 3: case 4: push(); break;
-      case 5: case 6: case 7: next(); break;
-      case 8: if (stream_ != nullptr) eosfm_stream_end(stream_); break;
+      case 2:
+      case 3:
+      case 4: push(); break;
+      case 5:
+      case 6:
+      case 7: next(); break;
+      case 8:
+        if (stream_ != nullptr) eosfm_stream_end(stream_);
+        break;
       case 9: set(); break;
       case 10: run(); break;
       case 11: choices_.byte() < 128 ? end_stream() : reset_stream(); break;
@@ -95,8 +101,8 @@ class Session {
     const int count = choices_.byte() < 250 ? info_.bands : choices_.below(5);
     for (int b = 0; b < count; ++b) {
       eosfm_stream_band band = EOSFM_STREAM_BAND_INIT;
-      band.dtype = choices_.number({EOSFM_U8, EOSFM_U16, EOSFM_I16, EOSFM_F32, EOSFM_I8, EOSFM_I32,
-                                    EOSFM_U32, EOSFM_F64});
+      band.dtype = choices_.number(
+          {EOSFM_U8, EOSFM_U16, EOSFM_I16, EOSFM_F32, EOSFM_I8, EOSFM_I32, EOSFM_U32, EOSFM_F64});
       if (choices_.byte() < 60) band.dtype |= EOSFM_BIG_ENDIAN;
       band.step = choices_.number({1, 1, 2, 6, 3});
       band.calibrated = choices_.below(2);

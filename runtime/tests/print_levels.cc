@@ -17,8 +17,7 @@ int main(int argc, char** argv) {
   eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
   eosfm_model_describe(model, &info);
   TestImage image(info.bands, info.tile, info.tile);
-  if (std::fread(image.pixels.data(), sizeof(float), image.pixels.size(), stdin) !=
-      image.pixels.size()) {
+  if (std::fread(image.pixels.data(), sizeof(float), image.pixels.size(), stdin) != image.pixels.size()) {
     return 2;
   }
   std::vector<float> buffers[EOSFM_LEVELS];

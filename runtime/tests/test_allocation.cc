@@ -195,9 +195,9 @@ eosfm_status use(eosfm_model* model, const eosfm_model_info& info, eosfm_precisi
 eosfm_status everything(const char* path, const std::vector<eosfm_file>* files,
                         const eosfm_open_options* options = nullptr) {
   eosfm_model* model = nullptr;
-  eosfm_status status =
-      files == nullptr ? eosfm_model_open(path, options, &model)
-                       : eosfm_model_open_memory(files->data(), files->size(), options, &model);
+  eosfm_status status = files == nullptr
+                            ? eosfm_model_open(path, options, &model)
+                            : eosfm_model_open_memory(files->data(), files->size(), options, &model);
   if (status != EOSFM_OK) return status;
   eosfm_model_info info = EOSFM_MODEL_INFO_INIT;
   CHECK(eosfm_model_describe(model, &info) == EOSFM_OK);

@@ -411,9 +411,7 @@ double apart(const TestLevels& a, const TestLevels& b) {
 }
 
 void grn_over_many_images() {
-  const auto set = [](const Opened& o, eosfm_grn mode) {
-    return eosfm_context_set_grn(o.context, mode);
-  };
+  const auto set = [](const Opened& o, eosfm_grn mode) { return eosfm_context_set_grn(o.context, mode); };
   Opened o;
   const TestImage one = o.image();
   TestImage two = o.image();

@@ -54,9 +54,7 @@ struct Opened {
 
   eosfm_status create() { return eosfm_context_create(model, &options, &context); }
   bool uses(const char* name) const { return std::strcmp(eosfm_context_get_backend(context), name) == 0; }
-  bool says(const char* words) const {
-    return std::strstr(eosfm_model_get_error(model), words) != nullptr;
-  }
+  bool says(const char* words) const { return std::strstr(eosfm_model_get_error(model), words) != nullptr; }
   bool warned(size_t index, const char* words) const {
     return index < warnings.size() && warnings[index].find(words) != std::string::npos;
   }
@@ -130,7 +128,8 @@ void what_cannot_be_had_is_followed_by_the_next() {
   CHECK(opened.warned(0, "onnxruntime-cuda is not used: ") && opened.warned(0, "CUDAExecutionProvider"));
   CHECK(opened.warned(0, "; onnxruntime-tensorrt is next"));
   CHECK(opened.warned(1, "TensorrtExecutionProvider"));
-  CHECK(opened.warned(2, "libeosfm_nonesuch.so, which does not lie beside") && opened.warned(2, "; native is next"));
+  CHECK(opened.warned(2, "libeosfm_nonesuch.so, which does not lie beside") &&
+        opened.warned(2, "; native is next"));
 }
 
 void the_last_says_why() {

@@ -11,9 +11,12 @@
 #include "bundle.h"
 #include "check.h"
 
-static_assert(!std::is_copy_constructible_v<eosfm::Model> && std::is_nothrow_move_constructible_v<eosfm::Model>);
-static_assert(!std::is_copy_constructible_v<eosfm::Context> && std::is_nothrow_move_assignable_v<eosfm::Context>);
-static_assert(!std::is_copy_constructible_v<eosfm::Stream> && std::is_nothrow_move_constructible_v<eosfm::Stream>);
+static_assert(!std::is_copy_constructible_v<eosfm::Model> &&
+              std::is_nothrow_move_constructible_v<eosfm::Model>);
+static_assert(!std::is_copy_constructible_v<eosfm::Context> &&
+              std::is_nothrow_move_assignable_v<eosfm::Context>);
+static_assert(!std::is_copy_constructible_v<eosfm::Stream> &&
+              std::is_nothrow_move_constructible_v<eosfm::Stream>);
 
 namespace {
 
@@ -61,7 +64,8 @@ void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
   eosfm::Model model = std::move(*opened);
   CHECK(opened->get() == nullptr && model.get() != nullptr);
   const auto info = model.describe();
-  CHECK(info.ok() && info->specialists > 0 && model.describe_band(0).ok() && model.describe_specialist(0).ok());
+  CHECK(info.ok() && info->specialists > 0 && model.describe_band(0).ok() &&
+        model.describe_specialist(0).ok());
   CHECK(model.requirements().ok() && model.requirements()->context_bytes > 0);
   auto created = model.create_context();
   CHECK(created.ok());

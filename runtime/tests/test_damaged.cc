@@ -40,8 +40,8 @@ void changed_bytes_do_no_harm(const BundleFiles& files, size_t step) {
   for (size_t f = 0; f < files.paths.size(); ++f) {
     for (size_t at = 0; at < files.contents[f].size(); at += step) {
       for (unsigned char mask : {0x01, 0x80, 0xff}) {
-        const eosfm_status status = with_change(
-            files, f, [&](auto& bytes) { bytes[at] = static_cast<char>(bytes[at] ^ mask); });
+        const eosfm_status status =
+            with_change(files, f, [&](auto& bytes) { bytes[at] = static_cast<char>(bytes[at] ^ mask); });
         ++(status == EOSFM_OK ? opened : refused);
       }
     }
@@ -51,8 +51,16 @@ void changed_bytes_do_no_harm(const BundleFiles& files, size_t step) {
 }
 
 void hostile_numbers_do_no_harm(const BundleFiles& files, size_t step) {
-  const uint64_t numbers[] = {0, 1, 0x7fffffff, 0xffffffff, 0x7fffffffffffffff, 0xffffffffffffffff,
-                              0x8000000000000000, 0xffffffff00000000, 1ULL << 40, (1ULL << 62) + 1};
+  const uint64_t numbers[] = {0,
+                              1,
+                              0x7fffffff,
+                              0xffffffff,
+                              0x7fffffffffffffff,
+                              0xffffffffffffffff,
+                              0x8000000000000000,
+                              0xffffffff00000000,
+                              1ULL << 40,
+                              (1ULL << 62) + 1};
   for (size_t f = 0; f < files.paths.size(); ++f) {
     const size_t header = files.contents[f].size() < 8192 ? files.contents[f].size() : 8192;
     for (size_t at = 0; at + 8 <= header; at += step) {

@@ -27,10 +27,10 @@ Rows rows_of(const char* bundle, int width, int bands, const std::vector<int16_t
     tags[i].value = pmt::PMT_T;
   }
   const auto features = line_features::make(bundle, width, {3});
-  const auto source = gr::blocks::vector_source_s::make(
-      lines, false, static_cast<unsigned>(width * bands), tags);
-  const auto sink = gr::blocks::vector_sink_f::make(
-      static_cast<unsigned>(features->row_bytes(0) / sizeof(float)));
+  const auto source =
+      gr::blocks::vector_source_s::make(lines, false, static_cast<unsigned>(width * bands), tags);
+  const auto sink =
+      gr::blocks::vector_sink_f::make(static_cast<unsigned>(features->row_bytes(0) / sizeof(float)));
   const auto graph = gr::make_top_block("test");
   graph->connect(source, 0, features, 0);
   graph->connect(features, 0, sink, 0);

@@ -22,7 +22,7 @@ void __libc_free(void* memory);
 namespace {
 
 bool g_inside = false;  // a call of the library
-long g_calls = 0;       // of malloc meanwhile
+long g_calls = 0;  // of malloc meanwhile
 
 void count() { g_calls += g_inside ? 1 : 0; }
 

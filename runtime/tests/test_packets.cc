@@ -88,8 +88,10 @@ void wrong_writing_is_refused() {
   CHECK(refused([](eosfm_packet& p) { p.first_channel = -1; }));
   CHECK(refused([](eosfm_packet& p) { p.first_channel = 1; }));
   CHECK(refused([](eosfm_packet& p) { p.channels = p.level_channels = 65536; }));
-  CHECK(refused([](eosfm_packet& p) { p.encoding = 2; }) && refused([](eosfm_packet& p) { p.encoding = -1; }));
-  CHECK(refused([](eosfm_packet& p) { p.row = 0xffffffffU; }) && refused([](eosfm_packet& p) { p.struct_size = 8; }));
+  CHECK(refused([](eosfm_packet& p) { p.encoding = 2; }) &&
+        refused([](eosfm_packet& p) { p.encoding = -1; }));
+  CHECK(refused([](eosfm_packet& p) { p.row = 0xffffffffU; }) &&
+        refused([](eosfm_packet& p) { p.struct_size = 8; }));
   CHECK(refused([](eosfm_packet& p) {  // 2^29 bytes of content
     p.height = p.width = 1024;
     p.channels = p.level_channels = 256;
@@ -109,9 +111,11 @@ void wrong_writing_is_refused() {
   const auto encode = [&](const eosfm_level* features, size_t most, size_t size) {
     return eosfm_packet_encode(&packet, features, most, count, &sent, work.data(), size);
   };
-  CHECK(encode(nullptr, 256, needed) == EOSFM_BAD_ARGUMENT && encode(&level, 255, needed) == EOSFM_BAD_ARGUMENT);
+  CHECK(encode(nullptr, 256, needed) == EOSFM_BAD_ARGUMENT &&
+        encode(&level, 255, needed) == EOSFM_BAD_ARGUMENT);
   CHECK(encode(&level, 256, needed - 1) == EOSFM_BAD_ARGUMENT);
-  CHECK(eosfm_packet_encode(&packet, &level, 256, nullptr, nullptr, work.data(), needed) == EOSFM_BAD_ARGUMENT);
+  CHECK(eosfm_packet_encode(&packet, &level, 256, nullptr, nullptr, work.data(), needed) ==
+        EOSFM_BAD_ARGUMENT);
   CHECK(eosfm_packet_encode(&packet, &level, 256, count, &sent, nullptr, needed) == EOSFM_BAD_ARGUMENT);
   level.struct_size = 4;
   CHECK(encode(&level, 256, needed) == EOSFM_BAD_ARGUMENT);

@@ -38,10 +38,10 @@ bool use(const Library& library, const char* bundle, int threads) {
   eosfm_context_options options = EOSFM_CONTEXT_OPTIONS_INIT;
   options.threads = threads;
   double worst[EOSFM_LEVELS];
-  bool good = library.find<decltype(eosfm_model_open)>("eosfm_model_open")(bundle, nullptr, &model) ==
-              EOSFM_OK;
-  good = good && library.find<decltype(eosfm_context_create)>("eosfm_context_create")(
-                     model, &options, &context) == EOSFM_OK;
+  bool good =
+      library.find<decltype(eosfm_model_open)>("eosfm_model_open")(bundle, nullptr, &model) == EOSFM_OK;
+  good = good && library.find<decltype(eosfm_context_create)>("eosfm_context_create")(model, &options,
+                                                                                      &context) == EOSFM_OK;
   library.find<decltype(eosfm_model_close)>("eosfm_model_close")(model);
   good = good &&
          library.find<decltype(eosfm_context_verify)>("eosfm_context_verify")(context, worst) == EOSFM_OK;
@@ -89,8 +89,7 @@ void a_child_opens_its_own(const char* path, const char* bundle) {
   eosfm_context* context = nullptr;
   eosfm_context_options options = EOSFM_CONTEXT_OPTIONS_INIT;
   options.threads = 3;
-  CHECK(library.find<decltype(eosfm_model_open)>("eosfm_model_open")(bundle, nullptr, &model) ==
-        EOSFM_OK);
+  CHECK(library.find<decltype(eosfm_model_open)>("eosfm_model_open")(bundle, nullptr, &model) == EOSFM_OK);
   const auto create = library.find<decltype(eosfm_context_create)>("eosfm_context_create");
   CHECK(create(model, &options, &context) == EOSFM_OK);
   const auto verify = library.find<decltype(eosfm_context_verify)>("eosfm_context_verify");

@@ -77,8 +77,8 @@ void arrays_are_stepped_by_the_given_size() {
 }
 
 void sizes_that_cannot_be_are_refused() {
-  for (const size_t size : {size_t{0}, size_t{8}, size_t{15}, size_t{17}, size_t{20}, size_t{4097}, size_t{4104},
-                            SIZE_MAX, SIZE_MAX - 7}) {
+  for (const size_t size : {size_t{0}, size_t{8}, size_t{15}, size_t{17}, size_t{20}, size_t{4097},
+                            size_t{4104}, SIZE_MAX, SIZE_MAX - 7}) {
     const Later one = {size, 0, 0, 0};
     ErrorText error;
     CHECK(check_struct(given(&one), error) == EOSFM_BAD_ARGUMENT);

@@ -21,10 +21,10 @@ const GpuCode* choose_code(const GpuCode* codes, int count, int compute, int dri
     const bool taken = one.is_ptx != 0 ? one.toolkit <= driver && one.compute <= compute
                                        : one.toolkit / 1000 <= driver / 1000 && runs_on(one.compute, compute);
     if (!taken) continue;
-    const bool better = best == nullptr || one.is_ptx < best->is_ptx ||
-                        (one.is_ptx == best->is_ptx &&
-                         (one.compute > best->compute ||
-                          (one.compute == best->compute && one.toolkit > best->toolkit)));
+    const bool better =
+        best == nullptr || one.is_ptx < best->is_ptx ||
+        (one.is_ptx == best->is_ptx &&
+         (one.compute > best->compute || (one.compute == best->compute && one.toolkit > best->toolkit)));
     if (better) best = &one;
   }
   return best;

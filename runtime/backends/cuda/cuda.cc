@@ -11,9 +11,7 @@ CudaEngine* engine_of(void* user) { return static_cast<CudaEngine*>(user); }
 
 float* image(void* user, int32_t slot, int32_t index) { return engine_of(user)->image(slot, index); }
 
-int start(void* user, int32_t slot, int32_t count) {
-  return engine_of(user)->start(slot, count) ? 0 : -1;
-}
+int start(void* user, int32_t slot, int32_t count) { return engine_of(user)->start(slot, count) ? 0 : -1; }
 
 int query(void* user, int32_t slot) { return engine_of(user)->query(slot); }
 
@@ -31,8 +29,7 @@ eosfm_status tell(const eosfm_backend_request* request, eosfm_status status, con
 eosfm_status open(const eosfm_backend_request* request, eosfm_engine*, eosfm_batches* batches) {
   ErrorText text;
   CudaEngine* opened = make<CudaEngine>(*request->allocator);
-  const eosfm_status status =
-      opened != nullptr ? opened->open(*request, text) : text.no_memory("the engine");
+  const eosfm_status status = opened != nullptr ? opened->open(*request, text) : text.no_memory("the engine");
   if (status == EOSFM_OK) {
     *batches = {opened->batch(), opened->slots(), opened, image, start, query, level, error};
   } else {

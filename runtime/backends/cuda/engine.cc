@@ -51,16 +51,18 @@ bool parse_name(const char* name, int* index, bool* all_float) {
 eosfm_status read(const eosfm_backend_request& request, eosfm_model* model, GpuPlan* plan, int* index,
                   bool* all_float, ErrorText& error) {
   if (!parse_name(request.name, index, all_float)) {
-    return error.fail(EOSFM_BAD_ARGUMENT, "the backend is %s, expected cuda, cuda-INDEX of a GPU, and "
-                      "either followed by -fp32", request.name);
+    return error.fail(EOSFM_BAD_ARGUMENT,
+                      "the backend is %s, expected cuda, cuda-INDEX of a GPU, and "
+                      "either followed by -fp32",
+                      request.name);
   }
   model->memory.set(request.allocator, 0);
   eosfm_status status =
       model->files.set_memory(model->memory.allocator(), request.files, request.file_count, error);
   if (status == EOSFM_OK) status = model->load(kGpuPacking, error);
   if (status != EOSFM_OK) return status;
-  return plan->shape(*request.allocator, *model, request.batch > 0 ? request.batch : kDefaultBatch, CudaEngine::kSlots,
-                     *all_float, error);
+  return plan->shape(*request.allocator, *model, request.batch > 0 ? request.batch : kDefaultBatch,
+                     CudaEngine::kSlots, *all_float, error);
 }
 
 }  // namespace
@@ -154,12 +156,13 @@ eosfm_status CudaEngine::load_code(ErrorText& error) {
   const GpuCode* code = choose_code(kGpuCode, kGpuCodeCount, 10 * major + minor, driver_.version);
   if (code == nullptr && kGpuCodeCount == 0) {
     return error.fail(EOSFM_UNSUPPORTED, "libeosfm_cuda.so was built without machine code; fix: build it "
-                      "where NVRTC is (pip install nvidia-cuda-nvrtc-cu12)");
+                                         "where NVRTC is (pip install nvidia-cuda-nvrtc-cu12)");
   }
   if (code == nullptr) {
-    return error.fail(EOSFM_UNSUPPORTED, "there is no code for the %s, of compute capability %d.%d, and "
-                      "the driver's CUDA %d.%d; expected compute capability 8.0 or later", device_name_,
-                      major, minor, driver_.version / 1000, driver_.version % 1000 / 10);
+    return error.fail(EOSFM_UNSUPPORTED,
+                      "there is no code for the %s, of compute capability %d.%d, and "
+                      "the driver's CUDA %d.%d; expected compute capability 8.0 or later",
+                      device_name_, major, minor, driver_.version / 1000, driver_.version % 1000 / 10);
   }
   if (!driver_.succeeded(driver_.load_module(&module_, code->bytes), "loading the kernels", error)) {
     return EOSFM_UNSUPPORTED;
@@ -177,14 +180,16 @@ eosfm_status CudaEngine::set_functions(ErrorText& error) {
   for (int k = 0; k < kGpuKernels; ++k) {
     const size_t shared = plan_.shared_bytes(static_cast<GpuKernel>(k));
     if (shared > static_cast<size_t>(most)) {
-      return error.fail(EOSFM_UNSUPPORTED, "%s needs %zu bytes of shared memory for these specialists, "
-                        "the %s has %d", kGpuKernelNames[k], shared, device_name_, most);
+      return error.fail(EOSFM_UNSUPPORTED,
+                        "%s needs %zu bytes of shared memory for these specialists, "
+                        "the %s has %d",
+                        kGpuKernelNames[k], shared, device_name_, most);
     }
-    if (!driver_.succeeded(driver_.function(&functions_[k], module_, kGpuKernelNames[k]),
-                           "finding a kernel", error) ||
-        !driver_.succeeded(driver_.set_function_attribute(functions_[k], kCuDynamicShared,
-                                                          static_cast<int>(shared)),
-                           "setting a kernel's shared memory", error)) {
+    if (!driver_.succeeded(driver_.function(&functions_[k], module_, kGpuKernelNames[k]), "finding a kernel",
+                           error) ||
+        !driver_.succeeded(
+            driver_.set_function_attribute(functions_[k], kCuDynamicShared, static_cast<int>(shared)),
+            "setting a kernel's shared memory", error)) {
       return EOSFM_UNSUPPORTED;
     }
   }
@@ -207,9 +212,10 @@ eosfm_status CudaEngine::allocate(const eosfm_backend_request& request, ErrorTex
   const size_t outside = plan_.outside_bytes();
   const size_t needed = plan_.arena_bytes() + (is_shared_ ? 0 : outside);
   if (request.reserve(request.reserve_user, needed + outside) != 0) {
-    return error.fail(EOSFM_NO_MEMORY, "batches of %d need %zu bytes of the %s's memory and %zu of pinned memory, "
-                      "more than memory_limit leaves; fix: a smaller batch, or a higher limit", plan_.batch(),
-                      needed, device_name_, outside);
+    return error.fail(EOSFM_NO_MEMORY,
+                      "batches of %d need %zu bytes of the %s's memory and %zu of pinned memory, "
+                      "more than memory_limit leaves; fix: a smaller batch, or a higher limit",
+                      plan_.batch(), needed, device_name_, outside);
   }
   CuResult allocated = driver_.allocate(&arena_, plan_.arena_bytes());
   if (allocated != 0) arena_ = 0;
@@ -221,9 +227,10 @@ eosfm_status CudaEngine::allocate(const eosfm_backend_request& request, ErrorTex
     size_t available = 0;
     size_t total = 0;
     driver_.memory_info(&available, &total);
-    return error.fail(EOSFM_NO_MEMORY, "batches of %d need %zu MB of the %s's memory, %zu of %zu MB are free; "
-                      "fix: a smaller batch", plan_.batch(), needed >> 20, device_name_, available >> 20,
-                      total >> 20);
+    return error.fail(EOSFM_NO_MEMORY,
+                      "batches of %d need %zu MB of the %s's memory, %zu of %zu MB are free; "
+                      "fix: a smaller batch",
+                      plan_.batch(), needed >> 20, device_name_, available >> 20, total >> 20);
   }
   if (!driver_.succeeded(allocated, "allocating memory", error)) return EOSFM_UNSUPPORTED;
   void* host = nullptr;
@@ -265,8 +272,8 @@ eosfm_status CudaEngine::record(int slot, int count, ErrorText& error) {
   const bool enqueued = enqueue(slot, count, error);
   ErrorText ignored;
   // Ends in any case; the reason is that of the first failure.
-  const bool ended = driver_.succeeded(driver_.end_capture(stream, &graph), "recording a graph",
-                                       enqueued ? error : ignored);
+  const bool ended =
+      driver_.succeeded(driver_.end_capture(stream, &graph), "recording a graph", enqueued ? error : ignored);
   const bool made = enqueued && ended &&
                     driver_.succeeded(driver_.instantiate(&graphs_[slot][count > 1 ? 1 : 0], graph, 0),
                                       "making a graph", error);
@@ -278,10 +285,10 @@ bool CudaEngine::enqueue(int slot, int count, ErrorText& error) {
   const unsigned images = static_cast<unsigned>(count);
   unsigned first = static_cast<unsigned>(slot * plan_.batch());
   const size_t at = plan_.image_offset(slot * plan_.batch());
-  bool ok = is_shared_ ||
-            driver_.succeeded(driver_.copy_in_async(outside_ + at, host_ + at, images * plan_.image_bytes(),
-                                                    streams_[slot]),
-                              "copying images", error);
+  bool ok =
+      is_shared_ || driver_.succeeded(driver_.copy_in_async(outside_ + at, host_ + at,
+                                                            images * plan_.image_bytes(), streams_[slot]),
+                                      "copying images", error);
   for (int i = 0; ok && i < plan_.launch_count(); ++i) {
     const GpuLaunch& one = plan_.launch(i);
     const void* descriptors = one.descriptors;

@@ -58,8 +58,8 @@ class CudaEngine {
   CuModule module_ = nullptr;
   CuFunction functions_[kGpuKernels] = {};
   CuPointer arena_ = 0;
-  CuPointer outside_ = 0;   // images and levels, as the device has them
-  char* host_ = nullptr;    // the same, as the host has them: pinned
+  CuPointer outside_ = 0;  // images and levels, as the device has them
+  char* host_ = nullptr;  // the same, as the host has them: pinned
   bool is_shared_ = false;  // both are the same memory
   CuStream streams_[kSlots] = {};
   CuGraphExec graphs_[kSlots][2] = {};  // of one image, of a batch

@@ -4,9 +4,8 @@
 
 namespace eosfm {
 
-const char* const kGpuKernelNames[kGpuKernels] = {"eosfm_stem",        "eosfm_downsample",
-                                                  "eosfm_block_front", "eosfm_block_back",
-                                                  "eosfm_moments",     "eosfm_mix",
+const char* const kGpuKernelNames[kGpuKernels] = {"eosfm_stem",       "eosfm_downsample", "eosfm_block_front",
+                                                  "eosfm_block_back", "eosfm_moments",    "eosfm_mix",
                                                   "eosfm_combine"};
 
 namespace {
@@ -110,7 +109,8 @@ class GpuPlan::Builder {
 
   eosfm_status build() {
     const int runs = chain_.runs.size();
-    if (!networks_.allocate(*plan_.allocator_, model_.specialists.size()) || !memory_.allocate(*plan_.allocator_, runs)) {
+    if (!networks_.allocate(*plan_.allocator_, model_.specialists.size()) ||
+        !memory_.allocate(*plan_.allocator_, runs)) {
       return error_.no_memory("the plan");
     }
     plan_.launch_count_ = 0;
@@ -167,8 +167,10 @@ class GpuPlan::Builder {
     weights->words = words_of(kind, groups);
     weights->tiles = tiles_of(matrix);
     if (panels == nullptr || to_panels(matrix, kind, groups, panels)) return EOSFM_OK;
-    return error_.fail(EOSFM_UNSUPPORTED, "a weight of %s is beyond the range of half precision; fix: "
-                       "name the backend cuda-fp32", name);
+    return error_.fail(EOSFM_UNSUPPORTED,
+                       "a weight of %s is beyond the range of half precision; fix: "
+                       "name the backend cuda-fp32",
+                       name);
   }
 
   // One specialist's weights are on the host at a time.
@@ -177,13 +179,11 @@ class GpuPlan::Builder {
     DeviceNetwork& to = networks_[s];
     NetworkWeights from;
     size_t bytes = 0;
-    eosfm_status status = staging_ != nullptr
-                              ? specialist.pack(kGpuPacking, false, &from, error_)
-                              : specialist.shape(kGpuPacking, false, &from, &bytes, error_);
+    eosfm_status status = staging_ != nullptr ? specialist.pack(kGpuPacking, false, &from, error_)
+                                              : specialist.shape(kGpuPacking, false, &from, &bytes, error_);
     if (status != EOSFM_OK) return status;
     const size_t width = static_cast<size_t>(specialist.widths[0]);
-    to.stem = reinterpret_cast<const float*>(
-        put(from.stages[0].entry.words, 16 * width * specialist.bands));
+    to.stem = reinterpret_cast<const float*>(put(from.stages[0].entry.words, 16 * width * specialist.bands));
     to.stem_bias = put(from.stages[0].entry.bias, width);
     to.stem_gamma = put(from.stem_gamma, width);
     to.stem_beta = put(from.stem_beta, width);
@@ -194,7 +194,8 @@ class GpuPlan::Builder {
         const int corners[4] = {before, before, before, before};
         status = put_weights(one.entry, {corners, 4}, chain_.specialists[s].file, &to.entries[stage]);
       }
-      if (!to.blocks[stage].allocate(*plan_.allocator_, one.blocks.size())) return error_.no_memory("the plan");
+      if (!to.blocks[stage].allocate(*plan_.allocator_, one.blocks.size()))
+        return error_.no_memory("the plan");
       for (int b = 0; status == EOSFM_OK && b < one.blocks.size(); ++b) {
         status = put_block(one.blocks[b], one.width, chain_.specialists[s].file, &to.blocks[stage][b]);
       }
@@ -224,15 +225,15 @@ class GpuPlan::Builder {
     }
     ChainWeights weights;
     size_t bytes = 0;
-    eosfm_status status =
-        staging_ != nullptr
-            ? weights.pack(chain_, widths, kGpuPacking, false, error_)
-            : weights.shape(chain_, widths, kGpuPacking, false, &bytes, error_);
+    eosfm_status status = staging_ != nullptr
+                              ? weights.pack(chain_, widths, kGpuPacking, false, error_)
+                              : weights.shape(chain_, widths, kGpuPacking, false, &bytes, error_);
     const int runs = chain_.runs.size();
     Array<int> padded;
     if (!padded.allocate(*plan_.allocator_, runs)) return error_.no_memory("the plan");
     for (int level = 0; status == EOSFM_OK && level < kLevels; ++level) {
-      if (!scales_[level].allocate(*plan_.allocator_, runs) || !shifts_[level].allocate(*plan_.allocator_, runs) ||
+      if (!scales_[level].allocate(*plan_.allocator_, runs) ||
+          !shifts_[level].allocate(*plan_.allocator_, runs) ||
           !projections_[level].allocate(*plan_.allocator_, runs)) {
         return error_.no_memory("the plan");
       }
@@ -250,16 +251,13 @@ class GpuPlan::Builder {
       status = put_weights(weights.first[level], {padded.begin(), runs}, "chain.gguf", &first_[level]);
       first_columns_[level] = weights.first[level].columns;
       if (status != EOSFM_OK || chain_.fusion != Fusion::mlp) continue;
-      status = put_weights(weights.second[level], {&first_columns_[level], 1}, "chain.gguf",
-                           &second_[level]);
+      status = put_weights(weights.second[level], {&first_columns_[level], 1}, "chain.gguf", &second_[level]);
     }
     return status;
   }
 
   bool is_mixed() const { return chain_.fusion == Fusion::conv1x1 || chain_.fusion == Fusion::mlp; }
-  const Specialist& specialist_of(int run) const {
-    return model_.specialists[chain_.runs[run].specialist];
-  }
+  const Specialist& specialist_of(int run) const { return model_.specialists[chain_.runs[run].specialist]; }
   const DeviceNetwork& network_of(int run) const { return networks_[chain_.runs[run].specialist]; }
   int side(int stage) const { return chain_.tile >> (stage + 2); }
   size_t cells(int stage) const { return static_cast<size_t>(side(stage)) * side(stage); }
@@ -269,8 +267,8 @@ class GpuPlan::Builder {
   int others() const { return chain_.runs.size() * plan_.batch_; }
 
   gpu::Cover front_of(const DeviceBlock& block, int width, int stage) const {
-    return cover_of(side(stage), rows_for(larger(width, block.fc1.words)), block.fc1.tiles,
-                    block.fc1.tiles, enough(), others());
+    return cover_of(side(stage), rows_for(larger(width, block.fc1.words)), block.fc1.tiles, block.fc1.tiles,
+                    enough(), others());
   }
   static int partials_of(const gpu::Cover& front) { return front.spans * (front.rows > 16 ? 2 : 1); }
 
@@ -310,8 +308,7 @@ class GpuPlan::Builder {
            size_t shared_bytes) {
     const int i = plan_.launch_count_++;
     if (plan_.launches_.size() == 0) return;  // only their number is asked for
-    plan_.launches_[i] = {kernel, descriptors, thread_blocks, static_cast<unsigned>(count),
-                          shared_bytes};
+    plan_.launches_[i] = {kernel, descriptors, thread_blocks, static_cast<unsigned>(count), shared_bytes};
   }
 
   // A launch with one descriptor for each of `count`: fill(i, descriptor) returns whether there is one,
@@ -349,7 +346,8 @@ class GpuPlan::Builder {
     Array<const float*> scales;
     Array<const float*> offsets;
     const int runs = chain_.runs.size();
-    if (!bands.allocate(*plan_.allocator_, runs) || !scales.allocate(*plan_.allocator_, runs) || !offsets.allocate(*plan_.allocator_, runs)) {
+    if (!bands.allocate(*plan_.allocator_, runs) || !scales.allocate(*plan_.allocator_, runs) ||
+        !offsets.allocate(*plan_.allocator_, runs)) {
       status_ = error_.no_memory("the plan");
       return;
     }
@@ -392,7 +390,8 @@ class GpuPlan::Builder {
   void add_downsample(int stage) {
     Needs needs;
     int count = 0;
-    const auto* all = descriptors<gpu::Downsample>(chain_.runs.size(), &count, [&](int r, gpu::Downsample* d) {
+    const auto* all =
+        descriptors<gpu::Downsample>(chain_.runs.size(), &count, [&](int r, gpu::Downsample* d) {
       d->weights = network_of(r).entries[stage];
       const int words = d->weights.words / 4;
       const int rows = rows_for(words);
@@ -500,8 +499,8 @@ class GpuPlan::Builder {
 
   void set_grid(gpu::Mix* d, Needs* needs) const {
     const int groups = divided(d->pixels, kLevelRows);
-    split_columns(d->weights.tiles, most_tiles(kLevelRows), enough(), groups * kLevels * plan_.batch_, &d->columns,
-                  &d->splits);
+    split_columns(d->weights.tiles, most_tiles(kLevelRows), enough(), groups * kLevels * plan_.batch_,
+                  &d->columns, &d->splits);
     needs->include(static_cast<unsigned>(groups * d->splits), kLevelRows * row_bytes_of(gpu::kPanelWords));
   }
 

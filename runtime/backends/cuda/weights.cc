@@ -30,8 +30,8 @@ uint32_t word_at(const Matrix& matrix, gpu::Kind kind, int first, int size, int 
 
 }  // namespace
 
-const Kernels kGpuPacking = {"gpu", 8, 1 << 20, 1, Storage::s8, false, nullptr, nullptr, nullptr,
-                             nullptr, nullptr, nullptr, nullptr};
+const Kernels kGpuPacking = {"gpu",   8,       1 << 20, 1,       Storage::s8, false,  nullptr,
+                             nullptr, nullptr, nullptr, nullptr, nullptr,     nullptr};
 
 gpu::Kind kind_of(const Matrix& matrix, bool all_float) {
   if (is_integer(matrix.storage)) return gpu::kByte;
@@ -61,8 +61,7 @@ bool to_panels(const Matrix& matrix, gpu::Kind kind, const KGroups& groups, uint
       for (int k = 0; k < words; k += 16) {
         for (int lane = 0; lane < 32; ++lane) {
           for (int i = 0; i < 4; ++i) {
-            *to++ = word_at(matrix, kind, first, size, k + lane % 4 + 4 * i, 8 * tile + lane / 4,
-                            &in_range);
+            *to++ = word_at(matrix, kind, first, size, k + lane % 4 + 4 * i, 8 * tile + lane / 4, &in_range);
           }
         }
       }

@@ -65,8 +65,8 @@ eosfm_status OrtEngine::open(const eosfm_backend_request& request, ErrorText& er
   return status == EOSFM_OK ? connect(request, error) : status;
 }
 
-eosfm_status OrtEngine::open_graph(const eosfm_file& file, const OrtSessionOptions* options,
-                                   Graph* graph, ErrorText& error) {
+eosfm_status OrtEngine::open_graph(const eosfm_file& file, const OrtSessionOptions* options, Graph* graph,
+                                   ErrorText& error) {
   const OrtApi& api = *library_.api;
   const auto ok = [&](OrtStatus* one) { return succeeded(library_, one, file.path, error); };
   size_t inputs = 0;
@@ -125,8 +125,8 @@ eosfm_status OrtEngine::connect(const eosfm_backend_request& request, ErrorText&
   const int64_t shape[4] = {1, request.bands, request.tile, request.tile};
   memcpy(shapes_[kImageShape], shape, sizeof shape);
   const bool allocated = values_.allocate(*host_memory_, places) && names_.allocate(*host_memory_, most) &&
-                         output_names_.allocate(*host_memory_, most) && inputs_.allocate(*host_memory_, most) &&
-                         outputs_.allocate(*host_memory_, most);
+                         output_names_.allocate(*host_memory_, most) &&
+                         inputs_.allocate(*host_memory_, most) && outputs_.allocate(*host_memory_, most);
   return allocated ? EOSFM_OK : error.no_memory("the tensors");
 }
 
@@ -161,10 +161,10 @@ bool OrtEngine::compute(const float* image, float* const* levels) {
 bool OrtEngine::bind(void* data, int shape, OrtValue** value) {
   const int64_t* sides = shapes_[shape];
   const size_t bytes = static_cast<size_t>(sides[1] * sides[2] * sides[3]) * sizeof(float);
-  return succeeded(library_,
-                   library_.api->CreateTensorWithDataAsOrtValue(memory_, data, bytes, sides, 4,
-                                                                kOrtFloat, value),
-                   "a tensor", error_);
+  return succeeded(
+      library_,
+      library_.api->CreateTensorWithDataAsOrtValue(memory_, data, bytes, sides, 4, kOrtFloat, value),
+      "a tensor", error_);
 }
 
 // Outputs that are no levels are allocated by ONNX Runtime.
@@ -177,12 +177,12 @@ bool OrtEngine::run(const Graph& graph) {
     output_names_[i] = graph.outputs[i].name;
     outputs_[i] = values_[graph.outputs[i].place];
   }
-  const bool done = succeeded(
-      library_,
-      library_.api->Run(graph.session, run_options_, names_.begin(), inputs_.begin(),
-                        static_cast<size_t>(graph.inputs.size()), output_names_.begin(),
-                        static_cast<size_t>(graph.outputs.size()), outputs_.begin()),
-      "running", error_);
+  const bool done =
+      succeeded(library_,
+                library_.api->Run(graph.session, run_options_, names_.begin(), inputs_.begin(),
+                                  static_cast<size_t>(graph.inputs.size()), output_names_.begin(),
+                                  static_cast<size_t>(graph.outputs.size()), outputs_.begin()),
+                "running", error_);
   for (int i = 0; i < graph.outputs.size(); ++i) values_[graph.outputs[i].place] = outputs_[i];
   return done;
 }

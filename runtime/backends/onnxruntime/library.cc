@@ -13,8 +13,10 @@ eosfm_status OrtLibrary::load(const char* wanted, ErrorText& error) {
   void* object = dlopen(wanted, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (object == nullptr) {
     const char* reason = dlerror();
-    return error.fail(EOSFM_NOT_FOUND, "ONNX Runtime cannot be loaded: %s; say where it is with "
-                      "backend_library or EOSFM_ONNXRUNTIME", reason != nullptr ? reason : wanted);
+    return error.fail(EOSFM_NOT_FOUND,
+                      "ONNX Runtime cannot be loaded: %s; say where it is with "
+                      "backend_library or EOSFM_ONNXRUNTIME",
+                      reason != nullptr ? reason : wanted);
   }
   using GetApiBase = const OrtApiBase* (*)();
   const auto base = reinterpret_cast<GetApiBase>(dlsym(object, "OrtGetApiBase"));
@@ -26,14 +28,14 @@ eosfm_status OrtLibrary::load(const char* wanted, ErrorText& error) {
   // GetApi prints to stderr when it is asked for what it does not have, so it is asked for what it has.
   unsigned major = 0;
   if (sscanf(text, "%u.%u", &major, &version) != 2 || major != 1 || version < kOldestApi) {
-    return error.fail(EOSFM_UNSUPPORTED, "%s is ONNX Runtime %s, expected 1.%u or a later 1", wanted,
-                      text, kOldestApi);
+    return error.fail(EOSFM_UNSUPPORTED, "%s is ONNX Runtime %s, expected 1.%u or a later 1", wanted, text,
+                      kOldestApi);
   }
   const bool has_plugins = version >= kPluginApi;
   api = base()->GetApi(has_plugins ? kPluginApi : kOldestApi);
   if (api != nullptr) return EOSFM_OK;
-  return error.fail(EOSFM_UNSUPPORTED, "ONNX Runtime %s (%s) has no version %u of its API", text,
-                    wanted, has_plugins ? kPluginApi : kOldestApi);
+  return error.fail(EOSFM_UNSUPPORTED, "ONNX Runtime %s (%s) has no version %u of its API", text, wanted,
+                    has_plugins ? kPluginApi : kOldestApi);
 }
 
 }  // namespace eosfm

@@ -18,8 +18,7 @@ const char* error(void* user) { return static_cast<OrtEngine*>(user)->error(); }
 eosfm_status open(const eosfm_backend_request* request, eosfm_engine* engine, eosfm_batches*) {
   ErrorText text;
   OrtEngine* opened = make<OrtEngine>(*request->allocator);
-  const eosfm_status status =
-      opened != nullptr ? opened->open(*request, text) : text.no_memory("the engine");
+  const eosfm_status status = opened != nullptr ? opened->open(*request, text) : text.no_memory("the engine");
   if (status != EOSFM_OK) {
     unmake(*request->allocator, opened);
     snprintf(request->error, request->error_size, "%s", text.text);

@@ -22,8 +22,8 @@ struct OrtStatus;
 struct OrtTensorRtOptions;
 struct OrtValue;
 
-using OrtLog = void (*)(void* user, int severity, const char* category, const char* id,
-                        const char* place, const char* message);
+using OrtLog = void (*)(void* user, int severity, const char* category, const char* id, const char* place,
+                        const char* message);
 using OrtText = const char* const*;
 using OrtUnused = void (*)();
 
@@ -43,9 +43,8 @@ struct OrtApi {
   OrtUnused slot_5[3];
   OrtStatus* (*CreateSessionFromArray)(const OrtEnv*, const void* graph, size_t size,
                                        const OrtSessionOptions*, OrtSession**);
-  OrtStatus* (*Run)(OrtSession*, const OrtRunOptions*, OrtText input_names,
-                    const OrtValue* const* inputs, size_t input_count, OrtText output_names,
-                    size_t output_count, OrtValue** outputs);
+  OrtStatus* (*Run)(OrtSession*, const OrtRunOptions*, OrtText input_names, const OrtValue* const* inputs,
+                    size_t input_count, OrtText output_names, size_t output_count, OrtValue** outputs);
   OrtStatus* (*CreateSessionOptions)(OrtSessionOptions**);
   OrtUnused slot_11[11];
   OrtStatus* (*SetSessionLogSeverityLevel)(OrtSessionOptions*, int severity);
@@ -64,8 +63,7 @@ struct OrtApi {
   OrtStatus* (*RunOptionsUnsetTerminate)(OrtRunOptions*);
   OrtUnused slot_48;
   OrtStatus* (*CreateTensorWithDataAsOrtValue)(const OrtMemoryInfo*, void* data, size_t bytes,
-                                               const int64_t* shape, size_t dimensions, int type,
-                                               OrtValue**);
+                                               const int64_t* shape, size_t dimensions, int type, OrtValue**);
   OrtUnused slot_50[19];
   OrtStatus* (*CreateCpuMemoryInfo)(int allocator, int memory, OrtMemoryInfo**);
   OrtUnused slot_70[6];
@@ -105,14 +103,13 @@ struct OrtApi {
   OrtStatus* (*RegisterExecutionProviderLibrary)(OrtEnv*, const char* name, const char* path);
   OrtUnused slot_302;
   OrtStatus* (*GetEpDevices)(const OrtEnv*, const OrtEpDevice* const** devices, size_t* count);
-  OrtStatus* (*AppendDevices)(OrtSessionOptions*, OrtEnv*, const OrtEpDevice* const* devices,
-                              size_t count, OrtText keys, OrtText values, size_t option_count);
+  OrtStatus* (*AppendDevices)(OrtSessionOptions*, OrtEnv*, const OrtEpDevice* const* devices, size_t count,
+                              OrtText keys, OrtText values, size_t option_count);
   OrtUnused slot_305[7];
   const char* (*EpDevice_EpName)(const OrtEpDevice*);
 };
 
-#define EOSFM_ORT_SLOT(name, slot) \
-  static_assert(offsetof(OrtApi, name) == (slot) * sizeof(OrtUnused), #name)
+#define EOSFM_ORT_SLOT(name, slot) static_assert(offsetof(OrtApi, name) == (slot) * sizeof(OrtUnused), #name)
 EOSFM_ORT_SLOT(CreateSessionFromArray, 8);
 EOSFM_ORT_SLOT(SetIntraOpNumThreads, 24);
 EOSFM_ORT_SLOT(SessionGetOutputName, 37);

@@ -34,8 +34,8 @@ bool has_provider(const OrtLibrary& library, const char* provider, char* all, si
 eosfm_status require_provider(const OrtLibrary& library, const char* provider, ErrorText& error) {
   char all[256] = "";
   if (has_provider(library, provider, all, sizeof all)) return EOSFM_OK;
-  return error.fail(EOSFM_UNSUPPORTED, "ONNX Runtime %s (%s) has no %s, only %s", library.text,
-                    library.path, provider, all);
+  return error.fail(EOSFM_UNSUPPORTED, "ONNX Runtime %s (%s) has no %s, only %s", library.text, library.path,
+                    provider, all);
 }
 
 eosfm_status add_cuda(const OrtLibrary& library, OrtSessionOptions* options, ErrorText& error) {
@@ -81,8 +81,8 @@ eosfm_status find_rtx_device(const OrtLibrary& library, OrtEnv* env, const OrtEp
       *device = devices[i];
       if (strcmp(api.EpDevice_EpName(devices[i]), kTensorRtRtx) == 0) return EOSFM_OK;
     }
-    if (turn == 0 && !succeeded(library, api.RegisterExecutionProviderLibrary(env, kTensorRtRtx, path),
-                                path, error)) {
+    if (turn == 0 &&
+        !succeeded(library, api.RegisterExecutionProviderLibrary(env, kTensorRtRtx, path), path, error)) {
       return EOSFM_UNSUPPORTED;
     }
   }
@@ -98,8 +98,10 @@ eosfm_status add_tensorrt_rtx(const OrtLibrary& library, OrtEnv* env, OrtSession
     return succeeded(library, status, kTensorRtRtx, error) ? EOSFM_OK : EOSFM_UNSUPPORTED;
   }
   if (library.version < kPluginApi) {
-    return error.fail(EOSFM_UNSUPPORTED, "ONNX Runtime %s (%s) has no %s, and takes no plugins: 1.%u and "
-                      "later do", library.text, library.path, kTensorRtRtx, kPluginApi);
+    return error.fail(EOSFM_UNSUPPORTED,
+                      "ONNX Runtime %s (%s) has no %s, and takes no plugins: 1.%u and "
+                      "later do",
+                      library.text, library.path, kTensorRtRtx, kPluginApi);
   }
   const OrtEpDevice* device = nullptr;
   const eosfm_status status = find_rtx_device(library, env, &device, error);
@@ -133,8 +135,10 @@ eosfm_status add_provider(const OrtLibrary& library, const char* backend, OrtEnv
   if (strcmp(backend, "onnxruntime-tensorrt-rtx") == 0) {
     return add_tensorrt_rtx(library, env, options, error);
   }
-  return error.fail(EOSFM_BAD_ARGUMENT, "there is no backend %s, expected onnxruntime, onnxruntime-cuda, "
-                    "onnxruntime-tensorrt or onnxruntime-tensorrt-rtx", backend);
+  return error.fail(EOSFM_BAD_ARGUMENT,
+                    "there is no backend %s, expected onnxruntime, onnxruntime-cuda, "
+                    "onnxruntime-tensorrt or onnxruntime-tensorrt-rtx",
+                    backend);
 }
 
 }  // namespace eosfm

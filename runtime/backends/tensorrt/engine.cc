@@ -132,8 +132,7 @@ void TensorRtEngine::require(const std::string& name, size_t bytes) const {
 
 void TensorRtEngine::compute(const float* image, float* const* levels) {
   const Tensor& input = tensors_.at(kImage);
-  check(cudaMemcpyAsync(input.device.get(), image, input.bytes, cudaMemcpyHostToDevice,
-                        stream_.get()));
+  check(cudaMemcpyAsync(input.device.get(), image, input.bytes, cudaMemcpyHostToDevice, stream_.get()));
   for (Step& step : steps_) {
     if (!step.context->enqueueV3(stream_.get())) {
       throw std::runtime_error("TensorRT failed to run: " + log_.complaint());
@@ -141,8 +140,8 @@ void TensorRtEngine::compute(const float* image, float* const* levels) {
   }
   for (int level = 0; level < EOSFM_LEVELS; ++level) {
     const Tensor& output = tensors_.at(level_name(level));
-    check(cudaMemcpyAsync(levels[level], output.device.get(), output.bytes,
-                          cudaMemcpyDeviceToHost, stream_.get()));
+    check(cudaMemcpyAsync(levels[level], output.device.get(), output.bytes, cudaMemcpyDeviceToHost,
+                          stream_.get()));
   }
   check(cudaStreamSynchronize(stream_.get()));
 }

@@ -70,18 +70,16 @@ std::vector<char> find(const std::string& bundle, const json& index, const eosfm
       throw std::runtime_error("it names a file outside the bundle's engines: " + file);
     }
     std::vector<char> engine = read_file(bundle + "/" + file);
-    if (entry.at("size") != engine.size() ||
-        entry.at("sha256") != sha256(engine.data(), engine.size())) {
+    if (entry.at("size") != engine.size() || entry.at("sha256") != sha256(engine.data(), engine.size())) {
       throw std::runtime_error(file + " is not what was built: build it again with eosfm-edge build");
     }
     return engine;
   }
   char version[64];
-  std::snprintf(version, sizeof version, "%d.%d.%d", device.version[0], device.version[1],
-                device.version[2]);
-  throw std::runtime_error("there is no engine of " + std::string(graph.path) + " by TensorRT " +
-                           version + " for SM " + device.compute_capability +
-                           ": build it here with eosfm-edge build" + misfits);
+  std::snprintf(version, sizeof version, "%d.%d.%d", device.version[0], device.version[1], device.version[2]);
+  throw std::runtime_error("there is no engine of " + std::string(graph.path) + " by TensorRT " + version +
+                           " for SM " + device.compute_capability + ": build it here with eosfm-edge build" +
+                           misfits);
 }
 
 }  // namespace

@@ -20,8 +20,7 @@ static int feed(Scene *scene, eosfm_stream *stream, eosfm_context *context) {
     int32_t taken = 0;
     const int count = read_band(scene, band, kRowsAtOnce / band->step > 0 ? kRowsAtOnce / band->step : 1);
     if (count < 0) return -1;
-    if (count > 0 &&
-        eosfm_stream_push_rows(stream, i, scene->rows, count, band->width, &taken) != EOSFM_OK) {
+    if (count > 0 && eosfm_stream_push_rows(stream, i, scene->rows, count, band->width, &taken) != EOSFM_OK) {
       return complain("a band", eosfm_context_get_error(context));
     }
     band->at += taken; /* those that had no room are read again: GDAL still has them */
@@ -63,10 +62,9 @@ static int write_patch(const eosfm_patch *patch, GDALDatasetH *levels) {
   for (int l = 0; l < EOSFM_LEVELS; l++) {
     const eosfm_patch_level *part = &patch->levels[l];
     const int channels = GDALGetRasterCount(levels[l]);
-    if (GDALDatasetRasterIOEx(levels[l], GF_Write, part->column, (int)part->row, part->width,
-                              part->height, (void *)part->data, part->width, part->height,
-                              GDT_Float32, channels, NULL, sizeof(float),
-                              part->row_stride * (GSpacing)sizeof(float),
+    if (GDALDatasetRasterIOEx(levels[l], GF_Write, part->column, (int)part->row, part->width, part->height,
+                              (void *)part->data, part->width, part->height, GDT_Float32, channels, NULL,
+                              sizeof(float), part->row_stride * (GSpacing)sizeof(float),
                               part->channel_stride * (GSpacing)sizeof(float), NULL) != CE_None) {
       return complain("a level cannot be written", CPLGetLastErrorMsg());
     }

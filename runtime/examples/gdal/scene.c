@@ -123,8 +123,7 @@ static int read_meaning(eosfm_model *model, int count, const eosfm_band_info *wa
     return complain(wanted->name, "its scale is 0, or it or the offset is no number");
   }
   band->mask = flags & (GMF_PER_DATASET | GMF_ALPHA) ? GDALGetMaskBand(band->band) : NULL;
-  const int is_bundles =
-      band->mask == NULL && fabs((double)band->scale / (double)wanted->scale - 1.0) < 1e-6;
+  const int is_bundles = band->mask == NULL && fabs((double)band->scale / (double)wanted->scale - 1.0) < 1e-6;
   band->has_nodata = declared || (is_bundles && wanted->has_nodata);
   band->nodata = declared ? (float)nodata : wanted->nodata;
   if (band->has_nodata && !wanted->has_nodata && is_measured_here(model, count, band->nodata)) {
@@ -201,7 +200,7 @@ static int align(Scene *scene) {
               GDALGetRasterBandYSize(band->band), scene->height, &band->row, &band->row_origin,
               &band->height)) {
       return complain("the bands' grids", "one does not nest in the finest, or does not cover it: bring them "
-                      "to one grid with gdalwarp");
+                                          "to one grid with gdalwarp");
     }
   }
   return 0;
@@ -262,14 +261,15 @@ int read_band(Scene *scene, SceneBand *band, int count) {
   if (count == 0) return 0;
   const int row = band->row + band->at;
   const size_t pixels = (size_t)band->width * (size_t)count;
-  if (GDALRasterIO(band->band, GF_Read, band->column, row, band->width, count, scene->rows, band->width, count,
-                   GDT_Float32, 0, 0) != CE_None ||
+  if (GDALRasterIO(band->band, GF_Read, band->column, row, band->width, count, scene->rows, band->width,
+                   count, GDT_Float32, 0, 0) != CE_None ||
       (band->mask != NULL && GDALRasterIO(band->mask, GF_Read, band->column, row, band->width, count,
                                           scene->masks, band->width, count, GDT_Byte, 0, 0) != CE_None)) {
     return complain("a band cannot be read", CPLGetLastErrorMsg());
   }
   for (size_t i = 0; i < pixels; i++) {
-    if ((band->has_nodata && scene->rows[i] == band->nodata) || (band->mask != NULL && scene->masks[i] == 0)) {
+    if ((band->has_nodata && scene->rows[i] == band->nodata) ||
+        (band->mask != NULL && scene->masks[i] == 0)) {
       scene->rows[i] = NAN;
     }
   }

@@ -122,7 +122,8 @@ static void summarise(Sample *samples, int count) {
 
 /* What was found, what was expected, and GDAL's tags, or a step before, that fix it. */
 static int refuse(const char *input, const char *found, const char *expected, const char *fix) {
-  fprintf(stderr, "%s, read as declared, %s\n  expected: %s\n  fix: %s; if the values are right, --trust-values\n",
+  fprintf(stderr,
+          "%s, read as declared, %s\n  expected: %s\n  fix: %s; if the values are right, --trust-values\n",
           input, found, expected, fix);
   return -1;
 }
@@ -145,7 +146,8 @@ static int find_nodata(const Sample *bands, int count, double least) {
 
 static int refuse_nodata(const char *input, const Sample *band, double least) {
   char found[120], expected[40], tags[40];
-  snprintf(found, sizeof found, "has over 1 %% of its pixels at one value, which would be %.6g", band->lowest);
+  snprintf(found, sizeof found, "has over 1 %% of its pixels at one value, which would be %.6g",
+           band->lowest);
   snprintf(expected, sizeof expected, "%g or more", least);
   snprintf(tags, sizeof tags, "-a_nodata %.9g", band->stored[0]);
   return refuse_with_tags(input, found, expected, tags);
@@ -182,19 +184,22 @@ static int doubt_scale(const char *input, const Sample *bands, int count) {
     return refuse_with_tags(input, found, expected, kEightBit);
   }
   if (small == count) {
-    snprintf(found, sizeof found, "has no stored value beyond 2.5, which are reflectances up to %.3g", highest);
+    snprintf(found, sizeof found, "has no stored value beyond 2.5, which are reflectances up to %.3g",
+             highest);
     return refuse(input, found, expected,
                   "if they are reflectances as they are, store them as the bundle does: gdal_translate -ot "
                   "UInt16 -scale 0 1 0 10000, and gdal_edit.py -scale 0.0001 -offset 0");
   }
   snprintf(found, sizeof found, "has a median reflectance of %.3g", median);
   if (large == count) {
-    return refuse_with_tags(input, found, expected, eight_bit == count ? kEightBit : "-scale 0.0001 -offset 0");
+    return refuse_with_tags(input, found, expected,
+                            eight_bit == count ? kEightBit : "-scale 0.0001 -offset 0");
   }
   if (dark == count && (shortwave || bright > 1.25)) {
-    return refuse(input, found, expected,
-                  "give the size of a stored step: of Landsat Collection 2, gdal_edit.py -scale 0.00002 -offset -0.1 "
-                  "(level 1) or -scale 0.0000275 -offset -0.2 (level 2) FILE");
+    return refuse(
+        input, found, expected,
+        "give the size of a stored step: of Landsat Collection 2, gdal_edit.py -scale 0.00002 -offset -0.1 "
+        "(level 1) or -scale 0.0000275 -offset -0.2 (level 2) FILE");
   }
   return 0;
 }
@@ -219,19 +224,20 @@ static int doubt_offset(const char *input, const Sample *bands, int count) {
     shortwave_darkish |= band->is_shortwave && is_darkish;
   }
   if (negative * 2 > count) {
-    snprintf(found, sizeof found, "has reflectances down to %.3f, and more than 1 %% below -0.02 in most bands",
-             lowest);
-    return refuse(input, found, "0 or more, but for the noise of dark water",
-                  "if the product has no offset (Sentinel-2 before baseline 04.00), gdal_edit.py -scale 0.0001 "
-                  "-offset 0 FILE");
+    snprintf(found, sizeof found,
+             "has reflectances down to %.3f, and more than 1 %% below -0.02 in most bands", lowest);
+    return refuse(
+        input, found, "0 or more, but for the noise of dark water",
+        "if the product has no offset (Sentinel-2 before baseline 04.00), gdal_edit.py -scale 0.0001 "
+        "-offset 0 FILE");
   }
   const int raised = cirrus > 0 ? cirrus_darkish || (cirrus_rather && rather * 2 > count)
                                 : shortwave_darkish && darkish * 2 > count;
   if (lowest < 0.09 || floored < count || !raised) return 0;
   snprintf(found, sizeof found, "has no reflectance below %.3f in any band", lowest);
-  return refuse(input, found,
-                "dark pixels near 0: water and shadow in the infrared, cirrus (B10) under a clear sky",
-                "Sentinel-2 from baseline 04.00 stores 1000 more: gdal_edit.py -scale 0.0001 -offset -0.1 FILE");
+  return refuse(
+      input, found, "dark pixels near 0: water and shadow in the infrared, cirrus (B10) under a clear sky",
+      "Sentinel-2 from baseline 04.00 stores 1000 more: gdal_edit.py -scale 0.0001 -offset -0.1 FILE");
 }
 
 static int doubt_light(const char *input, const Sample *bands, int count, int is_known) {

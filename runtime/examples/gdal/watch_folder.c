@@ -27,8 +27,8 @@ static void end(int signal) {
   g_ending = 1;
 }
 
-static void run_scene(eosfm_model *model, eosfm_context *context, const char *inbox,
-                      const char *outbox, const char *name) {
+static void run_scene(eosfm_model *model, eosfm_context *context, const char *inbox, const char *outbox,
+                      const char *name) {
   char input[4096], working[4096], output[4096];
   struct stat there;
   snprintf(input, sizeof input, "%s/%s", inbox, name);
@@ -46,8 +46,7 @@ static void run_scene(eosfm_model *model, eosfm_context *context, const char *in
 }
 
 /* Runs what the inbox has and the outbox has not. */
-static int run_all(eosfm_model *model, eosfm_context *context, const char *inbox,
-                   const char *outbox) {
+static int run_all(eosfm_model *model, eosfm_context *context, const char *inbox, const char *outbox) {
   struct dirent **entries;
   sigset_t pending;
   const int count = scandir(inbox, &entries, NULL, alphasort);
@@ -64,8 +63,8 @@ static int run_all(eosfm_model *model, eosfm_context *context, const char *inbox
   return 0;
 }
 
-static int watch(eosfm_model *model, eosfm_context *context, const char *inbox,
-                 const char *outbox, const sigset_t *awake) {
+static int watch(eosfm_model *model, eosfm_context *context, const char *inbox, const char *outbox,
+                 const sigset_t *awake) {
   char events[4096];
   struct pollfd ready = {inotify_init1(IN_NONBLOCK | IN_CLOEXEC), POLLIN, 0};
   int failed = ready.fd < 0 || inotify_add_watch(ready.fd, inbox, IN_MOVED_TO) < 0;

@@ -48,8 +48,7 @@ line_features::line_features(Model model, const eosfm_model_info& info, int widt
                              const std::vector<int>& levels)
     : gr::block("line_features",
                 gr::io_signature::make(1, 1, static_cast<int>(sizeof(uint16_t)) * info.bands * width),
-                gr::io_signature::makev(static_cast<int>(levels.size()),
-                                        static_cast<int>(levels.size()),
+                gr::io_signature::makev(static_cast<int>(levels.size()), static_cast<int>(levels.size()),
                                         row_sizes(info, width, levels))),
       model_(std::move(model)),
       bands_(static_cast<size_t>(info.bands)),
@@ -100,8 +99,7 @@ void line_features::forecast(int, gr_vector_int& required) {
 }
 
 int line_features::general_work(int noutput_items, gr_vector_int& ninput_items,
-                                gr_vector_const_void_star& input_items,
-                                gr_vector_void_star& output_items) {
+                                gr_vector_const_void_star& input_items, gr_vector_void_star& output_items) {
   if (send(noutput_items, output_items)) return WORK_CALLED_PRODUCE;
   if (wants_lines_) {
     push(static_cast<const char*>(input_items[0]), ninput_items[0]);
@@ -111,19 +109,14 @@ int line_features::general_work(int noutput_items, gr_vector_int& ninput_items,
   eosfm_patch patch = EOSFM_PATCH_INIT;
   patch.levels = levels;
   switch (eosfm_stream_pull_patch(stream_.get(), nullptr, &patch)) {
-    case EOSFM_OK:
-      collect(patch);
-      return WORK_CALLED_PRODUCE;
-    case EOSFM_AGAIN:
-      wants_lines_ = true;
-      return WORK_CALLED_PRODUCE;
+    case EOSFM_OK: collect(patch); return WORK_CALLED_PRODUCE;
+    case EOSFM_AGAIN: wants_lines_ = true; return WORK_CALLED_PRODUCE;
     case EOSFM_END:
       if (!more_scenes_) return WORK_DONE;
       ++scene_;
       begin();
       return WORK_CALLED_PRODUCE;
-    default:
-      return fail();
+    default: return fail();
   }
 }
 
@@ -134,8 +127,7 @@ bool line_features::send(int noutput_items, gr_vector_void_star& output_items) {
     Rows& rows = rows_[i];
     const size_t count = std::min(static_cast<size_t>(noutput_items), rows.ready - rows.sent);
     const size_t row = rows.channels * rows.cells;
-    std::copy_n(rows.values.data() + rows.sent * row, count * row,
-                static_cast<float*>(output_items[i]));
+    std::copy_n(rows.values.data() + rows.sent * row, count * row, static_cast<float*>(output_items[i]));
     rows.sent += count;
     produce(static_cast<int>(i), static_cast<int>(count));
     any = any || count > 0;
@@ -163,8 +155,7 @@ void line_features::collect(const eosfm_patch& patch) {
       for (size_t c = 0; c < rows.channels; ++c) {
         const float* from = level.data + static_cast<ptrdiff_t>(c) * level.channel_stride +
                             static_cast<ptrdiff_t>(y) * level.row_stride;
-        std::copy_n(from, width,
-                    rows.values.data() + (y * rows.channels + c) * rows.cells + column);
+        std::copy_n(from, width, rows.values.data() + (y * rows.channels + c) * rows.cells + column);
       }
     }
     if (column + width == rows.cells) rows.ready = height;

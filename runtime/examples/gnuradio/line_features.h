@@ -31,8 +31,7 @@ class line_features : public gr::block {
   const std::string& error() const { return error_; }
 
   void forecast(int noutput_items, gr_vector_int& required) override;
-  int general_work(int noutput_items, gr_vector_int& ninput_items,
-                   gr_vector_const_void_star& input_items,
+  int general_work(int noutput_items, gr_vector_int& ninput_items, gr_vector_const_void_star& input_items,
                    gr_vector_void_star& output_items) override;
 
  private:

@@ -20,10 +20,10 @@ int main(int argc, char** argv) {
   try {
     const auto features = line_features::make(argv[1], std::atoi(argv[2]), {std::atoi(argv[3])});
     const auto graph = gr::make_top_block("line_features");
-    graph->connect(
-        gr::blocks::file_descriptor_source::make(features->line_bytes(), STDIN_FILENO), 0, features, 0);
-    graph->connect(features, 0,
-                   gr::blocks::file_descriptor_sink::make(features->row_bytes(0), STDOUT_FILENO), 0);
+    graph->connect(gr::blocks::file_descriptor_source::make(features->line_bytes(), STDIN_FILENO), 0,
+                   features, 0);
+    graph->connect(features, 0, gr::blocks::file_descriptor_sink::make(features->row_bytes(0), STDOUT_FILENO),
+                   0);
     graph->run();
     return features->error().empty() ? EXIT_SUCCESS : EXIT_FAILURE;
   } catch (const std::exception& error) {

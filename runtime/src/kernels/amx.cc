@@ -14,12 +14,16 @@ namespace {
 
 struct Bf16Product {
   template <int kSums, int kA, int kB>
-  static void dot() { amx_tile_dot_bf16<kSums, kA, kB>(); }
+  static void dot() {
+    amx_tile_dot_bf16<kSums, kA, kB>();
+  }
 };
 
 struct ByteProduct {
   template <int kSums, int kA, int kB>
-  static void dot() { amx_tile_dot_bytes<kSums, kA, kB>(); }
+  static void dot() {
+    amx_tile_dot_bytes<kSums, kA, kB>();
+  }
 };
 
 // Sixteen rows by a panel: its one to four AMX tiles of sums are 0 to 3, that of the rows is 4, and the
@@ -40,8 +44,8 @@ struct InAmxTiles {
 
   // Reads kAmxTileRows rows, of which those beyond `rows` are somebody else's or padding, and writes as
   // many; they are not used.
-  static void multiply(const void* a, size_t a_stride, const uint32_t* panel, int vectors, int,
-                       int k_words, float* sums) {
+  static void multiply(const void* a, size_t a_stride, const uint32_t* panel, int vectors, int, int k_words,
+                       float* sums) {
     switch (vectors) {
       case 1: return multiply_panel<1>(a, a_stride, panel, k_words, sums);
       case 2: return multiply_panel<2>(a, a_stride, panel, k_words, sums);
@@ -91,8 +95,8 @@ struct InAmxTiles {
 
 const Kernels& amx_kernels() {
   static constexpr Kernels kTable =
-      Isa<Bf16Vec, InRegisters<FloatDot>, InAmxTiles<Bf16Product>,
-           InAmxTiles<ByteProduct>>::table("amx", Storage::u8, true, kAmxTileRows);
+      Isa<Bf16Vec, InRegisters<FloatDot>, InAmxTiles<Bf16Product>, InAmxTiles<ByteProduct>>::table(
+          "amx", Storage::u8, true, kAmxTileRows);
   return kTable;
 }
 

@@ -75,7 +75,8 @@ inline void require_amx_tiles() {
 template <class T>
 inline T amx_tile_at(int amx_tile, int row, int index) {
   T value;
-  __builtin_memcpy(&value, &emulated_amx_tiles[amx_tile][row][index * static_cast<int>(sizeof(T))], sizeof value);
+  __builtin_memcpy(&value, &emulated_amx_tiles[amx_tile][row][index * static_cast<int>(sizeof(T))],
+                   sizeof value);
   return value;
 }
 inline float widened(uint16_t bf16) {
@@ -94,7 +95,8 @@ template <int kAmxTile>
 inline void amx_tile_load(const void* from, size_t stride) {
   require_amx_tiles();
   for (int r = 0; r < kAmxTileRows; ++r) {
-    __builtin_memcpy(emulated_amx_tiles[kAmxTile][r], static_cast<const char*>(from) + r * stride, kAmxTileBytes);
+    __builtin_memcpy(emulated_amx_tiles[kAmxTile][r], static_cast<const char*>(from) + r * stride,
+                     kAmxTileBytes);
   }
 }
 template <int kAmxTile>
@@ -111,7 +113,8 @@ inline void amx_tile_dot_bf16() {
     for (int c = 0; c < 16; ++c) {
       float sum = amx_tile_at<float>(kSums, r, c);
       for (int k = 0; k < 32; ++k) {
-        sum += widened(amx_tile_at<uint16_t>(kA, r, k)) * widened(amx_tile_at<uint16_t>(kB, k / 2, 2 * c + k % 2));
+        sum += widened(amx_tile_at<uint16_t>(kA, r, k)) *
+               widened(amx_tile_at<uint16_t>(kB, k / 2, 2 * c + k % 2));
       }
       __builtin_memcpy(&emulated_amx_tiles[kSums][r][4 * c], &sum, sizeof sum);
     }

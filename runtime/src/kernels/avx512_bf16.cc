@@ -17,9 +17,7 @@ struct Bf16Dot {
   static Acc zero() { return _mm512_setzero_ps(); }
   static B load(const uint32_t* p) { return _mm512_loadu_si512(p); }
   static A broadcast(const uint32_t* p) { return _mm512_set1_epi32(*reinterpret_cast<const int*>(p)); }
-  static void dot(Acc& sum, A a, B b) {
-    sum = _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
-  }
+  static void dot(Acc& sum, A a, B b) { sum = _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
   static void store(float* p, Acc sum) { _mm512_storeu_ps(p, sum); }
 };
 

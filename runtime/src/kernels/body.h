@@ -120,8 +120,7 @@ bool read_pixels(const void* from, Pixel type, int count, float scale, float off
       return read_pixels_of<V>(static_cast<const uint16_t*>(from), count, scale, offset, nodata, to);
     case Pixel::s16:
       return read_pixels_of<V>(static_cast<const int16_t*>(from), count, scale, offset, nodata, to);
-    default:
-      return read_pixels_of<V>(static_cast<const float*>(from), count, scale, offset, nodata, to);
+    default: return read_pixels_of<V>(static_cast<const float*>(from), count, scale, offset, nodata, to);
   }
 }
 
@@ -180,8 +179,8 @@ void norm(const Norm& n) {
 // One vector of channels of W neighbouring pixels of a row. Each input is loaded once for the up to
 // seven outputs it counts for.
 template <class V, int W>
-void depthwise_block(const float* input, size_t row_stride, size_t pixel_stride,
-                     const float* weights, const float* bias, float* out) {
+void depthwise_block(const float* input, size_t row_stride, size_t pixel_stride, const float* weights,
+                     const float* bias, float* out) {
   using F = typename V::F;
   F sums[W];
   const F start = V::load(bias);
@@ -250,8 +249,7 @@ void depthwise_norm(const DepthwiseNorm& d) {
     }
     Rows out = d.out;
     out.data = element(d.out, row * d.width, 0);
-    norm<V>({d.scratch, pixel_stride, d.width, d.channels, d.padded_channels, d.gamma, nullptr,
-             out});
+    norm<V>({d.scratch, pixel_stride, d.width, d.channels, d.padded_channels, d.gamma, nullptr, out});
   }
 }
 
@@ -349,7 +347,7 @@ struct InRegisters {
 // Calls use(sums, vectors of columns, first column, first row, rows) for each group of rows by a panel.
 template <class T, class Use>
 inline void for_each_panel(const Matrix& w, const void* a, size_t a_stride, int rows, float* sums,
-                          const Use& use) {
+                           const Use& use) {
   const PanelSplit split(w.vectors, T::panel_vectors);
   const uint32_t* panel = w.words;
   [[maybe_unused]] const typename T::Session session;
@@ -360,8 +358,8 @@ inline void for_each_panel(const Matrix& w, const void* a, size_t a_stride, int 
     for (int g = 0; g < groups; ++g) {
       const int first = static_cast<int>(static_cast<int64_t>(rows) * g / groups);
       const int after = static_cast<int>(static_cast<int64_t>(rows) * (g + 1) / groups);
-      T::multiply(static_cast<const char*>(a) + static_cast<size_t>(first) * a_stride, a_stride,
-                  panel, vectors, after - first, w.k_words, sums);
+      T::multiply(static_cast<const char*>(a) + static_cast<size_t>(first) * a_stride, a_stride, panel,
+                  vectors, after - first, w.k_words, sums);
       use(sums, vectors, column, first, after - first);
     }
     panel += static_cast<size_t>(w.k_words) * vectors * T::lanes;
@@ -388,11 +386,11 @@ struct Finish {
 };
 
 template <class V, class T, bool kInteger>
-void linear(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out,
-            Store store, float* sums) {
+void linear(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out, Store store,
+            float* sums) {
   using F = typename V::F;
   for_each_panel<T>(w, a, a_stride, rows, sums,
-                   [&](const float* from, int vectors, int column, int first, int count) {
+                    [&](const float* from, int vectors, int column, int first, int count) {
     int y = first / out.width;
     int x = first % out.width;
     for (int r = 0; r < count; ++r) {
@@ -458,7 +456,7 @@ void linear_gelu_to(const Matrix& w, const void* a, size_t a_stride, int rows, c
                     float* squares, float* sums) {
   using F = typename V::F;
   for_each_panel<T>(w, a, a_stride, rows, sums,
-                   [&](const float* from, int vectors, int column, int first, int count) {
+                    [&](const float* from, int vectors, int column, int first, int count) {
     for (int v = 0; v < vectors; ++v) {
       const int at = column + v * V::lanes;
       const Finish<V, kInteger> finish(w, at);
@@ -482,8 +480,8 @@ void linear_gelu_to(const Matrix& w, const void* a, size_t a_stride, int rows, c
 }
 
 template <class V, class T, bool kInteger>
-void linear_gelu(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
-                 float* squares, float* sums) {
+void linear_gelu(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out, float* squares,
+                 float* sums) {
   if (out.storage == Storage::f32) {
     linear_gelu_to<V, T, kInteger, true>(w, a, a_stride, rows, out, squares, sums);
   } else {
@@ -494,8 +492,8 @@ void linear_gelu(const Matrix& w, const void* a, size_t a_stride, int rows, cons
 // ---- Scaling ----------------------------------------------------------------------------------
 
 template <class V>
-void scale_matrix_panels(const Matrix& source, const float* scales, const Matrix& target,
-                         int first_word, int last_word, int panel_vectors) {
+void scale_matrix_panels(const Matrix& source, const float* scales, const Matrix& target, int first_word,
+                         int last_word, int panel_vectors) {
   const PanelSplit split(source.vectors, panel_vectors);
   size_t from = 0;
   size_t to = 0;
@@ -514,8 +512,7 @@ void scale_matrix_panels(const Matrix& source, const float* scales, const Matrix
         const typename V::F low = V::set1(scales[2 * k]);
         const typename V::F high = V::set1(scales[2 * k + 1]);
         for (size_t c = 0; c < columns; c += V::lanes) {
-          V::store_bf16_pairs(out + c, V::mul(V::load(in + c), low),
-                              V::mul(V::load(in + columns + c), high));
+          V::store_bf16_pairs(out + c, V::mul(V::load(in + c), low), V::mul(V::load(in + columns + c), high));
         }
       }
     }
@@ -561,8 +558,8 @@ void scale_rows(const void* in, size_t in_stride, Storage in_storage, int rows, 
 // The kernels of an instruction set: a vector type, and how the three kinds of matmul are computed.
 template <class V, class Float, class Bf16, class Integer>
 struct Isa {
-  static void linear_any(const Matrix& w, const void* a, size_t a_stride, int rows,
-                         const PixelMap& out, Store store, float* sums) {
+  static void linear_any(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out,
+                         Store store, float* sums) {
     if (w.storage == Storage::f32) {
       linear<V, Float, false>(w, a, a_stride, rows, out, store, sums);
     } else if (w.storage == Storage::bf16) {
@@ -572,8 +569,8 @@ struct Isa {
     }
   }
 
-  static void linear_gelu_any(const Matrix& w, const void* a, size_t a_stride, int rows,
-                              const Rows& out, float* squares, float* sums) {
+  static void linear_gelu_any(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
+                              float* squares, float* sums) {
     if (w.storage == Storage::f32) {
       linear_gelu<V, Float, false>(w, a, a_stride, rows, out, squares, sums);
     } else if (w.storage == Storage::bf16) {
@@ -583,16 +580,16 @@ struct Isa {
     }
   }
 
-  static void scale_matrix(const Matrix& source, const float* scales, const Matrix& target,
-                           int first_word, int last_word) {
+  static void scale_matrix(const Matrix& source, const float* scales, const Matrix& target, int first_word,
+                           int last_word) {
     scale_matrix_panels<V>(source, scales, target, first_word, last_word, Float::panel_vectors);
   }
 
-  static constexpr Kernels table(const char* name, Storage integer, bool native_bf16,
-                                 int k_word_multiple) {
-    return {name,          V::lanes,       Float::panel_vectors, k_word_multiple,
-            integer,       native_bf16,    read_pixels<V>,        depthwise_norm<V>,    norm<V>,
-            linear_any,    linear_gelu_any, scale_matrix,        scale_rows<V>};
+  static constexpr Kernels table(const char* name, Storage integer, bool native_bf16, int k_word_multiple) {
+    return {name,         V::lanes,    Float::panel_vectors, k_word_multiple,
+            integer,      native_bf16, read_pixels<V>,       depthwise_norm<V>,
+            norm<V>,      linear_any,  linear_gelu_any,      scale_matrix,
+            scale_rows<V>};
   }
 };
 

@@ -74,11 +74,8 @@ bool has_amx() {
 #endif
 
 constexpr Candidate kCandidates[] = {
-    {amx_kernels, has_amx},
-    {avx512_bf16_kernels, has_bf16},
-    {avx512_vnni_kernels, has_vnni},
-    {avx512_kernels, has_avx512},
-    {avx2_kernels, has_avx2},
+    {amx_kernels, has_amx},       {avx512_bf16_kernels, has_bf16}, {avx512_vnni_kernels, has_vnni},
+    {avx512_kernels, has_avx512}, {avx2_kernels, has_avx2},
 };
 
 #elif defined(__aarch64__)

@@ -73,21 +73,21 @@ struct Kernels {
 
   // to[i] = from[i] * scale + offset; `count` is a multiple of 32. Returns whether no stored value is
   // `nodata` (NaN: there is none) and all values are finite.
-  bool (*read_pixels)(const void* from, Pixel type, int count, float scale, float offset,
-                      float nodata, float* to);
+  bool (*read_pixels)(const void* from, Pixel type, int count, float scale, float offset, float nodata,
+                      float* to);
   // Depthwise 7x7 convolution, then layer normalisation without beta.
   void (*depthwise_norm)(const DepthwiseNorm&);
   // Layer normalisation over the channels of each pixel, eps 1e-6.
   void (*norm)(const Norm&);
   // out = a * w + bias
-  void (*linear)(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out,
-                 Store store, float* sums);
+  void (*linear)(const Matrix& w, const void* a, size_t a_stride, int rows, const PixelMap& out, Store store,
+                 float* sums);
   // out = gelu(a * w + bias); adds each column's sum of squares to `squares`. `out` is f32 or bf16.
   void (*linear_gelu)(const Matrix& w, const void* a, size_t a_stride, int rows, const Rows& out,
                       float* squares, float* sums);
   // target = diag(scales) * source; the source is f32, the target f32 or bf16.
-  void (*scale_matrix)(const Matrix& source, const float* scales, const Matrix& target,
-                       int first_word, int last_word);
+  void (*scale_matrix)(const Matrix& source, const float* scales, const Matrix& target, int first_word,
+                       int last_word);
   // out[row][i] = in[row][i] * scales[i] + shifts[i]; `in` is f32 or bf16, no scales are ones and no
   // shifts are zeros. Integers have scales, which quantise too, and no shifts.
   void (*scale_rows)(const void* in, size_t in_stride, Storage in_storage, int rows, int columns,

@@ -36,13 +36,9 @@ struct Vec {
     const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(words));
   }
-  static bool any_equal(F a, F b) {
-    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)) != 0;
-  }
+  static bool any_equal(F a, F b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)) != 0; }
   static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
-  static void store_bf16(uint16_t* p, F x) {
-    store_16(p, _mm256_srli_epi32(rounded_to_bf16(x), 16));
-  }
+  static void store_bf16(uint16_t* p, F x) { store_16(p, _mm256_srli_epi32(rounded_to_bf16(x), 16)); }
   static void store_bf16_pairs(uint32_t* p, F low, F high) {
     const __m256i l = _mm256_srli_epi32(rounded_to_bf16(low), 16);
     const __m256i h = _mm256_and_si256(rounded_to_bf16(high), _mm256_set1_epi32(-65536));
@@ -90,9 +86,7 @@ struct FloatDot {
   using B = __m256;
   static Acc zero() { return _mm256_setzero_ps(); }
   static B load(const uint32_t* p) { return _mm256_loadu_ps(reinterpret_cast<const float*>(p)); }
-  static A broadcast(const uint32_t* p) {
-    return _mm256_broadcast_ss(reinterpret_cast<const float*>(p));
-  }
+  static A broadcast(const uint32_t* p) { return _mm256_broadcast_ss(reinterpret_cast<const float*>(p)); }
   static void dot(Acc& sum, A a, B b) { sum = _mm256_fmadd_ps(a, b, sum); }
   static void store(float* p, Acc sum) { _mm256_storeu_ps(p, sum); }
 };
@@ -105,14 +99,10 @@ struct PairDot {
   using A = __m256i;
   using B = __m256i;
   static Acc zero() { return _mm256_setzero_si256(); }
-  static B load(const uint32_t* p) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  }
+  static B load(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static A broadcast(const uint32_t* p) { return _mm256_set1_epi32(static_cast<int>(*p)); }
   static void dot(Acc& sum, A a, B b) { sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
-  static void store(float* p, Acc sum) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), sum);
-  }
+  static void store(float* p, Acc sum) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), sum); }
 };
 
 }  // namespace

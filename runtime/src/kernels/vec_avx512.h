@@ -80,9 +80,7 @@ struct FloatDot {
   using B = __m512;
   static Acc zero() { return _mm512_setzero_ps(); }
   static B load(const uint32_t* p) { return _mm512_loadu_ps(p); }
-  static A broadcast(const uint32_t* p) {
-    return _mm512_set1_ps(*reinterpret_cast<const float*>(p));
-  }
+  static A broadcast(const uint32_t* p) { return _mm512_set1_ps(*reinterpret_cast<const float*>(p)); }
   static void dot(Acc& sum, A a, B b) { sum = _mm512_fmadd_ps(a, b, sum); }
   static void store(float* p, Acc sum) { _mm512_storeu_ps(p, sum); }
 };

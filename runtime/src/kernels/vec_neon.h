@@ -18,9 +18,7 @@ struct Vec {
   static F set1(float x) { return vdupq_n_f32(x); }
   static F load(const float* p) { return vld1q_f32(p); }
   static F load_int(const int32_t* p) { return vcvtq_f32_s32(vld1q_s32(p)); }
-  static F load_bf16(const uint16_t* p) {
-    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
-  }
+  static F load_bf16(const uint16_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
   static F load(const uint8_t* p) {
     uint32_t four;
     __builtin_memcpy(&four, p, sizeof four);

@@ -24,10 +24,10 @@ int eosfm_barrier_count();
 
 namespace cases {
 
-using eosfm::gpu::Kind;
 using eosfm::gpu::kByte;
 using eosfm::gpu::kFloat;
 using eosfm::gpu::kHalf;
+using eosfm::gpu::Kind;
 using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 
@@ -112,8 +112,8 @@ struct Linear {
     uint32_t* aligned = panels.data();
     while (reinterpret_cast<uintptr_t>(aligned) % 16 != 0) ++aligned;
     if (!to_panels(matrix, kind, parts, aligned)) std::abort();
-    descriptor = {aligned, bias.data(), scale.data(), inverse.data(), 117.0F, kind,
-                  words_of(kind, parts), tiles_of(matrix)};
+    descriptor = {aligned, bias.data(), scale.data(),          inverse.data(),
+                  117.0F,  kind,        words_of(kind, parts), tiles_of(matrix)};
   }
   Linear(const Linear&) = delete;
   Linear& operator=(const Linear&) = delete;
@@ -192,7 +192,9 @@ inline double block(const BlockShape& s, unsigned seed, const shim::Options& opt
   const Floats grn = random.normals(s.hidden, 0.5F);
   Linear fc1(random, s.fc1, {s.channels}, s.hidden);
   Linear fc2(random, s.fc2, {s.hidden}, s.channels);
-  const int hidden_kind = s.fc2 == kFloat ? gpu::kHiddenFloat : s.fc2 == kHalf ? gpu::kHiddenHalf : gpu::kHiddenBf16;
+  const int hidden_kind = s.fc2 == kFloat  ? gpu::kHiddenFloat
+                          : s.fc2 == kHalf ? gpu::kHiddenHalf
+                                           : gpu::kHiddenBf16;
   const size_t hidden_bytes = pixels * s.hidden * (s.fc2 == kFloat ? 4 : 2);
   std::vector<char> hidden(hidden_bytes * images + 16, static_cast<char>(0xff));
   char* hidden_at = hidden.data();
@@ -217,7 +219,8 @@ inline double block(const BlockShape& s, unsigned seed, const shim::Options& opt
   d.squares_stride = static_cast<size_t>(d.partials) * s.hidden;
   Floats squares(d.squares_stride * images, NAN);
   d.squares = squares.data();
-  const size_t front_shared = s.rows * row_bytes(s.channels > fc1.descriptor.words ? s.channels : fc1.descriptor.words);
+  const size_t front_shared =
+      s.rows * row_bytes(s.channels > fc1.descriptor.words ? s.channels : fc1.descriptor.words);
   const size_t back_shared = s.rows * row_bytes(gpu::kPanelWords) + (gpu::kWarps + s.hidden) * 4U;
   if (!launch(eosfm_block_front, d, grid_of(d.front), front_shared, images, options)) return -999.0;
   if (!launch(eosfm_block_back, d, grid_of(d.back), back_shared, images, options)) return -999.0;
@@ -262,7 +265,8 @@ inline double block(const BlockShape& s, unsigned seed, const shim::Options& opt
       }
     }
   }
-  const double asked = s.fc2 == kByte || s.fc1 == kByte ? least(kByte) : std::fmin(least(s.fc1), least(s.fc2));
+  const double asked =
+      s.fc2 == kByte || s.fc1 == kByte ? least(kByte) : std::fmin(least(s.fc1), least(s.fc2));
   return snr(expected, x.data()) - asked;
 }
 
@@ -359,9 +363,10 @@ inline double stem(const StemShape& s, unsigned seed, const shim::Options& optio
     Doubles row(bias.begin(), bias.end());
     for (int k = 0; k < 16 * s.bands; ++k) {
       const int b = k / 16;
-      const float stored = image[(p / pixels * all_bands + bands[b]) * plane +
-                                 (4 * y + k % 16 / 4) * side + 4 * x + k % 4];
-      const double value = static_cast<double>(stored) * static_cast<double>(scales[b]) + static_cast<double>(offsets[b]);
+      const float stored =
+          image[(p / pixels * all_bands + bands[b]) * plane + (4 * y + k % 16 / 4) * side + 4 * x + k % 4];
+      const double value =
+          static_cast<double>(stored) * static_cast<double>(scales[b]) + static_cast<double>(offsets[b]);
       for (int c = 0; c < s.channels; ++c) row[c] += value * static_cast<double>(weights[k * s.channels + c]);
     }
     row = normalised(row);

@@ -4,7 +4,8 @@
 namespace eosfm {
 namespace {
 
-const unsigned char kElf[] = "\x7f" "ELF";
+const unsigned char kElf[] = "\x7f"
+                             "ELF";
 const unsigned char kPtx[] = ".version 8.5\n.target sm_80\n";
 
 }  // namespace

@@ -160,8 +160,8 @@ void to_scheduler() {
   Machine& m = g_machine;
   Fiber& self = m.fibers[m.current];
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(self.state == State::done ? nullptr : &self.fake_stack,
-                                 m.scheduler_stack, m.scheduler_stack_size);
+  __sanitizer_start_switch_fiber(self.state == State::done ? nullptr : &self.fake_stack, m.scheduler_stack,
+                                 m.scheduler_stack_size);
 #endif
   shim_switch(&self.stack_pointer, m.scheduler);
 #if defined(__SANITIZE_ADDRESS__)

@@ -85,9 +85,7 @@ inline float float_of(unsigned bits) {
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
-inline unsigned pack_halves(float low, float high) {
-  return half_of(low) | half_of(high) << 16;
-}
+inline unsigned pack_halves(float low, float high) { return half_of(low) | half_of(high) << 16; }
 inline float unpack_half(unsigned bits) { return float_of_half(bits); }
 
 }  // namespace eosfm::gpu

@@ -110,7 +110,7 @@ struct Kernel {
   int dynamic_shared = 0;
 };
 
-bool note(std::vector<Range> Touched::*list, const void* pointer, size_t bytes) {
+bool note(std::vector<Range> Touched::* list, const void* pointer, size_t bytes) {
   const char* at = static_cast<const char*>(pointer);
   if (g_touched != nullptr && bytes > 0) (g_touched->*list).push_back({at, at + bytes});
   // Where CPU and GPU share their memory, pinned memory is the GPU's too.
@@ -122,8 +122,7 @@ bool reads_floats(const float* pointer, size_t count) { return reads(pointer, co
 
 // `size` floats of each image, which lie `stride` apart.
 bool reads_images(const float* pointer, size_t stride, size_t size, Images images) {
-  return size <= stride &&
-         reads_floats(pointer + images.first * stride, (images.count - 1) * stride + size);
+  return size <= stride && reads_floats(pointer + images.first * stride, (images.count - 1) * stride + size);
 }
 bool writes_images(const float* pointer, size_t stride, size_t size, Images images) {
   return size <= stride && note(&Touched::writes, pointer + images.first * stride,
@@ -168,11 +167,9 @@ bool reads_sets(const Set* sets, int count, int pixels, Images images) {
 template <class Descriptor, void (*kKernel)(const Descriptor*, unsigned),
           bool (*kLeadsInside)(const Descriptor&, Images)>
 Kernel kernel(const char* name) {
-  return {name, sizeof(Descriptor),
-          [](const void* d, unsigned first) { kKernel(static_cast<const Descriptor*>(d), first); },
-          [](const void* d, Images images) {
-            return kLeadsInside(*static_cast<const Descriptor*>(d), images);
-          }};
+  return {name, sizeof(Descriptor), [](const void* d, unsigned first) {
+    kKernel(static_cast<const Descriptor*>(d), first);
+  }, [](const void* d, Images images) { return kLeadsInside(*static_cast<const Descriptor*>(d), images); }};
 }
 
 bool check_stem(const Stem& d, Images images) {
@@ -384,7 +381,10 @@ API cuCtxPopCurrent_v2(void**) {
 }
 API cuModuleLoadData(void** module, const char* image) {
   ENTER(true);
-  const bool is_elf = std::memcmp(image, "\x7f" "ELF", 4) == 0;
+  const bool is_elf = std::memcmp(image,
+                                  "\x7f"
+                                  "ELF",
+                                  4) == 0;
   if (!is_elf && std::strstr(image, ".version") == nullptr) return kInvalidImage;
   give(module, 1);
   return 0;

@@ -42,8 +42,14 @@ struct Panels {
     uint32_t* aligned = words.data();
     while (reinterpret_cast<uintptr_t>(aligned) % 16 != 0) ++aligned;
     if (!to_panels(matrix, gpu::kByte, parts, aligned)) std::abort();
-    weights = {aligned, matrix.bias, matrix.scale, matrix.inverse, matrix.zero, gpu::kByte,
-               words_of(gpu::kByte, parts), tiles_of(matrix)};
+    weights = {aligned,
+               matrix.bias,
+               matrix.scale,
+               matrix.inverse,
+               matrix.zero,
+               gpu::kByte,
+               words_of(gpu::kByte, parts),
+               tiles_of(matrix)};
   }
 };
 
@@ -72,7 +78,7 @@ double distance_to_edge(double value) { return std::fabs(value - std::floor(valu
 struct Tally {
   size_t codes = 0;
   size_t at_edge = 0;
-  size_t wrong = 0;    // other codes, far from an edge
+  size_t wrong = 0;  // other codes, far from an edge
   size_t outputs = 0;  // of pixels whose codes are all equal
   size_t unequal = 0;
   double worst = 0.0;  // among outputs, of the pixel's largest
@@ -125,8 +131,8 @@ std::vector<int> codes_of(const void* row, Storage storage, int first, int count
 // What the CUDA engine has of a layer: from the same files, packed for it.
 struct Layer {
   const BlockWeights* block = nullptr;  // of a block's two
-  const Matrix* entry = nullptr;        // of a downsampling
-  int width = 0;                        // channels that come in
+  const Matrix* entry = nullptr;  // of a downsampling
+  int width = 0;  // channels that come in
 };
 
 // What was seen of the block or the downsampling that the CPU engine is at.
@@ -138,11 +144,11 @@ struct Seen {
   int width = 0;
   int height = 0;
   std::vector<std::vector<int>> codes;  // of each pixel, into fc1
-  Floats hidden;                        // [pixel][hidden], as they are stored
-  Floats squares;                       // [band of rows][hidden]
+  Floats hidden;  // [pixel][hidden], as they are stored
+  Floats squares;  // [band of rows][hidden]
   int bands = 0;
-  Floats factors;      // of GRN, with the scales of fc2's codes
-  Floats back_codes;   // the CUDA kernels' of the whole image, into fc2
+  Floats factors;  // of GRN, with the scales of fc2's codes
+  Floats back_codes;  // the CUDA kernels' of the whole image, into fc2
   Floats back_output;  // and the image after the block
   int back_pixel = 0;  // the next that is to be compared
   // Of a downsampling.
@@ -208,7 +214,8 @@ double front_value(const Seen& seen, const Layer& layer, int pixel, int channel)
   for (int c = 0; c < layer.width; ++c) {
     double sum = static_cast<double>(layer.block->depthwise_bias[c]);
     for (int k = 0; k < 49; ++k) {
-      const float* from = seen.image + (y0 + k / 7) * seen.row_stride + static_cast<size_t>(x0 + k % 7) * seen.padded;
+      const float* from =
+          seen.image + (y0 + k / 7) * seen.row_stride + static_cast<size_t>(x0 + k % 7) * seen.padded;
       sum += static_cast<double>(from[c]) * static_cast<double>(layer.block->depthwise[k * layer.width + c]);
     }
     row.push_back(sum);
@@ -234,8 +241,9 @@ void compare_front(const Layer& layer) {
   std::vector<uint16_t> stored(static_cast<size_t>(pixels) * hidden, 0xffffU);
   run_front(d, seen, own.weights, stored.data(), gpu::kHiddenBf16, squares);
   for (int p = 0; p < pixels; ++p) {
-    const bool equal = compare_codes(g_front, seen.codes[p], &codes[static_cast<size_t>(p) * 8 * unit->weights.tiles],
-                                     kOffset, [&](int c) { return front_value(seen, layer, p, c); });
+    const bool equal =
+        compare_codes(g_front, seen.codes[p], &codes[static_cast<size_t>(p) * 8 * unit->weights.tiles],
+                      kOffset, [&](int c) { return front_value(seen, layer, p, c); });
     if (!equal) continue;
     Floats got;
     for (int h = 0; h < hidden; ++h) {
@@ -280,19 +288,20 @@ void run_back(const Layer& layer) {
   seen.back_pixel = 0;
 }
 
-void compare_back(const Layer& layer, const Matrix& w, const void* a, size_t stride, int rows, const PixelMap& out) {
+void compare_back(const Layer& layer, const Matrix& w, const void* a, size_t stride, int rows,
+                  const PixelMap& out) {
   Seen& seen = g_seen;
   const int hidden = layer.block->hidden;
   for (int i = 0; i < rows; ++i, ++seen.back_pixel) {
     const int p = seen.back_pixel;
     const size_t columns = static_cast<size_t>((hidden + 7) / 8 * 8);
-    const bool equal = compare_codes(
-        g_back, codes_of(static_cast<const char*>(a) + i * stride, w.storage, 0, hidden),
-        &seen.back_codes[p * columns], 0.0F, [&](int h) {
-          return static_cast<double>(seen.hidden[static_cast<size_t>(p) * hidden + h]) *
-                     static_cast<double>(seen.factors[h]) +
-                 static_cast<double>(layer.block->fc2.zero);
-        });
+    const bool equal =
+        compare_codes(g_back, codes_of(static_cast<const char*>(a) + i * stride, w.storage, 0, hidden),
+                      &seen.back_codes[p * columns], 0.0F, [&](int h) {
+      return static_cast<double>(seen.hidden[static_cast<size_t>(p) * hidden + h]) *
+                 static_cast<double>(seen.factors[h]) +
+             static_cast<double>(layer.block->fc2.zero);
+    });
     const float* to = out.base + i / out.width * out.row_stride + i % out.width * out.pixel_stride;
     if (!equal) continue;
     compare_outputs(g_back, Floats(to, to + layer.width),
@@ -301,7 +310,8 @@ void compare_back(const Layer& layer, const Matrix& w, const void* a, size_t str
 }
 
 // Some rows of a downsampling, whose norms were seen before its matmul.
-void compare_downsample(const Layer& layer, const Matrix& w, const void* a, size_t stride, int rows, const PixelMap& out) {
+void compare_downsample(const Layer& layer, const Matrix& w, const void* a, size_t stride, int rows,
+                        const PixelMap& out) {
   const std::vector<Norm>& norms = g_seen.norms;
   const int width = out.width;
   const int high = rows / width;
@@ -342,10 +352,12 @@ void compare_downsample(const Layer& layer, const Matrix& w, const void* a, size
     for (int corner = 0; corner < 4; ++corner) {
       for (const int code : codes_of(row, w.storage, corner * padded, channels)) expected.push_back(code);
     }
-    const bool equal = compare_codes(g_downsample, expected, &codes[static_cast<size_t>(p) * 4 * channels], 0.0F, [&](int i) {
+    const bool equal = compare_codes(g_downsample, expected, &codes[static_cast<size_t>(p) * 4 * channels],
+                                     0.0F, [&](int i) {
       const float* from = pixel_of(p / width, i / channels, p % width);
       return normalised(Doubles(from, from + channels))[i % channels] *
-                 static_cast<double>(layer.entry->inverse[i]) + static_cast<double>(layer.entry->zero);
+                 static_cast<double>(layer.entry->inverse[i]) +
+             static_cast<double>(layer.entry->zero);
     });
     const float* to = out.base + p / width * out.row_stride + p % width * out.pixel_stride;
     if (!equal) continue;
@@ -368,17 +380,19 @@ void watch_depthwise_norm(const DepthwiseNorm& call) {
   seen.height += call.rows;
 }
 
-void watch_linear_gelu(const Matrix& w, const void* a, size_t stride, int rows, const Rows& out, float* squares,
-                       float* tile) {
+void watch_linear_gelu(const Matrix& w, const void* a, size_t stride, int rows, const Rows& out,
+                       float* squares, float* tile) {
   g_real.linear_gelu(w, a, stride, rows, out, squares, tile);
   const auto found = g_layers.find(w.words);
   if (!is_integer(w.storage) || found == g_layers.end()) return;
   const int hidden = found->second.block->hidden;
   for (int p = 0; p < rows; ++p) {
-    g_seen.codes.push_back(codes_of(static_cast<const char*>(a) + p * stride, w.storage, 0, found->second.width));
+    g_seen.codes.push_back(
+        codes_of(static_cast<const char*>(a) + p * stride, w.storage, 0, found->second.width));
     const char* row = static_cast<const char*>(out.data) + p * out.stride;
     for (int h = 0; h < hidden; ++h) {
-      g_seen.hidden.push_back(as_float(static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(row)[h]) << 16));
+      g_seen.hidden.push_back(
+          as_float(static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(row)[h]) << 16));
     }
   }
   g_seen.squares.insert(g_seen.squares.end(), squares, squares + hidden);
@@ -445,8 +459,8 @@ void run_image(eosfm_model& model) {
 }
 
 void print(const char* name, const Tally& tally) {
-  std::printf("%s: %zu codes, %zu at an edge, %zu wrong; %zu outputs, %zu unequal, %.1e off\n", name, tally.codes,
-              tally.at_edge, tally.wrong, tally.outputs, tally.unequal, tally.worst);
+  std::printf("%s: %zu codes, %zu at an edge, %zu wrong; %zu outputs, %zu unequal, %.1e off\n", name,
+              tally.codes, tally.at_edge, tally.wrong, tally.outputs, tally.unequal, tally.worst);
 }
 
 }  // namespace
@@ -477,7 +491,8 @@ int main(int argc, char** argv) {
   }
 
   run_image(model);
-  for (const auto& one : {std::make_pair("front", &g_front), {"back", &g_back}, {"downsample", &g_downsample}}) {
+  for (const auto& one :
+       {std::make_pair("front", &g_front), {"back", &g_back}, {"downsample", &g_downsample}}) {
     const Tally& tally = *one.second;
     print(one.first, tally);
     CHECK(tally.codes > 0 && tally.outputs > 0);

@@ -79,11 +79,18 @@ struct Refusal {
 const Refusal kRefusals[] = {
     {"cuda", "/nowhere/libcuda.so.1", nullptr, EOSFM_NOT_FOUND, "there is no NVIDIA driver"},
     {"cuda", "libm.so.6", nullptr, EOSFM_UNSUPPORTED, "too old: libm.so.6 has no cuInit"},
-    {"cuda", nullptr, [](Standin& s) { s.driver = 11040; }, EOSFM_UNSUPPORTED, "is for CUDA 11.4, expected 12.0"},
+    {"cuda", nullptr, [](Standin& s) { s.driver = 11040; }, EOSFM_UNSUPPORTED,
+     "is for CUDA 11.4, expected 12.0"},
     {"cuda", nullptr, [](Standin& s) { s.devices = 0; }, EOSFM_UNSUPPORTED, "there is no GPU 0"},
-    {"cuda-2", nullptr, [](Standin& s) { s.devices = 2; }, EOSFM_UNSUPPORTED, "there is no GPU 2: the NVIDIA driver has 2"},
-    {"cuda", nullptr, [](Standin& s) { s.compute = 75; }, EOSFM_UNSUPPORTED, "no code for the Stand-in, of compute capability 7.5"},
-    {"cuda", nullptr, [](Standin& s) { s.driver = 12020; s.compute = 120; }, EOSFM_UNSUPPORTED, "no code for the Stand-in"},
+    {"cuda-2", nullptr, [](Standin& s) { s.devices = 2; }, EOSFM_UNSUPPORTED,
+     "there is no GPU 2: the NVIDIA driver has 2"},
+    {"cuda", nullptr, [](Standin& s) { s.compute = 75; }, EOSFM_UNSUPPORTED,
+     "no code for the Stand-in, of compute capability 7.5"},
+    {"cuda", nullptr,
+     [](Standin& s) {
+  s.driver = 12020;
+  s.compute = 120;
+}, EOSFM_UNSUPPORTED, "no code for the Stand-in"},
     {"cuda", nullptr, [](Standin& s) { s.memory = 1000; }, EOSFM_NO_MEMORY, "memory, 0 of 0 MB are free"},
     {"cuda", nullptr, [](Standin& s) { s.most_shared = 4096; }, EOSFM_UNSUPPORTED, "bytes of shared memory"},
     {"cuda-fp64", nullptr, nullptr, EOSFM_BAD_ARGUMENT, "expected cuda, cuda-INDEX"},
@@ -145,7 +152,8 @@ void every_call_may_fail(int step) {
           const eosfm_status status = opened.run(out);
           CHECK(status == EOSFM_ENGINE_FAILED);
           CHECK(out.wrong(false) == 0);
-          CHECK(std::strstr(eosfm_context_get_error(opened.context), "unspecified launch failure") != nullptr);
+          CHECK(std::strstr(eosfm_context_get_error(opened.context), "unspecified launch failure") !=
+                nullptr);
           ++failed;
           // Lost once, it may come back.
           if (count == 1) CHECK(opened.run(out) == EOSFM_OK);

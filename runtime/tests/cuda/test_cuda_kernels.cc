@@ -50,8 +50,9 @@ std::vector<Case> fixed_cases() {
       {33, {20}, false, kHalf, 12, eosfm::gpu::kLeakyRelu, false},
   };
   for (const LevelShape& s : levels) {
-    all.push_back({std::string(s.columns == 0 ? "combine" : "mix") + " of " + std::to_string(s.channels.size()),
-                   [s](unsigned seed, const shim::Options& o) { return level(s, seed, o); }});
+    all.push_back(
+        {std::string(s.columns == 0 ? "combine" : "mix") + " of " + std::to_string(s.channels.size()),
+         [s](unsigned seed, const shim::Options& o) { return level(s, seed, o); }});
   }
   return all;
 }
@@ -61,20 +62,31 @@ Case random_case(Random& random) {
   const int rows = 8 << random.integer(0, 2);
   const int most_tiles = rows > 16 ? 20 : 40;  // whose sums a thread block holds
   if (random.integer(0, 2) > 0) {
-    const BlockShape s = {random.integer(1, 17), random.integer(1, 11), 8 * random.integer(1, 12),
-                          8 * random.integer(1, 40), any_kind(), any_kind(), rows,
-                          random.integer(1, 3), random.integer(1, most_tiles)};
+    const BlockShape s = {random.integer(1, 17),
+                          random.integer(1, 11),
+                          8 * random.integer(1, 12),
+                          8 * random.integer(1, 40),
+                          any_kind(),
+                          any_kind(),
+                          rows,
+                          random.integer(1, 3),
+                          random.integer(1, most_tiles)};
     return {"random block " + std::to_string(s.width) + " x " + std::to_string(s.height) + ", " +
-                std::to_string(s.channels) + " to " + std::to_string(s.hidden) + ", " + name_of(s.fc1) +
-                " " + name_of(s.fc2) + ", " + std::to_string(rows) + " rows",
+                std::to_string(s.channels) + " to " + std::to_string(s.hidden) + ", " + name_of(s.fc1) + " " +
+                name_of(s.fc2) + ", " + std::to_string(rows) + " rows",
             [s](unsigned seed, const shim::Options& o) { return block(s, seed, o); }};
   }
-  const DownsampleShape s = {random.integer(1, 12), random.integer(1, 9), 8 * random.integer(1, 12),
-                             8 * random.integer(1, 16), any_kind(), rows, random.integer(1, 3),
+  const DownsampleShape s = {random.integer(1, 12),
+                             random.integer(1, 9),
+                             8 * random.integer(1, 12),
+                             8 * random.integer(1, 16),
+                             any_kind(),
+                             rows,
+                             random.integer(1, 3),
                              random.integer(1, most_tiles)};
   return {"random downsample " + std::to_string(s.width) + " x " + std::to_string(s.height) + ", " +
-              std::to_string(s.in_channels) + " to " + std::to_string(s.channels) + ", " +
-              name_of(s.kind) + ", " + std::to_string(rows) + " rows",
+              std::to_string(s.in_channels) + " to " + std::to_string(s.channels) + ", " + name_of(s.kind) +
+              ", " + std::to_string(rows) + " rows",
           [s](unsigned seed, const shim::Options& o) { return downsample(s, seed, o); }};
 }
 

@@ -17,8 +17,7 @@ constexpr int kRowsAtOnce = 17;
 struct Scene {
   TestImage image;
 
-  explicit Scene(const eosfm_model_info& info)
-      : image(info.bands, 4 * info.tile - 7, 2 * info.tile - 9) {
+  explicit Scene(const eosfm_model_info& info) : image(info.bands, 4 * info.tile - 7, 2 * info.tile - 9) {
     float* last = image.pixels.data() + static_cast<size_t>(info.bands - 1) * image.width * image.height;
     for (int y = 0; y < info.tile; ++y) {
       for (int x = info.tile / 2; x < info.tile / 2 + 2 * info.tile; ++x) last[y * image.width + x] = -7.0F;
@@ -58,7 +57,8 @@ void results_do_not_depend_on_the_batch(const Result& alone) {
   }
   for (const int batch : {2, 3, 7}) {
     CHECK(stream_with("cuda", batch) == alone);
-    CHECK(g_standin->most_under_way == (batch < 4 ? 2 : 1));  // the next is given before the last is waited for
+    CHECK(g_standin->most_under_way ==
+          (batch < 4 ? 2 : 1));  // the next is given before the last is waited for
     reset();
   }
 }
@@ -238,7 +238,8 @@ void the_standin_notices_what_two_streams_share() {
     for (int i = 0; i < 2; ++i) {
       eosfm::CuGraph graph = nullptr;
       CHECK(driver.create_stream(&streams[i], 0) == 0 && driver.begin_capture(streams[i], 0) == 0);
-      CHECK(driver.copy_in_async(device + (apart ? 32U * static_cast<unsigned>(i) : 0U), host, 32, streams[i]) == 0);
+      CHECK(driver.copy_in_async(device + (apart ? 32U * static_cast<unsigned>(i) : 0U), host, 32,
+                                 streams[i]) == 0);
       CHECK(driver.end_capture(streams[i], &graph) == 0 && driver.instantiate(&graphs[i], graph, 0) == 0);
       driver.destroy_graph(graph);
       CHECK(driver.launch_graph(graphs[i], streams[i]) == 0);

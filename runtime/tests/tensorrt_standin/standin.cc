@@ -98,9 +98,7 @@ class Engine final : public ICudaEngine {
   Dims getTensorShape(const char* name) const noexcept override {
     return bundle_->shape(place_of(name), bundle_->mode == "dynamic" ? -1 : 1);
   }
-  IExecutionContext* createExecutionContext() noexcept override {
-    return new Execution(bundle_, log_);
-  }
+  IExecutionContext* createExecutionContext() noexcept override { return new Execution(bundle_, log_); }
 
  private:
   std::shared_ptr<Bundle> bundle_;

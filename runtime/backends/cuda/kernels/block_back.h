@@ -43,8 +43,8 @@ EOSFM_DEVICE void load_hidden(const void* hidden, int kind, size_t at, float (&v
     for (int i = 0; i < 8; ++i) values[i] = from[i];
     return;
   }
-  const uint4 bits = load_panel(
-      reinterpret_cast<const unsigned*>(static_cast<const unsigned short*>(hidden) + at));
+  const uint4 bits =
+      load_panel(reinterpret_cast<const unsigned*>(static_cast<const unsigned short*>(hidden) + at));
   const unsigned words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -55,8 +55,8 @@ EOSFM_DEVICE void load_hidden(const void* hidden, int kind, size_t at, float (&v
 
 // Words `first` ... `first + words` of every pixel's scaled hidden values; zeros beyond the channels.
 template <int kKind>
-EOSFM_DEVICE void load_scaled(const Block& d, const Group& group, const void* hidden,
-                              const float* factors, int first, int words, unsigned* rows, int stride) {
+EOSFM_DEVICE void load_scaled(const Block& d, const Group& group, const void* hidden, const float* factors,
+                              int first, int words, unsigned* rows, int stride) {
   constexpr int kPer = Operand<kKind>::kPerWord;
   constexpr int kAtOnce = 8 / kPer;  // words
   const int steps = words / kAtOnce;

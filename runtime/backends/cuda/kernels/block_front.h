@@ -16,8 +16,7 @@
 namespace eosfm::gpu {
 
 // Outputs beyond the image are zeros.
-EOSFM_DEVICE void depthwise(const Block& d, const Group& group, const float* pixels, float* out,
-                            int stride) {
+EOSFM_DEVICE void depthwise(const Block& d, const Group& group, const float* pixels, float* out, int stride) {
   const int strips = d.front.rows / kGroupWidth;
   for (int i = static_cast<int>(threadIdx.x); i < strips * d.channels; i += kThreads) {
     const int channel = i % d.channels;
@@ -67,8 +66,8 @@ EOSFM_DEVICE void store_hidden(void* hidden, int kind, size_t at, float first, f
 // A tile of fc1's sums becomes hidden values; `squares` is this warp's row of partial sums.
 template <int kKind>
 EOSFM_DEVICE void finish_hidden(const Block& d, const Group& group, const Seat& seat, int tile,
-                                const typename Operand<kKind>::Sum (&sum)[4], void* hidden,
-                                float* squares, bool is_first) {
+                                const typename Operand<kKind>::Sum (&sum)[4], void* hidden, float* squares,
+                                bool is_first) {
   const int column = 8 * tile + seat.lane % 4 * 2;
   float totals[2] = {0.0F, 0.0F};
 #pragma unroll
@@ -82,8 +81,7 @@ EOSFM_DEVICE void finish_hidden(const Block& d, const Group& group, const Seat& 
       values[i] = d.hidden_kind == kHiddenBf16 ? gelu_coarse(x) : gelu(x);
       totals[i] = fmaf(values[i], values[i], totals[i]);
     }
-    store_hidden(hidden, d.hidden_kind, group.pixel(row) * d.hidden_channels + column, values[0],
-                 values[1]);
+    store_hidden(hidden, d.hidden_kind, group.pixel(row) * d.hidden_channels + column, values[0], values[1]);
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {

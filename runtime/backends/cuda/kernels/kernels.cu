@@ -8,14 +8,11 @@
 
 using namespace eosfm::gpu;
 
-EOSFM_KERNEL(eosfm_stem, const Stem* all, unsigned first) {
-  stem(all[blockIdx.y], first + blockIdx.z);
-}
+EOSFM_KERNEL(eosfm_stem, const Stem* all, unsigned first) { stem(all[blockIdx.y], first + blockIdx.z); }
 
 EOSFM_KERNEL(eosfm_downsample, const Downsample* all, unsigned first) {
   const Downsample& d = all[blockIdx.y];
-  with_kind(d.weights.kind,
-            [&](auto kind) { downsample<decltype(kind)::value>(d, first + blockIdx.z); });
+  with_kind(d.weights.kind, [&](auto kind) { downsample<decltype(kind)::value>(d, first + blockIdx.z); });
 }
 
 EOSFM_KERNEL(eosfm_block_front, const Block* all, unsigned first) {

@@ -19,8 +19,7 @@ struct Reader {
   float mean = 0.0F;
   float inverse = 1.0F;
 
-  EOSFM_DEVICE Reader(const Set& one, size_t image)
-      : set(one), from(one.from + image * one.from_stride) {
+  EOSFM_DEVICE Reader(const Set& one, size_t image) : set(one), from(one.from + image * one.from_stride) {
     if (one.moments == nullptr) return;
     mean = one.moments[2 * image];
     inverse = one.moments[2 * image + 1];
@@ -97,8 +96,7 @@ EOSFM_DEVICE void mix(const Mix& d, size_t image) {
         rows[row * kStride + i % words] = Operand<kKind>::word(values);
       }
       SYNC_THREADS();
-      multiply<kKind>(rows, kStride, kLevelRows, words, d.weights, set_word + first, seat, seat.tile,
-                      sums);
+      multiply<kKind>(rows, kStride, kLevelRows, words, d.weights, set_word + first, seat, seat.tile, sums);
     }
     set_word += set_words;
   }
@@ -109,10 +107,9 @@ EOSFM_DEVICE void mix(const Mix& d, size_t image) {
       const size_t pixel = static_cast<size_t>(first_pixel + seat.first_row + seat.lane / 4 + i / 2 * 8);
       const int column = 8 * tile + seat.lane % 4 * 2 + i % 2;
       if (pixel >= static_cast<size_t>(d.pixels) || column >= d.channels) continue;
-      const float value =
-          d.factor * activate(Operand<kKind>::value(sum[i], d.weights, column), d.activation);
-      out[d.planes != 0 ? static_cast<size_t>(column) * d.pixels + pixel
-                        : pixel * d.channels + column] = value;
+      const float value = d.factor * activate(Operand<kKind>::value(sum[i], d.weights, column), d.activation);
+      out[d.planes != 0 ? static_cast<size_t>(column) * d.pixels + pixel : pixel * d.channels + column] =
+          value;
     }
   });
 }

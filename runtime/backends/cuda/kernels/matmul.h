@@ -74,8 +74,7 @@ EOSFM_DEVICE void multiply(const unsigned* a, int stride, int rows, int words, c
       for (int n = 0; n < kWarpTiles; ++n) {
         const int tile = first_tile + n * seat.tile_step;
         if (tile >= seat.after_tile) break;
-        const unsigned* b =
-            w.panels + (static_cast<size_t>(tile) * w.words + first_word + k) * 8 + 32 * t;
+        const unsigned* b = w.panels + (static_cast<size_t>(tile) * w.words + first_word + k) * 8 + 32 * t;
 #pragma unroll 1
         for (int i = 0; i < 16; ++i) {
           const float b0 = float_of(b[i % 4 * 4 + i / 4]);
@@ -102,8 +101,8 @@ EOSFM_DEVICE void multiply(const unsigned* a, int stride, int rows, int words, c
       for (int n = 0; n < kWarpTiles; ++n) {
         const int tile = first_tile + n * seat.tile_step;
         if (tile >= seat.after_tile) break;
-        const uint4 b = load_panel(
-            w.panels + (static_cast<size_t>(tile) * w.words + first_word + k) * 8 + 4 * seat.lane);
+        const uint4 b =
+            load_panel(w.panels + (static_cast<size_t>(tile) * w.words + first_word + k) * 8 + 4 * seat.lane);
         mma(sums[n], fragments[0], b.x, b.y);
         mma(sums[n], fragments[1], b.z, b.w);
       }

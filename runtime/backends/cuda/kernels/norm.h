@@ -30,8 +30,8 @@ EOSFM_DEVICE Spread spread_of(const float* from, int channels, int lane) {
 // `to` is: a word is written after the warp has read all that it stands on, and those before.
 // `inverse` is bytes' only.
 template <int kKind>
-EOSFM_DEVICE void normalise(const float* from, int channels, unsigned* to, int words,
-                            const float* inverse, float zero, int lane) {
+EOSFM_DEVICE void normalise(const float* from, int channels, unsigned* to, int words, const float* inverse,
+                            float zero, int lane) {
   constexpr int kPer = Operand<kKind>::kPerWord;
   const Spread spread = spread_of(from, channels, lane);
   for (int first = 0; first < words; first += 32) {
@@ -87,9 +87,8 @@ struct Share {
     span = index % cover.spans;
     first_tile = index / cover.spans * cover.columns;
     first_group = span * cover.span;
-    after_group = index < cover.spans * cover.splits
-                      ? smaller(first_group + cover.span, Group::count(cover))
-                      : first_group;
+    after_group = index < cover.spans * cover.splits ? smaller(first_group + cover.span, Group::count(cover))
+                                                     : first_group;
   }
 };
 

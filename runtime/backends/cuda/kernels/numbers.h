@@ -9,9 +9,7 @@
 namespace eosfm::gpu {
 
 EOSFM_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
-EOSFM_DEVICE int round_up_to(int value, int multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
+EOSFM_DEVICE int round_up_to(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // The nearest bf16, ties to even.
 EOSFM_DEVICE unsigned bf16_of(float value) {
@@ -21,8 +19,7 @@ EOSFM_DEVICE unsigned bf16_of(float value) {
 
 // A value times its scale plus the zero point becomes a code of 0 to 255, stored less 128.
 EOSFM_DEVICE unsigned byte_of(float code) {
-  return static_cast<unsigned>(static_cast<int>(rintf(fminf(fmaxf(code, 0.0F), 255.0F))) - 128) &
-         0xffU;
+  return static_cast<unsigned>(static_cast<int>(rintf(fminf(fmaxf(code, 0.0F), 255.0F))) - 128) & 0xffU;
 }
 
 // x * Phi(x), where Phi(x) - 1/2 is x * p(x^2) / q(x^2) on |x| <= 5.2: within 2e-7.
@@ -66,9 +63,7 @@ struct Operand<kFloat> {
   using Sum = float;
   EOSFM_DEVICE static unsigned word(const float (&v)[1]) { return bits_of(v[0]); }
   EOSFM_DEVICE static float scaled(float v, const float*, int, float) { return v; }
-  EOSFM_DEVICE static float value(float sum, const Weights& w, int column) {
-    return sum + w.bias[column];
-  }
+  EOSFM_DEVICE static float value(float sum, const Weights& w, int column) { return sum + w.bias[column]; }
 };
 
 template <>
@@ -77,9 +72,7 @@ struct Operand<kHalf> {
   using Sum = float;
   EOSFM_DEVICE static unsigned word(const float (&v)[2]) { return pack_halves(v[0], v[1]); }
   EOSFM_DEVICE static float scaled(float v, const float*, int, float) { return v; }
-  EOSFM_DEVICE static float value(float sum, const Weights& w, int column) {
-    return sum + w.bias[column];
-  }
+  EOSFM_DEVICE static float value(float sum, const Weights& w, int column) { return sum + w.bias[column]; }
 };
 
 template <>

@@ -14,24 +14,24 @@
  * argument, or the library, or a status.
  *
  * The rules of every call:
- * - It returns a status, one of those that its comment lists. When that is not EOSFM_OK, nothing that it was
- *   to write has been written (but for eosfm_context_verify and a fusion in eosfm_context_run, which say so),
- *   and a sentence that says what was found and what was expected is at eosfm_model_get_error() or
- *   eosfm_context_get_error().
+ * - It returns a status, one of those that its comment lists. When that is not EOSFM_OK, it has written
+ *   nothing to its out-parameters (except eosfm_context_verify and a fusion in eosfm_context_run, which say so),
+ *   and eosfm_model_get_error() or eosfm_context_get_error() has a sentence with what was found and what was
+ *   expected.
  * - Structs begin with `struct_size`, which the caller sets to sizeof the struct. The EOSFM_..._INIT
  *   macros do that and set every default. See "Growth" below.
  * - Nothing is written to the standard streams, nothing exits or throws, no signal is touched.
  * - Destroying NULL does nothing.
  *
  * Threads: a model may be used from any thread at once. A context, with its streams, is used by one call at
- * a time: others are refused with EOSFM_BUSY, from another thread or from a callback. Only
+ * a time: another, from a second thread or from a callback, gets EOSFM_BUSY. Only
  * eosfm_context_cancel and eosfm_context_resume may be called meanwhile, from anywhere but a signal handler. Any
- * number of contexts may share a model. A model may be closed while contexts of it live: it goes with the last of
+ * number of contexts may share a model. A model may be closed while it has contexts: it is freed with the last of
  * them.
  *
  * Callbacks must return: they must not throw, nor leave by longjmp. One that does leaves its context busy for
- * good, fit only to be destroyed, which waits for the threads that are still computing; some memory may be
- * lost. They must not destroy what called them.
+ * good: it can only be destroyed, which waits for the threads that are still computing, and some memory may
+ * leak. Callbacks must not destroy what called them.
  *
  * Processes: the threads of a context run with signals blocked, but for faults of their own. The child of a
  * fork may use its parent's models and make contexts of its own; those of its parent it can only destroy,
@@ -54,9 +54,9 @@
  * eosfm_context_verify does, for the known answer, and gives it back. What EOSFM_GRN_GATHER adds up has its
  * place from the start. All of it comes from the host's eosfm_allocator, if there is one, and otherwise from malloc.
  *
- * Files that are mapped must not be truncated or written to while the model is open: what reads a page
- * that is no longer there is ended by SIGBUS. Replace them by renaming, as `eosfm-edge export` does: a model
- * stays with the directory that it was opened from. Hosts that must survive all else set `private_copy`.
+ * Mapped files must not be truncated or written to while the model is open: reading a page that is no longer
+ * there ends the process by SIGBUS. Replace them by renaming, as `eosfm-edge export` does: a model
+ * stays with the directory that it was opened from. Hosts that must survive anything else set `private_copy`.
  *
  * Environment: EOSFM_ISA forces a lower instruction set: avx2, avx512, avx512-vnni, avx512-bf16, amx,
  * neon or neon-dotprod. It is read when a model is opened. EOSFM_ONNXRUNTIME and EOSFM_TENSORRT_RTX say
@@ -98,10 +98,10 @@ typedef enum eosfm_status {
   EOSFM_NOT_FOUND = 2,    /* a file is not there or cannot be read */
   EOSFM_BAD_BUNDLE = 3,   /* a file is damaged, or not what the format's page says */
   EOSFM_UNSUPPORTED = 4,  /* this processor or this version cannot do it */
-  EOSFM_NO_MEMORY = 5,    /* there is none, or not within the limit that was set */
-  EOSFM_CANCELLED = 6,    /* eosfm_context_cancel, or the progress callback, ended the run */
+  EOSFM_NO_MEMORY = 5,    /* no memory, or none within the limit */
+  EOSFM_CANCELLED = 6,    /* eosfm_context_cancel or the progress callback ended the run */
   EOSFM_DEADLINE = 7,     /* the deadline passed before the run was done */
-  EOSFM_WRONG_ANSWER = 8, /* the known answer does not come out */
+  EOSFM_WRONG_ANSWER = 8, /* the known answer is not reproduced */
   EOSFM_NOT_FINITE = 9,   /* the model gives values that are not finite */
   EOSFM_AGAIN = 10,       /* of a stream: push more rows first */
   EOSFM_END = 11,         /* of a stream: there are no more patches */
@@ -148,16 +148,16 @@ typedef struct eosfm_open_options {
   size_t struct_size;
   eosfm_log_fn log; /* NULL: nothing is logged */
   void *log_user;
-  char *error; /* where the sentence goes when opening fails, since there is no model then; or NULL.
+  char *error; /* receives the sentence when opening fails, since there is no model then; or NULL.
                   Not written when struct_size is not set. */
   size_t error_size;
-  int32_t private_copy; /* not 0: files are read into memory instead of mapped, which takes as much more, but
-                           what is done to them later harms nobody. Not for eosfm_model_open_memory. */
-  int32_t *error_code; /* where the code beneath a failure goes, as eosfm_model_get_error_code gives it; or NULL */
-  size_t memory_limit; /* bytes that the model, its contexts and its streams may have taken at any moment; 0: no
-                          limit. What would take more fails with EOSFM_NO_MEMORY. All memory counts that the
-                          allocator gives, or malloc, and what cuda allocates of the GPU's memory and pinned.
-                          Mapped files do not, nor what ONNX Runtime and TensorRT allocate. */
+  int32_t private_copy; /* not 0: files are read into memory instead of mapped, which takes their size, and
+                           later changes of them do no harm. Not for eosfm_model_open_memory. */
+  int32_t *error_code; /* receives the code beneath a failure, as of eosfm_model_get_error_code; or NULL */
+  size_t memory_limit; /* bytes that the model, its contexts and its streams may have taken at any moment;
+                          0: no limit. What would take more fails with EOSFM_NO_MEMORY. All memory counts that
+                          the allocator gives, or malloc, and what cuda allocates of the GPU's memory and
+                          pinned. Mapped files do not, nor what ONNX Runtime and TensorRT allocate. */
   const eosfm_allocator *allocator; /* copied; NULL: malloc and free */
 } eosfm_open_options;
 
@@ -173,61 +173,60 @@ typedef struct eosfm_file {
 
 #define EOSFM_FILE_INIT {sizeof(eosfm_file), NULL, NULL, 0}
 
-/* Opens the bundle in a directory: chain.gguf and the specialists that it names. Other files of the
- * bundle are not looked at, nor are SHA-256 digests checked: `eosfm-edge verify` does that.
+/* Opens the bundle in a directory: chain.gguf and the specialists that it names. It ignores the bundle's
+ * other files and does not check SHA-256 digests: `eosfm-edge verify` does.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_BAD_BUNDLE, EOSFM_UNSUPPORTED,
  * EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_open(const char *directory, const eosfm_open_options *options,
                                         eosfm_model **model);
 
-/* The same from memory, which must stay as it is until the model is closed.
+/* Opens a bundle in memory, which must not change until the model is closed.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_BAD_BUNDLE, EOSFM_UNSUPPORTED,
  * EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_open_memory(const eosfm_file *files, size_t count,
-                                               const eosfm_open_options *options,
-                                               eosfm_model **model);
+                                               const eosfm_open_options *options, eosfm_model **model);
 
 EOSFM_API void eosfm_model_close(eosfm_model *model);
 
-/* The sentence of this model's last failed call in any thread; "" if there was none. It may change
- * while another thread's call fails. */
+/* Returns the sentence of this model's last failed call in any thread, "" if there was none. Another thread's
+ * failing call changes it. */
 EOSFM_API const char *eosfm_model_get_error(const eosfm_model *model);
 
-/* The code beneath that failure, where there is one: the system's errno if a file could not be read or a thread
- * not be made; what an engine's compute returned with EOSFM_ENGINE_FAILED. 0: there is none. */
+/* Returns the code beneath that failure: the system's errno if a file could not be read or a thread not be
+ * created; with EOSFM_ENGINE_FAILED, what the engine's compute returned; otherwise 0. */
 EOSFM_API int32_t eosfm_model_get_error_code(const eosfm_model *model);
 
 typedef struct eosfm_model_info {
   size_t struct_size;
   const char *name;
-  const char *isa;      /* the instruction set that is used */
-  int32_t bands;        /* of the input */
-  int32_t specialists;  /* in the bundle */
-  int32_t runs;         /* of specialists for one image; a specialist may run on several band sets */
-  int32_t tile;         /* pixels of the side that the bundle was made for, a multiple of 32 */
+  const char *isa; /* the instruction set that is used */
+  int32_t bands; /* of the input */
+  int32_t specialists; /* in the bundle */
+  int32_t runs; /* of specialists for one image; a specialist may run on several band sets */
+  int32_t tile; /* pixels of the side that the bundle was made for, a multiple of 32 */
   int32_t channels[EOSFM_LEVELS]; /* of each level */
-  size_t memory_bytes;      /* that it, its contexts and its streams take now, as memory_limit counts */
+  size_t memory_bytes; /* that it, its contexts and its streams take now, as memory_limit counts */
   size_t memory_peak_bytes; /* the most that they took at any moment so far */
 } eosfm_model_info;
 
 #define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}, 0, 0}
 
-/* Texts live as long as the model.
+/* Describes the model. Texts live as long as it does.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
 EOSFM_API eosfm_status eosfm_model_describe(eosfm_model *model, eosfm_model_info *info);
 
 typedef struct eosfm_band_info {
   size_t struct_size;
-  const char *name;    /* "B04", "VV"; "" where it is not known */
+  const char *name; /* "B04", "VV"; "" where it is not known */
   float wavelength_nm; /* 0 where it is not known */
-  float scale;         /* physical value = stored value * scale + offset */
+  float scale; /* physical value = stored value * scale + offset */
   float offset;
-  float fill;          /* the stored value that stands for pixels without data */
+  float fill; /* the stored value that stands for pixels without data */
   int32_t has_nodata;
-  float nodata;        /* the stored value that means no data */
+  float nodata; /* the stored value that means no data */
 } eosfm_band_info;
 
 #define EOSFM_BAND_INFO_INIT {sizeof(eosfm_band_info), NULL, 0, 0, 0, 0, 0, 0}
@@ -242,9 +241,9 @@ typedef struct eosfm_specialist_info {
   const char *name;
   const char *backbone; /* timm's name: "convnextv2_atto" */
   const char *licence;
-  int32_t bands;        /* that it takes */
-  int32_t runs;         /* for one image */
-  float factor;         /* of the selection, by which its features are multiplied */
+  int32_t bands; /* that it takes */
+  int32_t runs; /* for one image */
+  float factor; /* of the selection, by which its features are multiplied */
 } eosfm_specialist_info;
 
 #define EOSFM_SPECIALIST_INFO_INIT {sizeof(eosfm_specialist_info), NULL, NULL, NULL, 0, 0, 0}
@@ -253,27 +252,27 @@ typedef struct eosfm_specialist_info {
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
 EOSFM_API eosfm_status eosfm_model_describe_specialist(eosfm_model *model, int32_t index,
-                                              eosfm_specialist_info *info);
+                                                       eosfm_specialist_info *info);
 
 /* ---- Contexts -------------------------------------------------------------------------------- */
 
 typedef enum eosfm_precision {
   EOSFM_AS_STORED = 0, /* each layer as the bundle stores it: fp32, bf16 or int8 */
-  EOSFM_BF16 = 1       /* fp32 layers are computed in bf16, if the processor has that in hardware */
+  EOSFM_BF16 = 1 /* fp32 layers are computed in bf16, if the processor has that in hardware */
 } eosfm_precision;
 
-/* An engine of the host's own, which computes the levels in the library's place: the image is read, and
- * scenes stream, as they do without. */
+/* An engine of the host's own, which computes the levels instead of the library; reading images and streaming
+ * scenes stay the library's. */
 typedef struct eosfm_engine {
   size_t struct_size;
   /* Called for each image from the thread that runs. `image` is [bands][height][width] of values as the
    * bundle's sensor stores them, with pixels that are not valid filled. Each of the EOSFM_LEVELS `levels`
-   * is [channels][height / stride][width / stride], and all are to be written. Returns 0, or anything else
-   * for a failure. */
+   * is [channels][height / stride][width / stride], and all must be written. Returns 0, or anything else
+   * on failure. */
   int (*compute)(void *user, const float *image, float *const *levels);
   void *user;
-  /* Called by eosfm_context_cancel, from its thread, while a run is going on: ends compute soon. It must not call the
-   * library. NULL: it cannot. */
+  /* Called by eosfm_context_cancel, from its thread, during a run: makes compute return soon. It must not call the
+   * library. NULL: compute cannot be ended early. */
   void (*cancel)(void *user);
   /* The sentence of compute's last failure. NULL: there is none. */
   const char *(*error)(void *user);
@@ -284,14 +283,14 @@ typedef struct eosfm_engine {
 
 #define EOSFM_ENGINE_INIT {sizeof(eosfm_engine), NULL, NULL, NULL, NULL, NULL}
 
-/* A specialist that decides of each image whether the others are worth running. */
+/* A specialist that decides for each image whether the others run. */
 typedef struct eosfm_gate {
   size_t struct_size;
   int32_t specialist; /* which; it runs first */
   /* Called from the thread that runs with the EOSFM_LEVELS levels of the specialist's first run, as they go
    * into the fusion: [channels][height / stride][width / stride], with so many channels each, which are
-   * gone after the call. Returns 0 if the others shall not run: their features count as zeros then. It is
-   * not asked when the specialist is not active. */
+   * gone after the call. Returns 0 to skip the others, whose features then count as zeros. Not called
+   * when the specialist is not active. */
   int (*open)(void *user, const float *const *levels, const int32_t *channels);
   void *user;
 } eosfm_gate;
@@ -303,11 +302,12 @@ typedef struct eosfm_context_options {
   int32_t threads; /* 1 to 256; 0: as many as there are processors for this process,
                       or as its control groups grant, if that is less */
   int32_t precision; /* an eosfm_precision */
-  int32_t width;   /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
+  int32_t width; /* pixels of the images, multiples of 32 up to 1024; 0: the bundle's tile */
   int32_t height;
-  size_t memory_limit; /* bytes; 0: none. Creating fails if more is needed together: the requirements' context_bytes
-                          and weights_bytes and, with cuda, what it allocates of the GPU's memory and pinned, which
-                          on a board is the same memory. Mapped files, and what is taken for a moment, do not count. */
+  size_t memory_limit; /* bytes; 0: none. Creating fails if more is needed together: context_bytes and
+                          weights_bytes of the requirements and, with cuda, what it allocates of the GPU's
+                          memory and pinned, which on a board is the same memory. Mapped files, and what is
+                          taken for a moment, do not count. */
   const eosfm_engine *engine; /* copied; NULL: the library's own. Where one computes, no weights are made,
                                  all specialists are active and GRN is the tile's. */
   const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a
@@ -358,10 +358,10 @@ typedef struct eosfm_context_options {
  * A backend is taken only if it gives the bundle's known answer. For one that is not, the model's log gets
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
  * that reason. Backends other than native run images of the bundle's tile size, all specialists, and GRN
- * over the tile. They allocate memory of their own: cuda when the context is created, as the requirements say; the
- * others, which the requirements do not count, while running too. eosfm_context_cancel ends ONNX Runtime's runs soon, and
- * those of TensorRT go on to their end; a deadline is looked at before and after. A run on cuda returns
- * within a fraction of a millisecond of either, and the next waits for what the GPU was given.
+ * over the tile. They allocate memory of their own: cuda when the context is created, as the requirements
+ * say; the others, which the requirements do not count, while running too. eosfm_context_cancel ends ONNX
+ * Runtime's runs soon; those of TensorRT go on to their end. A deadline is checked before and after. A run
+ * on cuda returns within a fraction of a millisecond of either, and the next waits for what the GPU was given.
  *
  * With cuda, a stream gives the GPU the tiles that follow in their row, a batch of them and then another,
  * while the host blends those before. eosfm_context_run, and another stream of the same context, take its place: it
@@ -371,49 +371,48 @@ typedef struct eosfm_requirements {
   size_t struct_size;
   size_t context_bytes; /* what the context itself keeps, stacks of its threads not counted */
   size_t weights_bytes; /* the weights for this precision, which contexts of a model share */
-  size_t mapped_bytes;  /* the bundle's files */
-  size_t device_bytes;  /* of a GPU's memory, that cuda allocates: beside what its driver takes for itself */
-  size_t pinned_bytes;  /* of the host's, that cuda has pinned for copies */
+  size_t mapped_bytes; /* the bundle's files */
+  size_t device_bytes; /* of a GPU's memory, that cuda allocates: beside what its driver takes for itself */
+  size_t pinned_bytes; /* of the host's, that cuda has pinned for copies */
 } eosfm_requirements;
 
 #define EOSFM_REQUIREMENTS_INIT {sizeof(eosfm_requirements), 0, 0, 0, 0, 0}
 
-/* What a context with these options will need; with several backends, what the one that needs most will.
- * NULL options are the defaults. A backend whose library is not there needs nothing. Creating takes a little more
- * for a moment, which memory_peak_bytes has afterwards.
+/* Gives what a context with these options will need; with several backends, the needs of the largest. NULL
+ * options are the defaults. A backend whose library is missing needs nothing. Creating takes a little more for a
+ * moment, which memory_peak_bytes shows afterwards.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_get_requirements(eosfm_model *model, const eosfm_context_options *options,
-                                        eosfm_requirements *requirements);
+                                                    eosfm_requirements *requirements);
 
 /* Creates a context. NULL options are the defaults. EOSFM_NOT_FOUND, EOSFM_WRONG_ANSWER and
  * EOSFM_ENGINE_FAILED come from backends other than native.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_BAD_BUNDLE, EOSFM_UNSUPPORTED,
  * EOSFM_NO_MEMORY, EOSFM_WRONG_ANSWER, EOSFM_ENGINE_FAILED. */
-EOSFM_API eosfm_status eosfm_context_create(eosfm_model *model,
-                                            const eosfm_context_options *options,
+EOSFM_API eosfm_status eosfm_context_create(eosfm_model *model, const eosfm_context_options *options,
                                             eosfm_context **context);
 
 EOSFM_API void eosfm_context_destroy(eosfm_context *context);
 
-/* The sentence of this context's last failed call; "" if there was none. */
+/* Returns the sentence of this context's last failed call, "" if there was none. */
 EOSFM_API const char *eosfm_context_get_error(const eosfm_context *context);
 
-/* The code beneath that failure, as of eosfm_model_get_error_code. */
+/* Returns the code beneath that failure, as eosfm_model_get_error_code does. */
 EOSFM_API int32_t eosfm_context_get_error_code(const eosfm_context *context);
 
-/* Who computes: one of the backends' names, or the name of the options' engine. */
+/* Returns who computes: one of the backends' names, or the name of the options' engine. */
 EOSFM_API const char *eosfm_context_get_backend(const eosfm_context *context);
 
 /* An engine by which a context can be asked to compute. */
 typedef struct eosfm_engine_info {
   size_t struct_size;
   const char *name; /* as in eosfm_context_options.backends; lives for ever */
-  int64_t status;   /* an eosfm_status: EOSFM_OK if it is here; EOSFM_NOT_FOUND if its shared object cannot be
+  int64_t status; /* an eosfm_status: EOSFM_OK if it is here; EOSFM_NOT_FOUND if its shared object cannot be
                        loaded; EOSFM_UNSUPPORTED if that is of another version, or the processor lacks what
                        the native engine needs */
-  char *reason;     /* the caller's, or NULL: where the sentence goes if it is not here, and "" if it is */
+  char *reason; /* the caller's, or NULL: where the sentence goes if it is not here, and "" if it is */
   size_t reason_size;
 } eosfm_engine_info;
 
@@ -426,37 +425,37 @@ typedef struct eosfm_engine_info {
  * Status: EOSFM_OK, EOSFM_END, EOSFM_BAD_ARGUMENT. */
 EOSFM_API eosfm_status eosfm_library_describe_engine(int32_t index, eosfm_engine_info *info);
 
-/* What a context has done since it was created, in the wall clock's nanoseconds. */
+/* A context's work since it was created; times in nanoseconds of the wall clock. */
 typedef struct eosfm_statistics {
   size_t struct_size;
-  int64_t images;        /* that were computed, a stream's tiles among them */
-  int64_t failures;      /* that were begun and not: cancelled, late, not finite, or the engine failed */
-  int64_t tiles;         /* of streams, whose patches were given */
+  int64_t images; /* that were computed, a stream's tiles among them */
+  int64_t failures; /* that were begun and not: cancelled, late, not finite, or the engine failed */
+  int64_t tiles; /* of streams, whose patches were given */
   int64_t tiles_skipped; /* of them, for want of valid pixels */
-  int64_t read_ns;       /* pixels into planes */
-  int64_t compute_ns;    /* the specialists, or the engine */
-  int64_t fuse_ns;       /* fusion, and levels into the caller's memory */
-  int64_t blend_ns;      /* tiles of streams into patches */
+  int64_t read_ns; /* pixels into planes */
+  int64_t compute_ns; /* the specialists, or the engine */
+  int64_t fuse_ns; /* fusion, and levels into the caller's memory */
+  int64_t blend_ns; /* tiles of streams into patches */
 } eosfm_statistics;
 
 #define EOSFM_STATISTICS_INIT {sizeof(eosfm_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
 
-/* Gives a context's statistics.
+/* Fills in a context's statistics.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_measure(eosfm_context *context, eosfm_statistics *statistics);
 
-/* What a specialist has done in a context of the native engine; zeros where another computes. */
+/* A specialist's work in a context of the native engine; zeros where another engine computes. */
 typedef struct eosfm_specialist_statistics {
   size_t struct_size;
-  int64_t runs;       /* that were finished; a specialist may run more than once for an image */
+  int64_t runs; /* that were finished; a specialist may run more than once for an image */
   int64_t compute_ns; /* from their beginnings to their ends: where each runs on a thread of its own, those of
                          several specialists are more together than the statistics' compute_ns */
 } eosfm_specialist_statistics;
 
 #define EOSFM_SPECIALIST_STATISTICS_INIT {sizeof(eosfm_specialist_statistics), 0, 0}
 
-/* Gives the statistics of one specialist.
+/* Fills in the statistics of one specialist.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_measure_specialist(eosfm_context *context, int32_t index,
@@ -466,14 +465,13 @@ EOSFM_API eosfm_status eosfm_context_measure_specialist(eosfm_context *context, 
  * The features of the others count as zeros. At least one must be active.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_BUSY. */
-EOSFM_API eosfm_status eosfm_context_set_active(eosfm_context *context, const uint8_t *active,
-                                        size_t count);
+EOSFM_API eosfm_status eosfm_context_set_active(eosfm_context *context, const uint8_t *active, size_t count);
 
 /* Over what global response normalisation (GRN) takes the norms of a specialist's hidden channels. */
 typedef enum eosfm_grn {
-  EOSFM_GRN_TILE = 0,   /* over the image of each run, as the network was trained: the default */
+  EOSFM_GRN_TILE = 0, /* over the image of each run, as the network was trained: the default */
   EOSFM_GRN_GATHER = 1, /* over its valid pixels, and the sums of squares are added up over the images */
-  EOSFM_GRN_SCENE = 2   /* over the valid pixels of all images that were gathered */
+  EOSFM_GRN_SCENE = 2 /* over the valid pixels of all images that were gathered */
 } eosfm_grn;
 
 /* Chooses GRN's mode for the runs that follow. With EOSFM_GRN_TILE, a cell's features depend on all of
@@ -514,18 +512,18 @@ typedef enum eosfm_dtype {
 typedef struct eosfm_band {
   size_t struct_size;
   const void *data; /* the first pixel of the first row; aligned for its dtype */
-  int32_t dtype;    /* an eosfm_dtype */
+  int32_t dtype; /* an eosfm_dtype */
   ptrdiff_t column_stride; /* bytes from a pixel to the next of its row */
-  ptrdiff_t row_stride;    /* bytes from a row to the next; may be negative */
+  ptrdiff_t row_stride; /* bytes from a row to the next; may be negative */
   int32_t calibrated;
   float scale; /* physical = stored * scale + offset; not 0 */
   float offset;
   int32_t has_nodata;
   double nodata; /* compared with what is stored: as float32 in bands of EOSFM_F32, and otherwise exactly.
                     The bundle's is a float32, to which what is stored is rounded first. */
-  int32_t step;  /* pixels of the image, in each direction, that one of this band covers: 1 to 1024. Each
+  int32_t step; /* pixels of the image, in each direction, that one of this band covers: 1 to 1024. Each
                     pixel of the image takes the value that covers it. */
-  int32_t row_origin;    /* pixels of the image by which the band's first row begins before the image's, */
+  int32_t row_origin; /* pixels of the image by which the band's first row begins before the image's, */
   int32_t column_origin; /* and its first column: 0 to step - 1 */
 } eosfm_band;
 
@@ -540,7 +538,7 @@ typedef struct eosfm_image {
   size_t band_count;
   const uint8_t *mask; /* of the first pixel: 0 where the image is not valid; NULL: there is none */
   ptrdiff_t mask_column_stride; /* bytes from a pixel's to the next of its row; 0: they are adjacent */
-  ptrdiff_t mask_row_stride;    /* bytes from a row to the next; 0: they are adjacent */
+  ptrdiff_t mask_row_stride; /* bytes from a row to the next; 0: they are adjacent */
 } eosfm_image;
 
 #define EOSFM_IMAGE_INIT {sizeof(eosfm_image), NULL, 0, NULL, 0, 0}
@@ -557,8 +555,8 @@ typedef struct eosfm_level {
 
 #define EOSFM_LEVEL_INIT {sizeof(eosfm_level), NULL, 0, 0}
 
-/* Called now and then from the thread that runs: how many of the runs of specialists are done.
- * Returns 0 to go on; anything else cancels. */
+/* Called now and then from the thread that runs, with how many runs of specialists are done. Returns 0 to
+ * continue; anything else cancels. */
 typedef int (*eosfm_progress_fn)(void *user, int32_t done, int32_t total);
 
 typedef struct eosfm_run_options {
@@ -585,21 +583,21 @@ typedef struct eosfm_run_options {
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_CANCELLED, EOSFM_DEADLINE, EOSFM_NOT_FINITE,
  * EOSFM_ENGINE_FAILED, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_run(eosfm_context *context, const eosfm_image *image,
-                                 const eosfm_level levels[EOSFM_LEVELS],
-                                 const eosfm_run_options *options);
+                                         const eosfm_level levels[EOSFM_LEVELS],
+                                         const eosfm_run_options *options);
 
-/* Cancels the context until eosfm_context_resume: a run that is going on in another thread ends, and it and
- * all that follow return EOSFM_CANCELLED, so that none is missed which begins a moment later. It is looked at
- * between tasks, some rows of one layer each: mostly milliseconds, more for wide networks on slow
- * processors. A run whose levels are already being fused and written completes. */
+/* Cancels the context until eosfm_context_resume: a run in another thread ends, and it and all later ones return
+ * EOSFM_CANCELLED, so a run that begins a moment later is not missed. Runs check between tasks, some rows of one
+ * layer each: mostly every few milliseconds, more for wide networks on slow processors. A run that is already
+ * fusing and writing its levels completes. */
 EOSFM_API void eosfm_context_cancel(eosfm_context *context);
 
-/* Lets a context run again that was cancelled; from any thread but a signal handler, at any time. A run that is
- * being cancelled still ends. A tile of a stream that was cancelled is the next one still. */
+/* Lets a cancelled context run again; from any thread but a signal handler, at any time. A run that is being
+ * cancelled still ends. A stream's cancelled tile is computed again next. */
 EOSFM_API void eosfm_context_resume(eosfm_context *context);
 
-/* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` gets each level's largest
- * difference over its largest value, also when it is too large: then EOSFM_WRONG_ANSWER is returned. Values
+/* Runs the bundle's known answer, as EOSFM_GRN_TILE does, and compares: `worst` receives each level's largest
+ * difference over its largest value, also with EOSFM_WRONG_ANSWER, when one is too large. Values
  * that are not finite are infinitely far off. The context must be of the bundle's tile
  * size, with every specialist active. Allocates an image and its levels until it returns.
  *
@@ -607,7 +605,7 @@ EOSFM_API void eosfm_context_resume(eosfm_context *context);
  * EOSFM_ENGINE_FAILED, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_verify(eosfm_context *context, double worst[EOSFM_LEVELS]);
 
-/* How far eosfm_context_verify lets each level be off, in parts of its largest value: as the bundle allows its
+/* Gives how far eosfm_context_verify lets each level be off, in parts of its largest value: as the bundle allows its
  * weights or its graphs, whichever are computed from. A host's engine is taken to compute from the graphs.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
@@ -639,8 +637,8 @@ EOSFM_API eosfm_status eosfm_context_get_tolerance(eosfm_context *context, doubl
  * The last tile of a row or column of tiles is moved back so that it ends with the scene, but for its
  * start on a multiple of 32 pixels; what of a tile lies beyond the scene is mirrored.
  *
- * What comes out does not depend on how many rows are pushed at once, in which order the bands are pushed,
- * nor on when the end is told.
+ * The result does not depend on how many rows are pushed at once, in which order the bands are pushed, or when
+ * the end is reported.
  *
  * A stream belongs to its context, is used by the same thread, and is destroyed before it. It allocates
  * all that it needs when it begins. Its errors are at eosfm_context_get_error. */
@@ -650,17 +648,17 @@ typedef struct eosfm_stream eosfm_stream;
 typedef struct eosfm_stream_band {
   size_t struct_size;
   int32_t dtype; /* an eosfm_dtype */
-  int32_t step;  /* pixels of the scene, in each direction, that one of this band covers: 1 for the
+  int32_t step; /* pixels of the scene, in each direction, that one of this band covers: 1 for the
                     finest bands; 2 and 6 for Sentinel-2's of 20 and 60 m beside those of 10 m. Each
                     pixel of the scene takes the value that covers it. */
   ptrdiff_t column_stride; /* bytes from a pixel to the next of its row; 0: they are adjacent */
-  ptrdiff_t row_stride;    /* bytes from a row to the next of those pushed at once; 0: adjacent */
+  ptrdiff_t row_stride; /* bytes from a row to the next of those pushed at once; 0: adjacent */
   int32_t calibrated;
   float scale;
   float offset;
   int32_t has_nodata;
   double nodata;
-  int32_t row_origin;    /* pixels of the scene by which the band's first row begins before the scene's, */
+  int32_t row_origin; /* pixels of the scene by which the band's first row begins before the scene's, */
   int32_t column_origin; /* and its first column: 0 to step - 1 */
 } eosfm_stream_band;
 
@@ -668,16 +666,16 @@ typedef struct eosfm_stream_band {
 
 typedef struct eosfm_stream_options {
   size_t struct_size;
-  int32_t width;   /* pixels of the scene's rows, 1 to 1048576 */
+  int32_t width; /* pixels of the scene's rows, 1 to 1048576 */
   int32_t overlap; /* pixels that neighbouring tiles share, a multiple of 32 below their sides; -1: a
                       quarter of the smaller side, rounded up to that */
-  int32_t halo;    /* pixels along a tile's edges towards its neighbours whose features are not used,
+  int32_t halo; /* pixels along a tile's edges towards its neighbours whose features are not used,
                       since what surrounds them is not in the tile; 0 to half of the overlap, a multiple
                       of 32. See below. */
   const eosfm_stream_band *bands; /* the model's, in order */
   size_t band_count;
   float least_valid; /* share of a cell's pixels, 0 to 1: with fewer that are valid it is nodata */
-  float skip_below;  /* a tile with a smaller share of valid pixels is skipped, as are those in which
+  float skip_below; /* a tile with a smaller share of valid pixels is skipped, as are those in which
                         no cell would have enough */
   int32_t levels[EOSFM_LEVELS]; /* not 0: the level is wanted */
   const eosfm_stream_band *mask; /* how the rows of a mask of the host's come, which are pushed as those of
@@ -691,18 +689,17 @@ typedef struct eosfm_stream_options {
 /* The mask, beside the model's bands. */
 #define EOSFM_STREAM_MASK (-1)
 
-/* The bytes that a stream with these options takes, beside its context.
+/* Gives the bytes that a stream with these options takes, beside its context's.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_get_stream_bytes(eosfm_context *context,
-                                         const eosfm_stream_options *options, size_t *bytes);
+                                                      const eosfm_stream_options *options, size_t *bytes);
 
 /* Begins a scene.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NO_MEMORY, EOSFM_BUSY. */
-EOSFM_API eosfm_status eosfm_stream_create(eosfm_context *context,
-                                          const eosfm_stream_options *options,
-                                          eosfm_stream **stream);
+EOSFM_API eosfm_status eosfm_stream_create(eosfm_context *context, const eosfm_stream_options *options,
+                                           eosfm_stream **stream);
 
 /* Gives the next `count` rows of a band, or of EOSFM_STREAM_MASK, which are copied. `rows` NULL: they are
  * missing, and become nodata. `width` is how many pixels a row has, of which none is left out: as many as
@@ -716,13 +713,13 @@ EOSFM_API eosfm_status eosfm_stream_create(eosfm_context *context,
 EOSFM_API eosfm_status eosfm_stream_push_rows(eosfm_stream *stream, int32_t band, const void *rows,
                                               int32_t count, int32_t width, int32_t *taken);
 
-/* Says that there are no more rows.
+/* Ends the scene: there are no more rows.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_stream_end(eosfm_stream *stream);
 
-/* Begins another scene with the stream's options, wherever it is in the one before: rows and patches of that are
- * gone, and counts begin at 0. Allocates nothing.
+/* Begins another scene with the stream's options, wherever the stream is in the last one: its rows and patches are
+ * gone and counts restart at 0. Allocates nothing.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_stream_reset(eosfm_stream *stream);
@@ -730,12 +727,12 @@ EOSFM_API eosfm_status eosfm_stream_reset(eosfm_stream *stream);
 /* A level's part of a patch. Cells that are nodata are NaN. */
 typedef struct eosfm_patch_level {
   size_t struct_size;
-  const float *data;        /* NULL if the level is not wanted: then all the rest is 0 */
+  const float *data; /* NULL if the level is not wanted: then all the rest is 0 */
   ptrdiff_t channel_stride; /* in floats */
   ptrdiff_t row_stride;
-  const float *valid;       /* [height][width]: the share of a cell's pixels that are valid */
-  ptrdiff_t valid_stride;   /* floats from row to row */
-  int64_t row;              /* where in the level of the scene the patch begins, in cells */
+  const float *valid; /* [height][width]: the share of a cell's pixels that are valid */
+  ptrdiff_t valid_stride; /* floats from row to row */
+  int64_t row; /* where in the level of the scene the patch begins, in cells */
   int32_t column;
   int32_t height; /* cells */
   int32_t width;
@@ -749,10 +746,10 @@ typedef struct eosfm_patch_level {
 
 typedef struct eosfm_patch {
   size_t struct_size;
-  int64_t tile_row;    /* which tile completed it */
+  int64_t tile_row; /* which tile completed it */
   int32_t tile_column;
-  int32_t skipped;     /* not 0: that tile was skipped */
-  int64_t tiles;       /* of the stream so far */
+  int32_t skipped; /* not 0: that tile was skipped */
+  int64_t tiles; /* of the stream so far */
   int64_t tiles_skipped;
   eosfm_patch_level *levels; /* the caller's array of EOSFM_LEVELS, which is filled in */
 } eosfm_patch;
@@ -762,12 +759,12 @@ typedef struct eosfm_patch {
 /* Computes the next tile, from left to right and from top to bottom, and gives the patch that it
  * completes; it stays until the next call for this stream. EOSFM_AGAIN if there are too few rows for
  * that, EOSFM_END after the last patch. The deadline of the options is that of the tile. After a
- * failure, cancellation too, the tile is the next one still.
+ * failure, also a cancellation, the same tile is computed next.
  *
  * Status: EOSFM_OK, EOSFM_AGAIN, EOSFM_END, EOSFM_BAD_ARGUMENT, EOSFM_CANCELLED, EOSFM_DEADLINE,
  * EOSFM_NOT_FINITE, EOSFM_ENGINE_FAILED, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_stream_pull_patch(eosfm_stream *stream, const eosfm_run_options *options,
-                                         eosfm_patch *patch);
+                                               eosfm_patch *patch);
 
 EOSFM_API void eosfm_stream_destroy(eosfm_stream *stream);
 

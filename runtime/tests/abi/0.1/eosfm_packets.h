@@ -44,7 +44,7 @@ typedef struct eosfm_packet {
   int32_t channels;
   int32_t level_channels; /* of the level, of which the packet has `channels` */
   int32_t encoding;       /* an eosfm_packet_encoding */
-  const void *payload;    /* in the data that was given; this and what follows are not looked at in writing */
+  const void *payload; /* in the data that was given; this and what follows are not looked at in writing */
   size_t payload_size;
   size_t work_size; /* bytes of work memory that decoding takes, at most 2^28 */
   size_t spent; /* bytes of false packets that were looked at so far: 0 at first, then left as it is */
@@ -60,16 +60,15 @@ typedef struct eosfm_packet {
  * larger than what is left count as lost.
  *
  * Status: EOSFM_OK, EOSFM_END, EOSFM_BAD_ARGUMENT. */
-EOSFM_API eosfm_status eosfm_packet_find(const void *data, size_t size, size_t *offset,
-                                          size_t *lost, eosfm_packet *packet);
+EOSFM_API eosfm_status eosfm_packet_find(const void *data, size_t size, size_t *offset, size_t *lost,
+                                         eosfm_packet *packet);
 
 /* Writes the features, [channels][height][width], NaN where there is no data. `work` is of the packet's
  * work_size. Beside it, libzstd allocates what it needs until this returns. EOSFM_BAD_BUNDLE: the payload is
  * not what the header says, though the checksum agrees; features may have been written in part then.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BAD_BUNDLE. */
-EOSFM_API eosfm_status eosfm_packet_decode(const eosfm_packet *packet, float *features,
-                                            void *work);
+EOSFM_API eosfm_status eosfm_packet_decode(const eosfm_packet *packet, float *features, void *work);
 
 /* Bytes that a packet must be allowed to have: a header, and a cell or some. */
 #define EOSFM_PACKET_LEAST 256
@@ -99,8 +98,8 @@ EOSFM_API eosfm_status eosfm_packet_get_work_size(const eosfm_packet *packet, si
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NO_MEMORY, EOSFM_CANCELLED, EOSFM_NOT_FINITE. */
 EOSFM_API eosfm_status eosfm_packet_encode(const eosfm_packet *packet, const eosfm_level *features,
-                                            size_t most, eosfm_packet_send_fn send, void *user, void *work,
-                                            size_t work_size);
+                                           size_t most, eosfm_packet_send_fn send, void *user, void *work,
+                                           size_t work_size);
 
 #ifdef __cplusplus
 }
