@@ -27,18 +27,14 @@ if TYPE_CHECKING:
         RunOptions,
         VerifyOptions,
     )
-    from eosfm_edge.api.verbs import (
-        BuildReport,
-        PromiseBrokenError,
-        bench,
-        build,
-        calibrate,
-        export,
-        import_ensemble,
-        prune,
-        run,
-        verify,
-    )
+    from eosfm_edge.api.verbs.bench import bench
+    from eosfm_edge.api.verbs.build import BuildReport, build
+    from eosfm_edge.api.verbs.calibrate import calibrate
+    from eosfm_edge.api.verbs.export import export
+    from eosfm_edge.api.verbs.import_ import import_ensemble
+    from eosfm_edge.api.verbs.prune import PromiseBrokenError, prune
+    from eosfm_edge.api.verbs.run import run
+    from eosfm_edge.api.verbs.verify import verify
     from eosfm_edge.errors import CheckFailedError, UserError
     from eosfm_edge.formats.bench import BenchReport
 
@@ -48,21 +44,13 @@ __version__ = "0.1.0"
 _PLACES = {
     "open": ("api.opened", "open_directory"),
     **{name: ("api.opened", name) for name in ("Bundle", "Ensemble")},
+    "import_ensemble": ("api.verbs.import_", "import_ensemble"),
     **{
-        name: ("api.verbs", name)
-        for name in (
-            "import_ensemble",
-            "prune",
-            "calibrate",
-            "export",
-            "build",
-            "verify",
-            "run",
-            "bench",
-            "BuildReport",
-            "PromiseBrokenError",
-        )
+        name: (f"api.verbs.{name}", name)
+        for name in ("prune", "calibrate", "export", "build", "verify", "run", "bench")
     },
+    "BuildReport": ("api.verbs.build", "BuildReport"),
+    "PromiseBrokenError": ("api.verbs.prune", "PromiseBrokenError"),
     **{
         name: ("api.options", name)
         for name in (

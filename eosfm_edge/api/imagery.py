@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from eosfm_edge.api.checks import require_there
-from eosfm_edge.api.options import CalibrateOptions, ExportOptions, PruneOptions, Scene
+from eosfm_edge.api.options import (
+    CalibrateOptions,
+    ExportOptions,
+    ImageryOptions,
+    Options,
+    PruneOptions,
+    Scene,
+)
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_file, sha256_file
 from eosfm_edge.formats.bands import Band, parse_bands
 from eosfm_edge.formats.base import read_json_model
 from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.formats.imagery import IMAGERY_NAME, KeptFile, KeptImagery
+
+if TYPE_CHECKING:
+    from eosfm_edge.scene.reading import Radiometry
 
 IMAGERY = "a scene, a folder of bands or chips, or a manifest (.yaml)"
 
@@ -147,3 +158,18 @@ def _described(name: Scene) -> KeptFile:
     files = sorted(one for one in path.rglob("*") if one.is_file())
     digests = {one.relative_to(path).as_posix(): sha256_file(one) for one in files}
     return KeptFile(path=str(path), sha256=digests)
+
+
+def radiometry_of(options: ImageryOptions) -> Radiometry:
+    """Return how values are read, as the options say."""
+    from eosfm_edge.scene.reading import Radiometry
+
+    return Radiometry(options.scale, options.offset, options.nodata, options.trust_values)
+
+
+def no_imagery(verb: str, ensemble: Path, options: Options) -> UserError:
+    """Return the error of a verb that has no imagery, with the line that gives it some."""
+    words = ["eosfm-edge", verb, str(ensemble), *options.as_arguments(), "--data", "SCENE"]
+    return UserError(
+        f"no imagery was given to {verb} {ensemble} on", expected=IMAGERY, remedy=shlex.join(words)
+    )

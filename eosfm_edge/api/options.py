@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +32,8 @@ from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode
 from eosfm_edge.formats.precision import DevicePrecision
 from eosfm_edge.formats.recipe import DEFAULT, Criterion, Measure, Ranking, Scope, shipped
 from eosfm_edge.targets.registry import known_targets
+
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 class Expert:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from eosfm_edge.api import verbs
+import eosfm_edge as ee
 from eosfm_edge.api.options import BenchOptions
 from eosfm_edge.cli.options import BundleArgument, Json, Quiet, Verbose
 from eosfm_edge.cli.output import console, print_json
@@ -26,7 +26,7 @@ def bench(
     Nothing else should run meanwhile. --json has everything measured, for prune --measured.
     """
     with shown_progress(quiet=quiet, verbose=verbose) as progress:
-        report = verbs.bench(bundle, options, progress=progress)
+        report = ee.bench(bundle, options, progress=progress)
     if as_json:
         print_json(report)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eosfm_edge.api import verbs
+import eosfm_edge as ee
 from eosfm_edge.api.options import BuildOptions
 from eosfm_edge.cli.options import BundleArgument, Json, Quiet, Verbose
 from eosfm_edge.cli.output import console, print_json
@@ -29,7 +29,7 @@ def build(
     """
     kept = Path(bundle) / ENGINES_FOLDER
     with shown_progress(finished=kept, quiet=quiet, verbose=verbose) as progress:
-        report = verbs.build(bundle, options, progress=progress)
+        report = ee.build(bundle, options, progress=progress)
     if as_json:
         print_json(report)
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from eosfm_edge.api import verbs
+import eosfm_edge as ee
 from eosfm_edge.api.options import CalibrateOptions, as_path
 from eosfm_edge.cli.options import EnsembleArgument, Json, Overwrite, Quiet, Verbose
 from eosfm_edge.cli.output import console, print_json
@@ -46,9 +46,7 @@ def calibrate(
     source = the_ensemble(ensemble, "calibrate", options)
     place = calibration_place(source) if output is None else as_path(output)
     with shown_progress(place, quiet=quiet, verbose=verbose) as progress:
-        calibration = verbs.calibrate(
-            source, place, options, overwrite=overwrite, progress=progress
-        )
+        calibration = ee.calibrate(source, place, options, overwrite=overwrite, progress=progress)
     if as_json:
         print_json({"output": place, "calibration": calibration})
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eosfm_edge.api import verbs
+import eosfm_edge as ee
 from eosfm_edge.api.options import ExportOptions, as_path
 from eosfm_edge.cli.options import EnsembleArgument, Json, Overwrite, Quiet, Verbose
 from eosfm_edge.cli.output import console, megabytes, print_json
@@ -49,7 +49,7 @@ def export(
     source = the_ensemble(ensemble, "export", options)
     place = bundle_place(source, options) if output is None else as_path(output)
     with shown_progress(quiet=quiet, verbose=verbose) as progress:
-        manifest = verbs.export(source, place, options, overwrite=overwrite, progress=progress)
+        manifest = ee.export(source, place, options, overwrite=overwrite, progress=progress)
     if as_json:
         print_json({"output": place, "manifest": manifest, "engines": read_index(place).engines})
         return

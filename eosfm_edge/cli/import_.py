@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eosfm_edge.api import verbs
+import eosfm_edge as ee
 from eosfm_edge.api.options import ImportOptions
 from eosfm_edge.cli.options import Json, Overwrite, Quiet, Verbose
 from eosfm_edge.cli.output import console, print_json, say
@@ -39,7 +39,7 @@ def import_(
     the files lack; the reference's defaults supply the rest.
     """
     with shown_progress(quiet=quiet, verbose=verbose) as progress:
-        imported = verbs.import_ensemble(
+        imported = ee.import_ensemble(
             sources, output, options, overwrite=overwrite, progress=progress
         )
     if not quiet:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from eosfm_edge.api import verbs
+from eosfm_edge.api.verbs.packets import PacketsLostError, check_packets
 from eosfm_edge.cli.options import Json
 from eosfm_edge.cli.output import console, print_json
 
@@ -26,8 +26,8 @@ def packets(
     """
     show = print_json if as_json else _show
     try:
-        show(verbs.check_packets(file))
-    except verbs.PacketsLostError as error:
+        show(check_packets(file))
+    except PacketsLostError as error:
         show(error.summary)
         raise
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from eosfm_edge.api import verbs
+import eosfm_edge as ee
 from eosfm_edge.api.options import PruneOptions, as_path
 from eosfm_edge.cli.options import EnsembleArgument, Json, Overwrite, Quiet, Verbose
 from eosfm_edge.cli.output import console, print_json
@@ -50,8 +50,8 @@ def prune(
     show = _print_json if as_json else _show
     try:
         with shown_progress(place, quiet=quiet, verbose=verbose) as progress:
-            report = verbs.prune(source, place, options, overwrite=overwrite, progress=progress)
-    except verbs.PromiseBrokenError as error:
+            report = ee.prune(source, place, options, overwrite=overwrite, progress=progress)
+    except ee.PromiseBrokenError as error:
         show(error.report, place, options)
         raise
     show(report, place, options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from eosfm_edge.api import verbs
+import eosfm_edge as ee
 from eosfm_edge.api.options import RunOptions
 from eosfm_edge.cli.options import BundleArgument, Json, Overwrite, Quiet, Verbose
 from eosfm_edge.cli.output import console, facts, megabytes, print_json
@@ -39,7 +39,7 @@ def run(
     overlap and are blended; cells of which less than half is valid become NaN.
     """
     with shown_progress(quiet=quiet, verbose=verbose) as progress:
-        report = verbs.run(bundle, scene, output, options, overwrite=overwrite, progress=progress)
+        report = ee.run(bundle, scene, output, options, overwrite=overwrite, progress=progress)
     if as_json:
         print_json({"output": output, "report": report})
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eosfm_edge.api import verbs
+import eosfm_edge as ee
 from eosfm_edge.api.options import VerifyOptions
 from eosfm_edge.cli.options import BundleArgument, Json, Quiet, Verbose
 from eosfm_edge.cli.output import console, print_json
@@ -25,7 +25,7 @@ def verify(
     missing. Exits with 1 if a file was altered or a level is off by more than the bundle allows.
     """
     with shown_progress(quiet=quiet, verbose=verbose) as progress:
-        result = verbs.verify(bundle, options, progress=progress)
+        result = ee.verify(bundle, options, progress=progress)
     if as_json:
         print_json(result)
         return
