@@ -78,7 +78,7 @@ def write_graph(
         raise UserError(
             f"{path.name} would have {size / 1e9:.1f} GB",
             expected=f"at most {MOST_BYTES / 1e9:.1f} GB, which is what one ONNX file can have",
-            remedy="export with --layout split, a graph for each specialist, or prune the ensemble",
+            remedy="export with --split, a graph for each specialist, or prune the ensemble",
         )
     axes = {name: {0: "batch"} for name in (*inputs, *outputs)} if dynamic_batch else None
     with warnings.catch_warnings():
