@@ -418,7 +418,7 @@ def test_a_graph_that_no_file_can_hold_is_refused(
     motes: Path, imagery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_export, "MOST_BYTES", 1000)
-    with pytest.raises(UserError, match="--layout split"):
+    with pytest.raises(UserError, match="--split"):
         export_bundle(motes, imagery, tmp_path / "b.eosfm", ExportOptions(tile=64))
     assert leftovers(tmp_path) == []
 
