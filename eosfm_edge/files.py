@@ -8,6 +8,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -107,6 +108,8 @@ def _write_error(error: BaseException) -> OSError | None:
     for code in _SPACE_ERRORS:
         if os.strerror(code) in str(error):
             return OSError(code, os.strerror(code))
+    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # numpy does not say why
     return _write_error(error.__cause__) if error.__cause__ else None
 
 

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from support.limits import no_file_larger_than
 
 from eosfm_edge import files
 from eosfm_edge.errors import UserError
-from eosfm_edge.files import atomic_directory, cannot_write, require_outside
+from eosfm_edge.files import atomic_directory, atomic_file, cannot_write, require_outside
 
 CONTENTS = ("level1.tif", "level2.tif", "specialists/*.gguf")
 
@@ -304,3 +306,14 @@ def test_the_free_space_of_a_place_that_cannot_be_asked_is_0(
 
     monkeypatch.setattr(files.shutil, "disk_usage", unknown)
     assert "; 0 MB are free there" in str(cannot_write(tmp_path / "out", "the disk is full", 1))
+
+
+def test_a_full_disk_is_known_by_numpys_words(tmp_path: Path) -> None:
+    """``tofile`` raises an OSError without a code."""
+    with (
+        pytest.raises(UserError, match=f"cannot write .*{os.strerror(errno.ENOSPC)}"),
+        atomic_file(tmp_path / "out"),
+        no_file_larger_than(1000),
+        (tmp_path / "part").open("wb", buffering=0) as file,
+    ):
+        np.zeros(200_000, np.uint8).tofile(file)

@@ -658,6 +658,7 @@ void streams() {
   } while (status == EOSFM_CANCELLED);
   done = true;
   if (other.joinable()) other.join();
+  eosfm_context_resume(opened.context);  // its last cancel may have come after the run
   CHECK(status == EOSFM_OK && third.sums == first.sums);
   // Whatever is wrong is said, and nothing is given.
   eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;

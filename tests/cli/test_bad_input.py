@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.command import leftovers, run
+from support.limits import no_file_larger_than
 from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.formats.bands import S2_L1C
@@ -234,17 +233,6 @@ def test_a_source_in_the_output_is_not_deleted(ensemble: Path, tmp_path: Path) -
     assert code == 2
     assert f"the input {source} is in the output {copied}" in err
     assert source.exists()
-
-
-@contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    """Make every file stop growing at a size, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # The first is met when scratch space is taken, the second when the GeoTIFF is written.

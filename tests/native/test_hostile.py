@@ -159,7 +159,8 @@ def test_runs_of_one_specialist_share_its_weights(specks: dict[str, Path], tmp_p
     chain.save(copied / "chain.gguf")
     with Model(copied) as model:
         assert model.describe().runs == runs
-        assert model.requirements(threads=1).weights_bytes == once
+        # A run has descriptors of its own, of some hundred bytes, and no weights.
+        assert model.requirements(threads=1).weights_bytes < once + 512 * runs
 
 
 @pytest.mark.parametrize("file", ["chain.gguf", FIRST])
@@ -223,7 +224,9 @@ def test_memory_limit_counts_the_weights(specks: dict[str, Path], precision: str
         plan = model.requirements(threads=1)
         needed = plan.context_bytes + plan.weights_bytes
         model.context(threads=1, memory_limit=needed).close()
-        with pytest.raises(EosfmError, match=f"its weights {plan.weights_bytes}, the limit"):
+        with pytest.raises(
+            EosfmError, match=f"its weights {plan.weights_bytes} and its backend 0,"
+        ):
             model.context(threads=1, memory_limit=needed - 1)
 
 

@@ -63,7 +63,7 @@ class ByThePage:
         for s, stage in enumerate(self.network.stages):
             if s == 0:
                 kernel = torch.from_numpy(stage.entry.weight.T.copy())
-                kernel = kernel.reshape(-1, self.network.bands, 4, 4)
+                kernel = kernel.reshape(-1, self.network.view.bands, 4, 4)
                 stem = functional.conv2d(image, kernel, torch.from_numpy(stage.entry.bias), 4)
                 x = normed(stem.permute(1, 2, 0), *map(torch.from_numpy, self.network.stem_norm))
             else:
