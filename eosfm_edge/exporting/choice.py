@@ -20,6 +20,9 @@ from eosfm_edge.network.latency import time_precisions
 FloatArray = NDArray[np.float32]
 # What is asked of every level where no calibration says it.
 MIN_COSINE = 0.995
+# A narrower precision must take less than this share of the time: a tie, which is decided one way
+# today and the other way tomorrow, is no reason to lose precision.
+_WORTH_IT = 0.9
 
 
 def choose_precision(
@@ -51,8 +54,24 @@ def choose_precision(
         )
         for p in precisions
     ]
-    # fp32 keeps any budget.
-    return tuple(sorted(found, key=lambda one: (not one.keeps_budget, one.milliseconds)))
+    return in_order(found)
+
+
+def in_order(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return candidates with the one to take first.
+
+    Args:
+        found: from the widest precision on. The first, fp32, keeps any budget.
+    """
+    best = found[0]
+    for one in found[1:]:
+        if one.keeps_budget and one.milliseconds < _WORTH_IT * best.milliseconds:
+            best = one
+    rest = sorted(
+        (one for one in found if one is not best),
+        key=lambda one: (not one.keeps_budget, one.milliseconds),
+    )
+    return (best, *rest)
 
 
 def _least_cosine(deployed: Deployment, tiles: Sequence[FloatArray]) -> float:

@@ -14,7 +14,8 @@ from support.command import run
 from support.precise import TILE, calibrated, exported
 
 from eosfm_edge.exporting import integer_biases
-from eosfm_edge.formats.bundle import MODEL_NAME, read_manifest
+from eosfm_edge.exporting.choice import in_order
+from eosfm_edge.formats.bundle import MODEL_NAME, Candidate, read_manifest
 from eosfm_edge.formats.calibration import CALIBRATION_NAME
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.runtime.backends import open_context
@@ -134,9 +135,33 @@ def test_the_fastest_faithful_precision_is_chosen_by_what_was_measured(
     first, *others = manifest.candidates
     assert {one.precision for one in manifest.candidates} == {"fp32", "bf16", "int8"}
     assert manifest.precision == first.precision and first.keeps_budget
-    assert all(one.milliseconds >= first.milliseconds for one in others if one.keeps_budget)
+    assert all(one.milliseconds >= 0.9 * first.milliseconds for one in others if one.keeps_budget)
     for one in manifest.candidates:
         assert one.summary in out
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "cosines", "chosen"),
+    [
+        ((10.0, 9.5, 9.2), (1, 1, 1), "fp32"),  # a tie is no reason to lose precision
+        ((10.0, 8.9, 8.5), (1, 1, 1), "bf16"),
+        ((10.0, 8.9, 5.0), (1, 1, 1), "int8"),
+        ((10.0, 8.0, 5.0), (1, 1, 0.9), "bf16"),
+        ((10.0, 8.0, 5.0), (1, 0.9, 0.9), "fp32"),
+        ((10.0, 12.0, 5.0), (1, 1, 1), "int8"),
+    ],
+)
+def test_a_narrower_precision_must_be_worth_it(
+    milliseconds: tuple[float, ...], cosines: tuple[float, ...], chosen: str
+) -> None:
+    found = [
+        Candidate(precision=precision, milliseconds=ms, min_cosine=cosine, asked=0.995)
+        for precision, ms, cosine in zip(
+            ("fp32", "bf16", "int8"), milliseconds, cosines, strict=True
+        )
+    ]
+    assert in_order(found)[0].precision == chosen
+    assert {one.precision for one in in_order(found)} == {"fp32", "bf16", "int8"}
 
 
 def test_this_machine_s_precision_is_measured_where_none_is_given(

@@ -60,7 +60,9 @@ def test_what_is_pruned_is_exported_verified_and_run(
     assert "s0" in printed and "prune" in printed
     assert "held-out tiles: cosine 0.9" in printed
     assert "MACs, million" in printed and "native ms, fp32" in printed
-    inside("export", out / "half", "--scene", imagery, "-o", out / "half.eosfm", "--tile", 64)
+    bundle = out / "half.eosfm"
+    arguments = ("export", out / "half", "--data", imagery, "-o", bundle, "--tile", 64)
+    inside(*arguments, "--precision", "fp32")
     manifest = json.loads((out / "half.eosfm" / "manifest.json").read_text())
     assert {parity["backend"] for parity in manifest["parity"]} == {"native", "onnxruntime"}
     for parity in manifest["parity"]:
