@@ -31,7 +31,7 @@ step eosfm-edge import \
     "$here/ensemble.safetensors" \
     -o "$out/six" --overwrite
 step eosfm-edge inspect "$out/six"
-step eosfm-edge export "$out/six" --target cpu --data "$out/scene" -o "$out/six.eosfm" --overwrite
+step eosfm-edge export "$out/six" --target cpu --precision fp32 --data "$out/scene" -o "$out/six.eosfm" --overwrite
 step eosfm-edge verify "$out/six.eosfm"
 step eosfm-edge run "$out/six.eosfm" "$out/scene" -o "$out/features" --quicklook --overwrite
 
