@@ -30,7 +30,8 @@ def test_docstrings_start_with_a_subject_or_a_verb(folder: str) -> None:
         for path in FILES
         if path.is_relative_to(ROOT / folder)
         for line, text in docstrings(path)
-        if re.match(r"(What|Which|How|Why|Does|Is) ", text) and "?" not in text.splitlines()[0]
+        if re.match(r"(What|Which|Where|Whether|How|Why|Does|Is) ", text)
+        and "?" not in text.splitlines()[0]
     ]
     assert not questions
 

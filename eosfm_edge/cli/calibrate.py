@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
 
 import eosfm_edge as ee
 from eosfm_edge.api.options import CalibrateOptions, as_path
-from eosfm_edge.cli.options import EnsembleArgument, Json, Overwrite, Quiet, Verbose
+from eosfm_edge.cli.options import (
+    EnsembleArgument,
+    Json,
+    Overwrite,
+    Quiet,
+    Verbose,
+    named_output,
+)
 from eosfm_edge.cli.output import console, print_json
 from eosfm_edge.cli.places import calibration_place, the_ensemble
 from eosfm_edge.cli.progress import shown_progress
@@ -25,12 +31,7 @@ def calibrate(
     ensemble: EnsembleArgument = None,
     output: Annotated[
         str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="The calibration directory to write.  \\[default: ENSEMBLE-int8]",
-        ),
+        named_output("The calibration directory to write.", "ENSEMBLE-int8"),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 import eosfm_edge as ee
 from eosfm_edge.api.options import ExportOptions, as_path
-from eosfm_edge.cli.options import EnsembleArgument, Json, Overwrite, Quiet, Verbose
+from eosfm_edge.cli.options import (
+    EnsembleArgument,
+    Json,
+    Overwrite,
+    Quiet,
+    Verbose,
+    named_output,
+)
 from eosfm_edge.cli.output import console, megabytes, print_json
 from eosfm_edge.cli.places import bundle_place, the_ensemble
 from eosfm_edge.cli.progress import shown_progress
@@ -24,12 +29,7 @@ def export(
     ensemble: EnsembleArgument = None,
     output: Annotated[
         str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="The bundle to write: NAME.eosfm.  \\[default: ENSEMBLE-TARGET.eosfm]",
-        ),
+        named_output("The bundle to write: NAME.eosfm.", "ENSEMBLE-TARGET.eosfm"),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,

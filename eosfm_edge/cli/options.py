@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,5 +26,17 @@ Quiet = Annotated[
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", metavar="", help="Show every step on a line of its own.")
 ]
+
+
+def named_output(what: str, default: str) -> Any:
+    """Return the option of an output that is named after what is done where it is not given.
+
+    Args:
+        what: is written.
+        default: its name.
+    """
+    return typer.Option("-o", "--output", metavar="PATH", help=f"{what}  \\[default: {default}]")
+
+
 # They stand at the end of the common options.
 LAST = ("overwrite", "as_json", "quiet", "verbose")

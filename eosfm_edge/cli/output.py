@@ -1,4 +1,4 @@
-"""Where results, notes and errors go: nothing that users named is read as markup."""
+"""Print results, notes and errors. Nothing that users named is read as markup."""
 
 from __future__ import annotations
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
 
 import eosfm_edge as ee
 from eosfm_edge.api.options import PruneOptions, as_path
-from eosfm_edge.cli.options import EnsembleArgument, Json, Overwrite, Quiet, Verbose
+from eosfm_edge.cli.options import (
+    EnsembleArgument,
+    Json,
+    Overwrite,
+    Quiet,
+    Verbose,
+    named_output,
+)
 from eosfm_edge.cli.output import console, print_json
 from eosfm_edge.cli.places import pruned_place, the_ensemble
 from eosfm_edge.cli.progress import shown_progress
@@ -27,12 +33,7 @@ def prune(
     ensemble: EnsembleArgument = None,
     output: Annotated[
         str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="The ensemble directory to write.  \\[default: named after what is done: six-50]",
-        ),
+        named_output("The ensemble directory to write.", "named after what is done: six-50"),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,

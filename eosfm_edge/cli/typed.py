@@ -1,7 +1,7 @@
 """Commands from typed options: their names, defaults, choices and help are the API's.
 
-Typer gets texts, flags and choices; the API's models read numbers, paths and bands, so that what is
-wrong with a value is said in the same words to Python and to the command line.
+Typer gets texts, flags and choices. The API's models read numbers, paths and bands, so a wrong
+value gives the same error in Python and on the command line.
 """
 
 from __future__ import annotations

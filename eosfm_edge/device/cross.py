@@ -25,7 +25,7 @@ BACKEND_NAME = "libeosfm_onnxruntime.so"  # ONNX Runtime itself is the board's
 
 
 def sources() -> Path:
-    """Where libeosfm's sources are: in the installed package, or in a checkout."""
+    """Return the folder of libeosfm's sources: in the installed package, or in a checkout."""
     installed = Path(str(resources.files("eosfm_edge.device") / "source"))
     return installed if installed.is_dir() else Path(__file__).parents[2] / "runtime"
 

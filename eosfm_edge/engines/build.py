@@ -210,7 +210,7 @@ def _options(bundle: Path, manifest: Manifest, profile: Profile, key: EngineKey)
 
 
 def _timings(bundle: Path, key: EngineKey) -> Path:
-    """Where the timing cache of a version on a GPU is: all graphs share it."""
+    """Return the path of the timing cache, which all graphs of a version on a GPU share."""
     capabilities = "+".join(key.compute_capabilities)
     name = f"{key.library}-{key.version}-sm{capabilities}.timings"
     return bundle / ENGINES_FOLDER / name

@@ -1,4 +1,4 @@
-"""Recognise an encoder of a weight file by its tensors, and describe it as a specialist."""
+"""Find the specialist that a weight file's tensors are: its backbone, shape and bands."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _rules_by_name(wanted: Sequence[Band], available: Sequence[Band]) -> tuple[I
 
 
 def _largest_set_within(available: Sequence[Band]) -> Indices:
-    """Where the bands of the largest of the reference's band sets stand in the input."""
+    """Return the places in the input of the bands of the reference's largest band set."""
     for names in sorted(_SETS.values(), key=len, reverse=True):
         places = [find(Band(name=name), available) for name in names]
         found = tuple(place for place in places if place is not None)

@@ -79,7 +79,7 @@ class Band(BaseModel):
 
     @property
     def known(self) -> bool:
-        """Whether the band can be told from others otherwise than by its place."""
+        """Return whether a name or a wavelength identifies the band."""
         return self.name is not None or self.wavelength_nm is not None
 
     def __str__(self) -> str:

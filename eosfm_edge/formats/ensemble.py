@@ -66,7 +66,7 @@ class InputBand(Band):
 
 
 class Provenance(Strict):
-    """Where a specialist came from and on what terms."""
+    """The source of a specialist, and the terms of its use."""
 
     source: str
     source_sha256: Sha256 | None = None

@@ -74,6 +74,6 @@ def load_recipe(name: str) -> Recipe:
 
 
 def _folder() -> Path:
-    """Where recipes are: in the installed package, or at the root of a checkout."""
+    """Return the folder of recipes: in the installed package, or at the root of a checkout."""
     installed = Path(str(resources.files("eosfm_edge.pruning") / "recipes"))
     return installed if installed.is_dir() else Path(__file__).parents[2] / "pruning"

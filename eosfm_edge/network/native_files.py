@@ -239,7 +239,7 @@ def _add_fusion(writer: GGUFWriter, chain: Chain, precision: Precision) -> None:
 
 
 def _first_channels(chain: Chain, level: int) -> list[int]:
-    """Where each run's channels begin among those of fusion ``none``, gaps for the unselected."""
+    """Return each run's first channel in fusion ``none``, which has gaps for the unselected."""
     widths = chain.ensemble.set_widths(level)
     fusion = chain.fusions[level]
     kept = fusion.kept if isinstance(fusion, ZeroFilled) else (True,) * len(widths)

@@ -78,7 +78,7 @@ class SceneBand:
 
     @property
     def has_mask(self) -> bool:
-        """Whether a mask or an alpha band says which pixels have data."""
+        """Return whether a mask or an alpha band marks the pixels that have data."""
         flags = self.dataset.mask_flag_enums[self.index - 1]
         # GDAL's own rule for alpha bands knows files of two and four bands only, and takes NAIP's
         # near infrared for one.

@@ -126,7 +126,7 @@ def meanings(labels: Sequence[Label], *places: str) -> list[Band]:
 
 
 def is_unexplained(band: Band) -> bool:
-    """Whether this is a number of which :func:`meanings` cannot tell the meaning."""
+    """Return whether the band is a number whose meaning :func:`meanings` does not know."""
     return band.name is not None and band.name.endswith(_UNEXPLAINED)
 
 

@@ -127,7 +127,7 @@ class Reading:
 
     @property
     def can_hold_nodata(self) -> bool:
-        """Whether any pixel could be ``nodata``: -9999 is not a value of uint16."""
+        """Return whether a pixel can have the nodata value; in uint16 none can be -9999."""
         return self.nodata is None or self._code is not None
 
     def measured(self, pixels: NDArray[Any]) -> Floats:

@@ -42,8 +42,8 @@ def find_target(name: str) -> Profile:
             expected=f"{', '.join(known)}, or a profile of your own (.yaml)",
             remedy=f"perhaps {meant}"
             if meant
-            else "for a board that is not listed, cpu-arm64 and cpu-x86-64-v3 run on its CPU; or "
-            "describe it in a profile (docs/targets.md)",
+            else "use cpu-arm64 or cpu-x86-64-v3 for the board's CPU, or write a profile of your "
+            "own (docs/targets.md)",
         )
     return read_yaml_model(Profile, path, what="a target's profile")
 
@@ -65,6 +65,6 @@ def describe_choice(asked: str, profile: Profile) -> str | None:
 
 
 def _folder() -> Path:
-    """Where profiles are: in the installed package, or at the root of a checkout."""
+    """Return the folder of profiles: in the installed package, or at the root of a checkout."""
     installed = Path(str(resources.files("eosfm_edge.targets") / "profiles"))
     return installed if installed.is_dir() else Path(__file__).parents[2] / "targets"

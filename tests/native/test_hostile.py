@@ -195,7 +195,7 @@ def test_counts_that_the_file_makes_up_are_refused(copied: Path) -> None:
 
 
 def test_python_and_the_library_read_the_same(specks: dict[str, Path], tmp_path: Path) -> None:
-    """Where libeosfm opens a damaged chain, Python reads it too, with the same bands."""
+    """A damaged chain that libeosfm opens is read by Python too, with the same bands."""
     copied = shutil.copytree(specks["fp32"], tmp_path / "given")
     whole = (copied / "chain.gguf").read_bytes()
     rng, opened = random.Random(0), 0

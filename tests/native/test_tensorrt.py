@@ -25,7 +25,7 @@ STANDIN = RUNTIME / "tests" / "tensorrt_standin"
 
 @pytest.fixture(scope="module")
 def backend(programs: Path) -> Path:
-    """Where ``libeosfm_tensorrt.so`` is, built against the stand-in."""
+    """The path of ``libeosfm_tensorrt.so``, built against the stand-in."""
     needed = "#include <nlohmann/json.hpp>\n#include <openssl/evp.h>\n"
     found = subprocess.run(
         ["c++", "-x", "c++", "-E", "-"], input=needed, text=True, capture_output=True

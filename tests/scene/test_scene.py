@@ -388,7 +388,7 @@ def test_values_of_the_inputs_own_scale_are_not_touched(tmp_path: Path) -> None:
 
 
 def test_floats_without_a_scale_are_doubted(tmp_path: Path) -> None:
-    """Where nothing looks at the values themselves."""
+    """Nothing looks at the values themselves here."""
     path = write(tmp_path / "s.tif", texture(8, 8, dtype="float32"), names=["height"])
     with pytest.warns(SceneWarning, match="pass --scale 1"):
         read_file(path, inputs("HEIGHT", scale=0.0001))

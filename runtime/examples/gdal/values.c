@@ -297,10 +297,9 @@ static int is_decibels(const eosfm_band_info *band) {
          is_one_of(band->name, names);
 }
 
-static void describe(Sample *sample, const SceneBand *read, const eosfm_band_info *band) {
+static void describe(Sample *sample, const eosfm_band_info *band) {
   static const char *const shortwave[] = {"B10", "B11", "B12", NULL};
   const float nm = band->wavelength_nm;
-  sample->read = read;
   sample->is_shortwave = nm > 0 ? nm >= 1300 : is_one_of(band->name, shortwave);
   sample->is_cirrus = nm > 0 ? nm >= 1360 && nm <= 1390 : strcmp(band->name, "B10") == 0;
 }
@@ -311,20 +310,17 @@ int require_plausible(const Scene *scene, eosfm_model *model, const char *input)
   double *values = malloc((size_t)scene->count * kPixels * sizeof *values);
   if (values == NULL) return complain(input, "there is no memory for a sample of its pixels");
   for (int b = 0; b < scene->count && result == 0; b++) {
+    all[b].read = &scene->bands[b];
     all[b].stored = values + (size_t)b * kPixels;
     if (read_sample(&scene->bands[b], all[b].stored) != 0) {
       result = complain("a band cannot be read", CPLGetLastErrorMsg());
     }
   }
-  for (int b = 0; b < scene->count && result == 0; b++) {
-    eosfm_band_info band = EOSFM_BAND_INFO_INIT;
-    eosfm_model_describe_band(model, b, &band);
-    describe(&all[b], &scene->bands[b], &band);
-  }
   if (result == 0) summarise(all, scene->count);
   for (int b = 0; b < scene->count && result == 0; b++) {
     eosfm_band_info band = EOSFM_BAND_INFO_INIT;
     eosfm_model_describe_band(model, b, &band);
+    describe(&all[b], &band);
     if (is_sunlight(&band)) {
       is_known &= band.scale != 1.0F;
       light[lights++] = all[b];
