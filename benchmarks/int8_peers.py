@@ -37,7 +37,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 from torch import Tensor, nn
 
-from eosfm_edge.exporting.onnx import INPUT_NAME, OPSET, level_names
+from eosfm_edge.exporting.onnx import INPUT_NAME, OPSET
+from eosfm_edge.formats.ensemble import LEVEL_NAMES
 
 FloatArray = NDArray[np.float32]
 
@@ -82,7 +83,7 @@ class _Tiles(CalibrationDataReader):
 def export(encoder: nn.Module, path: Path, size: int) -> Path:
     """Write an encoder for images of any size; returns the file of images of one size."""
     bands = encoder.get_parameter("stem_0.weight").shape[1]
-    names = level_names(4)
+    names = list(LEVEL_NAMES)
     open_axes = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -25,7 +25,7 @@ from pydantic import (
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import file_kind
 from eosfm_edge.formats.adaptation import AdaptationMode
-from eosfm_edge.formats.backends import BACKENDS, CPU_BACKENDS, Backend
+from eosfm_edge.formats.backends import BACKENDS, Backend
 from eosfm_edge.formats.bands import PRESETS, Band, parse_bands
 from eosfm_edge.formats.calibration import Grn, Method
 from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode
@@ -493,9 +493,9 @@ class BenchOptions(Options):
     backend: Annotated[
         tuple[Backend, ...], BeforeValidator(_one_or_many), Known(lambda: BACKENDS)
     ] = Field(
-        CPU_BACKENDS,
-        min_length=1,
-        description="Who is timed; may be repeated. Ratios are to the last.",
+        (),
+        description="Who is timed; may be repeated. Ratios are to the last.  [default: native and "
+        "onnxruntime, as far as the bundle has their files]",
     )
     threads: int = Field(0, ge=0, description="0: all cores.")
     rounds: int = Field(20, ge=2, description="How often each has its turn.")

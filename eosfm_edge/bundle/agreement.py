@@ -35,7 +35,8 @@ def disagreements(bundle: Path, manifest: Manifest) -> list[str]:
             complaints.append(f"{CHAIN_NAME} names a file for two specialists")
         for index, (name, one) in enumerate(zip(names, manifest.specialists, strict=False)):
             if name not in manifest.files:
-                complaints.append(f"{CHAIN_NAME} names {name}, which is not in {MANIFEST_NAME}")
+                if manifest.of_role("native"):  # else none is: the bundle is for graphs alone
+                    complaints.append(f"{CHAIN_NAME} names {name}, which is not in {MANIFEST_NAME}")
             elif (bundle / name).exists():
                 place = f"specialists.{index}"
                 file = read_gguf(bundle / name)
@@ -75,7 +76,7 @@ def _of_manifest(manifest: Manifest) -> Fields:
         fields[f"specialists.{index}.runs"] = [list(run) for run in specialist.runs]
     for parity in manifest.parity:
         fields[f"parity.{parity.backend}.tolerance"] = _rounded(parity.tolerance)
-    fields["graphs"] = list(manifest.graphs)
+    fields["graphs"] = list(manifest.graphs) or None
     return fields
 
 
@@ -130,6 +131,7 @@ def _of_chain(chain: Gguf) -> Fields:
         fields[f"specialists.{index}.name"] = name
         fields[f"specialists.{index}.factor"] = factors[index]
         fields[f"specialists.{index}.runs"] = runs[index]
+    # None of what was not exported.
     fields["parity.native.tolerance"] = _one(chain, "eosfm.known.tolerances")
     fields["graphs"] = chain.values.get("eosfm.graphs.files")
     fields["parity.onnxruntime.tolerance"] = _one(chain, "eosfm.graphs.tolerances")

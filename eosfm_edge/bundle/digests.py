@@ -8,7 +8,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from eosfm_edge.files import file_kind, sha256_file
-from eosfm_edge.formats.bundle import ENGINES_FOLDER, MANIFEST_NAME, FileEntry, Manifest
+from eosfm_edge.formats.bundle import (
+    ENGINES_FOLDER,
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    role_of,
+)
 
 
 def file_entries(directory: Path) -> dict[str, FileEntry]:
@@ -18,7 +24,9 @@ def file_entries(directory: Path) -> dict[str, FileEntry]:
     """
     return {
         name: FileEntry(
-            size=(directory / name).stat().st_size, sha256=sha256_file(directory / name)
+            size=(directory / name).stat().st_size,
+            sha256=sha256_file(directory / name),
+            role=role_of(name),
         )
         for name, mode in sorted(_below(directory))
         if stat.S_ISREG(mode)

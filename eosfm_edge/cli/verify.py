@@ -31,8 +31,13 @@ def verify(
         return
     out = console()
     out.print(f"{result.files} files are as they were exported")
-    for name in result.absent:
-        out.print(f"{name} is not here, and {result.backend} does not need it")
+    if result.absent:
+        count = len(result.absent)
+        those = "it" if count == 1 else "them"
+        out.print(
+            f"{', '.join(result.absent)} {'is' if count == 1 else 'are'} not here, and "
+            f"{result.backend} does not need {those}: not checked"
+        )
     for level in result.levels:
         out.print(
             f"known answer, {level.level}: {level.relative:.1e} of the largest value "

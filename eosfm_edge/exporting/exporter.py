@@ -26,6 +26,7 @@ from eosfm_edge.formats.bundle import (
     Candidate,
     Layout,
     Manifest,
+    Purpose,
     require_bundle_name,
 )
 from eosfm_edge.formats.precision import DevicePrecision
@@ -49,6 +50,8 @@ class ExportOptions:
         tile: pixels of a tile's side, a multiple of 32; None is the profile's.
         batch: tiles that the ONNX graphs take at once, at most; None is the profile's.
         layout: of the ONNX graphs.
+        purpose: whose files are written: ``native`` for the CPU and CUDA engines of libeosfm,
+            ``onnx`` for ONNX Runtime and TensorRT, or both.
         compute_capabilities: of the GPUs to build TensorRT-RTX engines for; see ``build_engines``.
         names: what the bands of the scene are, if its files do not say so.
         radiometry: scale, offset and nodata of the scene, if its files do not say so.
@@ -61,6 +64,7 @@ class ExportOptions:
     tile: int | None = None
     batch: int | None = None
     layout: Layout = "whole"
+    purpose: Purpose = "all"
     compute_capabilities: Sequence[str] = ()
     names: Sequence[Band] | None = None
     radiometry: Radiometry | None = None
@@ -110,7 +114,14 @@ def export_bundle(
             scene, ensemble, tile.size, names=options.names, radiometry=options.radiometry
         )
         wanted = Wanted(
-            bundle.stem, ensemble, profile.engine, tile, options.layout, scales, samples
+            name=bundle.stem,
+            ensemble=ensemble,
+            engine=profile.engine,
+            tile=tile,
+            layout=options.layout,
+            purpose=options.purpose,
+            scales=scales,
+            samples=samples,
         )
         candidates: tuple[Candidate, ...] = ()
         if options.precision == "auto":
@@ -123,6 +134,6 @@ def export_bundle(
             write_device_package(scratch / DEVICE_FOLDER, profile, bundle.name)
         manifest = describe(scratch, wanted, profile, written, candidates)
         (scratch / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
-        if profile.engine == "tensorrt-rtx":
+        if profile.engine == "tensorrt-rtx" and manifest.graphs:
             build_engines(scratch, manifest, options.compute_capabilities, progress)
     return manifest

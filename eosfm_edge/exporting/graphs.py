@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from eosfm_edge.ensemble.chain import Chain
-from eosfm_edge.exporting.onnx import INPUT_NAME, level_names, write_graph, write_onnx
+from eosfm_edge.exporting.onnx import INPUT_NAME, write_graph, write_onnx
 from eosfm_edge.formats.bundle import FUSION_NAME, MODEL_NAME, SPECIALISTS_FOLDER, Layout
-from eosfm_edge.formats.ensemble import LEVELS
+from eosfm_edge.formats.ensemble import LEVEL_NAMES, LEVELS
 
 
 def write_graphs(
@@ -68,7 +68,7 @@ def _write_split(
     write_graph(
         _Fusion(chain, levels),
         given,
-        level_names(len(LEVELS)),
+        LEVEL_NAMES,
         folder / FUSION_NAME,
         dynamic_batch=dynamic_batch,
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 import eosfm_edge
 from eosfm_edge.bundle.digests import file_entries
 from eosfm_edge.ensemble.cost import ensemble_cost
-from eosfm_edge.exporting.onnx import level_names
 from eosfm_edge.exporting.writing import Wanted, Written
 from eosfm_edge.formats.bundle import (
     BundledSpecialist,
@@ -16,7 +15,7 @@ from eosfm_edge.formats.bundle import (
     Level,
     Manifest,
 )
-from eosfm_edge.formats.ensemble import LEVEL_STRIDES
+from eosfm_edge.formats.ensemble import LEVEL_NAMES, LEVEL_STRIDES
 from eosfm_edge.formats.target import Profile
 
 
@@ -59,7 +58,6 @@ def describe(
                 )
             )
     int8 = written.precision == "int8"
-    names = level_names(len(LEVEL_STRIDES))
     return Manifest(
         name=wanted.name,
         created_with=f"eosfm-edge {eosfm_edge.__version__}",
@@ -73,7 +71,9 @@ def describe(
         input=spec.input,
         levels=tuple(
             Level(name=name, stride=stride, channels=channels)
-            for name, stride, channels in zip(names, LEVEL_STRIDES, written.channels, strict=True)
+            for name, stride, channels in zip(
+                LEVEL_NAMES, LEVEL_STRIDES, written.channels, strict=True
+            )
         ),
         specialists=tuple(used),
         left_out=tuple(left_out),

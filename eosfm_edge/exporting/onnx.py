@@ -14,16 +14,12 @@ from torch.jit._trace import TracerWarning
 from eosfm_edge.errors import UserError
 from eosfm_edge.exporting.constants import fold_constants
 from eosfm_edge.exporting.integer_biases import make_biases_integer
+from eosfm_edge.formats.ensemble import LEVEL_NAMES
 
 OPSET = 17  # the first with LayerNormalization; TensorRT 8.6 parses it
 
 INPUT_NAME = "image"
 MOST_BYTES = (1 << 31) - (1 << 24)  # of weights in a graph: protobuf's limit, less the nodes
-
-
-def level_names(count: int) -> list[str]:
-    """Return the names of the graph's outputs, finest first."""
-    return [f"level{i + 1}" for i in range(count)]
 
 
 def write_onnx(
@@ -37,17 +33,19 @@ def write_onnx(
     """Trace a chain and write it as one graph.
 
     Args:
-        chain: takes one image tensor, returns a tuple of levels.
+        chain: takes one image tensor, returns the four levels.
         image: an example (1, bands, H, W) of the static tile.
         path: the file.
         dynamic_batch: leave the batch dimension open.
         integer_biases: give int8 products the biases that ONNX Runtime's CPU provider wants.
     """
-    with torch.inference_mode():
-        names = level_names(len(chain(image)))
-    inputs = {INPUT_NAME: image}
     write_graph(
-        chain, inputs, names, path, dynamic_batch=dynamic_batch, integer_biases=integer_biases
+        chain,
+        {INPUT_NAME: image},
+        LEVEL_NAMES,
+        path,
+        dynamic_batch=dynamic_batch,
+        integer_biases=integer_biases,
     )
 
 

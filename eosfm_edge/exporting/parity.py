@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from eosfm_edge.bundle.graphs import onnxruntime_session, run_graphs
 from eosfm_edge.bundle.known_answer import relative_difference, sqnr_db
 from eosfm_edge.errors import CheckFailedError
-from eosfm_edge.exporting.onnx import level_names
-from eosfm_edge.exporting.widened import widened
 from eosfm_edge.formats.backends import CpuBackend
 from eosfm_edge.formats.bundle import LevelDifference, Parity
-from eosfm_edge.formats.ensemble import LEVEL_STRIDES
+from eosfm_edge.formats.ensemble import LEVEL_NAMES
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.native import header
 from eosfm_edge.native.binding import Model
@@ -67,10 +65,11 @@ def check_onnx(graphs: Sequence[Path], expected: Expected) -> Parity:
     """
     import onnxruntime
 
+    from eosfm_edge.exporting.widened import widened
+
     sessions = [onnxruntime_session(widened(graph)) for graph in graphs]
-    names = level_names(len(LEVEL_STRIDES))
     return _check(
-        lambda tile: run_graphs(sessions, tile[np.newaxis], names),
+        lambda tile: run_graphs(sessions, tile[np.newaxis], LEVEL_NAMES),
         expected,
         "onnxruntime",
         onnxruntime.__version__,
@@ -125,11 +124,10 @@ def _check(run: Run, expected: Expected, backend: CpuBackend, version: str) -> P
 def _compare(
     found: Sequence[Sequence[FloatArray]], expected: Sequence[Sequence[FloatArray]]
 ) -> tuple[LevelDifference, ...]:
-    names = level_names(len(LEVEL_STRIDES))
-    relative = dict.fromkeys(names, 0.0)
-    sqnr = dict.fromkeys(names, float("inf"))
+    relative = dict.fromkeys(LEVEL_NAMES, 0.0)
+    sqnr = dict.fromkeys(LEVEL_NAMES, float("inf"))
     for mine, levels in zip(found, expected, strict=True):
-        for name, got, reference in zip(names, mine, levels, strict=True):
+        for name, got, reference in zip(LEVEL_NAMES, mine, levels, strict=True):
             shaped = got.reshape(reference.shape)
             relative[name] = max(relative[name], relative_difference(shaped, reference))
             sqnr[name] = min(sqnr[name], sqnr_db(shaped, reference))
@@ -139,7 +137,7 @@ def _compare(
             relative=relative[name],
             sqnr_db=sqnr[name] if sqnr[name] < float("inf") else None,
         )
-        for name in names
+        for name in LEVEL_NAMES
     )
 
 

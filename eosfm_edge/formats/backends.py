@@ -10,8 +10,15 @@ Backend = Literal[CpuBackend, "cuda", "onnxruntime-cuda", "tensorrt"]
 
 CPU_BACKENDS: tuple[CpuBackend, ...] = get_args(CpuBackend)
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
-# These compute from the specialists' files, the others from the ONNX graphs.
-WEIGHTS_BACKENDS: tuple[Backend, ...] = ("native", "cuda")
+# What they compute from: libeosfm's files of the specialists, or ONNX graphs.
+Source = Literal["native", "onnx"]
+SOURCES: dict[str, Source] = {
+    "native": "native",
+    "cuda": "native",
+    "onnxruntime": "onnx",
+    "onnxruntime-cuda": "onnx",
+    "tensorrt": "onnx",
+}
 # Who computes a scene when a backend that needs a GPU cannot be used.
 LADDERS: dict[str, tuple[Backend, ...]] = {
     "tensorrt": ("tensorrt", "onnxruntime-cuda", "native"),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.adaptation import Indices
-from eosfm_edge.formats.backends import CpuBackend
+from eosfm_edge.formats.backends import CpuBackend, Source
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.base import (
     NAME_PATTERN,
@@ -50,6 +50,12 @@ CONTENTS = (
     f"{DEVICE_FOLDER}/examples/*",
     f"{ENGINES_FOLDER}/*",
 )
+
+# Who reads a file: all of them; the CPU and CUDA engines of libeosfm; ONNX Runtime and TensorRT; or
+# no engine, but who sets a board up.
+Role = Literal["common", Source, "device"]
+# What a bundle is exported for.
+Purpose = Literal[Source, "all"]
 
 # ``whole`` is one graph of the chain; ``split`` one for each specialist and one that fuses what
 # they give; ``stacked`` one in which specialists of equal shape are computed together.
@@ -193,10 +199,20 @@ class CalibrationRecord(Strict):
 
 
 class FileEntry(Strict):
-    """Size in bytes and digest of a file of the bundle."""
+    """Size in bytes and digest of a file of the bundle, and who reads it."""
 
     size: int = Field(ge=0)
     sha256: Sha256
+    role: Role
+
+
+def role_of(path: str) -> Role:
+    """Return who reads a file of a bundle, by its path."""
+    if path.startswith(f"{DEVICE_FOLDER}/"):
+        return "device"
+    if path.endswith(".onnx"):
+        return "onnx"
+    return "common" if path == CHAIN_NAME else "native"
 
 
 class Manifest(Strict):
@@ -206,12 +222,15 @@ class Manifest(Strict):
         target: what the bundle is for; ``profile`` all that is known of it.
         candidates: what ``--precision auto`` chose from, the chosen one first.
         macs: multiply-accumulates of one tile.
+        layout: of the graphs.
         graphs: what computes the levels in ONNX, in order. Each gives tensors, by their names, that
-            those behind it take; the first takes ``image``, and the last give the levels.
+            those behind it take; the first takes ``image``, and the last give the levels. None
+            where the bundle has no ONNX graphs.
+        files: all but this one. Those of version 1 had no roles, and get theirs when it is read.
     """
 
     format: Literal["eosfm-bundle"] = "eosfm-bundle"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: Name
     created_with: str
     target: str
@@ -227,14 +246,35 @@ class Manifest(Strict):
     left_out: tuple[LeftOut, ...] = ()
     parity: tuple[Parity, ...] = Field(min_length=1)
     layout: Layout = "whole"
-    graphs: tuple[RelativePath, ...] = Field(default=(MODEL_NAME,), min_length=1)
+    graphs: tuple[RelativePath, ...] = ()
     files: dict[RelativePath, FileEntry]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_version_1(cls, data: Any) -> Any:
+        """Give the files of version 1 the roles that their paths say."""
+        if not isinstance(data, dict) or data.get("schema_version") != 1:
+            return data
+        files = data.get("files")
+        if isinstance(files, dict):
+            files = {
+                name: {"role": role_of(name), **entry} if isinstance(entry, dict) else entry
+                for name, entry in files.items()
+            }
+        return {"graphs": [MODEL_NAME], **data, "schema_version": 2, "files": files}
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:
         for needed in (*self.graphs, CHAIN_NAME):
             if needed not in self.files:
                 raise ValueError(f"files does not list {needed}")
+        for path, entry in self.files.items():
+            if entry.role != role_of(path):
+                raise ValueError(f"files.{path}.role is {entry.role}, expected {role_of(path)}")
+        if odd := set(self.graphs) ^ set(self.of_role("onnx")):
+            raise ValueError(f"{min(odd)} is among graphs or the files of role onnx, expected both")
+        if not self.of_role("native", "onnx"):
+            raise ValueError("files lists neither native files nor ONNX graphs: nothing to compute")
         names = [level.name for level in self.levels]
         if len(set(names)) != len(names):
             raise ValueError(f"levels have the same name: {', '.join(names)}")
@@ -243,6 +283,10 @@ class Manifest(Strict):
                 if any(index < 0 or index >= len(self.input) for index in run):
                     raise ValueError(f"a run of {specialist.name} takes bands beyond the input")
         return self
+
+    def of_role(self, *roles: Role) -> list[str]:
+        """Return the paths of the files of some roles."""
+        return [path for path, entry in self.files.items() if entry.role in roles]
 
 
 def require_bundle_name(bundle: Path) -> None:

@@ -28,6 +28,7 @@ CONTENTS = (SPEC_NAME, SHARED_NAME, IMAGERY_NAME, f"{SPECIALISTS_FOLDER}/*.safet
 _BUNDLE_HAS = "manifest.json"  # formats.bundle, which reads it, imports this module
 LEVEL_STRIDES = (4, 8, 16, 32)
 LEVELS = range(len(LEVEL_STRIDES))
+LEVEL_NAMES = tuple(f"level{index + 1}" for index in LEVELS)
 
 NormalisationMode = Literal["batch", "layer", "none"]
 FusionMode = Literal["none", "conv1x1", "mlp", "addition", "multiplication"]

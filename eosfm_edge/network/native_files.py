@@ -97,7 +97,7 @@ def write_chain(
     tile: int,
     precision: Precision,
     answer: KnownAnswer,
-    tolerance: float,
+    tolerance: float | None,
     graphs: Graphs | None = None,
     digests: Sequence[str] = (),
 ) -> None:
@@ -110,7 +110,8 @@ def write_chain(
         tile: pixels of an image's side.
         precision: of the specialists; a fusion is bf16 where they are bf16 or int8.
         answer: the known answer.
-        tolerance: how far from it a level may be, relative to its largest value.
+        tolerance: how far from it a level of libeosfm's may be, relative to its largest value;
+            None where there are graphs alone.
         graphs: that other backends run.
         digests: of the specialists' tensors, by which libeosfm knows the files that belong to the
             chain; none: it takes any that fit.
@@ -146,7 +147,8 @@ def write_chain(
         writer.add_uint32("eosfm.projection", int(spec.projection))
         channels = [level.shape[1] for level in answer.levels]
         _add_uints(writer, "eosfm.levels.channels", channels)
-        _add_floats(writer, "eosfm.known.tolerances", [tolerance] * len(LEVELS))
+        if tolerance is not None:
+            _add_floats(writer, "eosfm.known.tolerances", [tolerance] * len(LEVELS))
         if graphs is not None:
             _add_texts(writer, "eosfm.graphs.files", graphs.files)
             _add_floats(writer, "eosfm.graphs.tolerances", [graphs.tolerance] * len(LEVELS))

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import eosfm_edge
+from eosfm_edge.bundle.intact import require_source, with_files
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.backends import CPU_BACKENDS
 from eosfm_edge.formats.bench import BenchReport, Machine, Processor, Timing
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.progress import Progress, silent
@@ -147,15 +149,18 @@ def bench_bundle(
 
     Args:
         bundle: the bundle directory.
-        backends: which.
+        backends: which; none: those on the CPU whose files the bundle has.
         threads: of each; 0 for all cores.
         rounds: at least 2.
         progress: told of rounds done and all rounds.
 
     Raises:
-        UserError: the bundle cannot be read, or a backend cannot run it.
+        UserError: the bundle cannot be read, or a backend cannot run it or has no files in it.
     """
     manifest, machine = read_manifest(bundle), machine_facts()
+    backends = backends or with_files(bundle, manifest, CPU_BACKENDS)
+    for backend in backends:
+        require_source(bundle, manifest, backend)
     worker = (sys.executable, "-m", "eosfm_edge.runtime.bench_worker", str(bundle))
     timings = alternate(
         [Contender(name, (*worker, name, str(threads))) for name in backends], rounds, progress

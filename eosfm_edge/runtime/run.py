@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eosfm_edge.bundle.intact import require_intact
+from eosfm_edge.bundle.intact import require_intact, with_files
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside, sha256_file
 from eosfm_edge.formats.backends import LADDERS
@@ -165,7 +165,8 @@ def run_scene(
                 PacketWriter(folder / PACKETS_NAME, identity, options.packets)
             )
 
-        backends = LADDERS.get(options.backend, (options.backend,))
+        ladder = LADDERS.get(options.backend, (options.backend,))
+        backends = with_files(bundle, manifest, ladder)
         context = stack.enter_context(
             open_context(bundle, manifest, backends, options.threads, tell)
         )

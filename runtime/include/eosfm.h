@@ -176,6 +176,10 @@ typedef struct eosfm_file {
 /* Opens the bundle in a directory: chain.gguf and the specialists that it names. It ignores the bundle's
  * other files and does not check SHA-256 digests: `eosfm-edge verify` does.
  *
+ * Specialists' files that are not there are no failure where chain.gguf names ONNX graphs: backends that run
+ * those compute without. eosfm_context_create then fails for native and cuda with EOSFM_NOT_FOUND, and names the
+ * file.
+ *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_BAD_BUNDLE, EOSFM_UNSUPPORTED,
  * EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_open(const char *directory, const eosfm_open_options *options,
@@ -239,8 +243,8 @@ EOSFM_API eosfm_status eosfm_model_describe_band(eosfm_model *model, int32_t ind
 typedef struct eosfm_specialist_info {
   size_t struct_size;
   const char *name;
-  const char *backbone; /* timm's name: "convnextv2_atto" */
-  const char *licence;
+  const char *backbone; /* timm's name: "convnextv2_atto"; "" if the specialist's file is not there */
+  const char *licence; /* "" if the file is not there, or does not say */
   int32_t bands; /* that it takes */
   int32_t runs; /* for one image */
   float factor; /* of the selection, by which its features are multiplied */
@@ -379,15 +383,15 @@ typedef struct eosfm_requirements {
 #define EOSFM_REQUIREMENTS_INIT {sizeof(eosfm_requirements), 0, 0, 0, 0, 0}
 
 /* Gives what a context with these options will need; with several backends, the needs of the largest. NULL
- * options are the defaults. A backend whose library is missing needs nothing. Creating takes a little more for a
- * moment, which memory_peak_bytes shows afterwards.
+ * options are the defaults. A backend whose library or files are missing needs nothing; of native alone that is
+ * EOSFM_NOT_FOUND. Creating takes a little more for a moment, which memory_peak_bytes shows afterwards.
  *
- * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_NO_MEMORY. */
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_UNSUPPORTED, EOSFM_NO_MEMORY. */
 EOSFM_API eosfm_status eosfm_model_get_requirements(eosfm_model *model, const eosfm_context_options *options,
                                                     eosfm_requirements *requirements);
 
-/* Creates a context. NULL options are the defaults. EOSFM_NOT_FOUND, EOSFM_WRONG_ANSWER and
- * EOSFM_ENGINE_FAILED come from backends other than native.
+/* Creates a context. NULL options are the defaults. EOSFM_WRONG_ANSWER and EOSFM_ENGINE_FAILED come from
+ * backends other than native; from native EOSFM_NOT_FOUND is of specialists' files.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_BAD_BUNDLE, EOSFM_UNSUPPORTED,
  * EOSFM_NO_MEMORY, EOSFM_WRONG_ANSWER, EOSFM_ENGINE_FAILED. */

@@ -90,7 +90,8 @@ struct Request {
     const bool reads_weights = backend.reads == EOSFM_BACKEND_READS_WEIGHTS;
     const int count = reads_weights ? chain.specialists.size() + 1 : chain.graphs.size();
     if (count == 0) {
-      return error.fail(EOSFM_UNSUPPORTED, "chain.gguf names no ONNX graphs: export the bundle again");
+      return error.fail(EOSFM_UNSUPPORTED,
+                        "the bundle has no ONNX graph, from which it computes: export it --for all");
     }
     const eosfm_allocator& allocator = model.memory.allocator();
     if (!opened.allocate(allocator, count) || !files.allocate(allocator, count)) {

@@ -73,6 +73,7 @@ eosfm_status Chain::parse(const eosfm_allocator& allocator, Bytes bytes, const c
   if (status == EOSFM_OK) status = parse_modes(error);
   if (status == EOSFM_OK) status = parse_runs(error);
   if (status == EOSFM_OK) status = parse_graphs(error);
+  if (status == EOSFM_OK) status = check_known_answer(error);
   return status;
 }
 
@@ -148,16 +149,25 @@ eosfm_status Chain::parse_specialists(ErrorText& error) {
   return EOSFM_OK;
 }
 
-// A bundle may do without.
+eosfm_status Chain::parse_tolerances(const char* key, float (&tolerances)[kLevels], ErrorText& error) {
+  uint32_t count = 0;
+  eosfm_status status = file.read_count(key, kLevels, kLevels, &count, error);
+  for (uint32_t level = 0; status == EOSFM_OK && level < kLevels; ++level) {
+    status = file.read_float_at(key, level, &tolerances[level], error);
+  }
+  return status;
+}
+
+// A bundle may do without graphs, or without what the library's own engines compute from.
 eosfm_status Chain::parse_graphs(ErrorText& error) {
   static constexpr char kFiles[] = "eosfm.graphs.files";
-  static constexpr char kTolerances[] = "eosfm.graphs.tolerances";
-  if (!file.has(kFiles)) return EOSFM_OK;
+  static constexpr char kTolerances[] = "eosfm.known.tolerances";
+  eosfm_status status = EOSFM_OK;
+  if (!file.has(kFiles)) return parse_tolerances(kTolerances, tolerance, error);
+  status = parse_tolerances("eosfm.graphs.tolerances", graph_tolerance, error);
+  memcpy(tolerance, graph_tolerance, sizeof tolerance);
+  if (status == EOSFM_OK && file.has(kTolerances)) status = parse_tolerances(kTolerances, tolerance, error);
   uint32_t count = 0;
-  eosfm_status status = file.read_count(kTolerances, kLevels, kLevels, &count, error);
-  for (uint32_t level = 0; status == EOSFM_OK && level < kLevels; ++level) {
-    status = file.read_float_at(kTolerances, level, &graph_tolerance[level], error);
-  }
   if (status == EOSFM_OK) status = file.read_count(kFiles, 1, kMostSpecialists + 1, &count, error);
   if (status != EOSFM_OK) return status;
   if (!graphs.allocate(file.allocator(), static_cast<int>(count))) return error.no_memory("the graphs");
@@ -185,15 +195,9 @@ eosfm_status Chain::parse_modes(ErrorText& error) {
   projection = value == 1;
   uint32_t count = 0;
   status = file.read_count("eosfm.levels.channels", kLevels, kLevels, &count, error);
-  if (status == EOSFM_OK) {
-    status = file.read_count("eosfm.known.tolerances", kLevels, kLevels, &count, error);
-  }
   for (uint32_t level = 0; status == EOSFM_OK && level < kLevels; ++level) {
     status = file.read_uint_at("eosfm.levels.channels", level, 1, kMostChannels, &value, error);
     level_channels[level] = static_cast<int>(value);
-    if (status == EOSFM_OK) {
-      status = file.read_float_at("eosfm.known.tolerances", level, &tolerance[level], error);
-    }
   }
   return status;
 }
@@ -264,6 +268,11 @@ eosfm_status Chain::check(const int (*widths)[kLevels], ErrorText& error) {
     const eosfm_status status = check_fusion(level, error);
     if (status != EOSFM_OK) return status;
   }
+  return EOSFM_OK;
+}
+
+eosfm_status Chain::check_known_answer(ErrorText& error) {
+  char text[64];
   const int64_t image[] = {bands.size(), tile, tile};
   Tensor tensor;
   eosfm_status status = file.read_tensor("known.image", "f", 3, image, &tensor, error);

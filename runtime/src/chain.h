@@ -59,13 +59,13 @@ struct Chain {
   bool projection = false;
   Fusion fusion = Fusion::none;
   int level_channels[kLevels];
-  float tolerance[kLevels];  // of the known answer
+  float tolerance[kLevels];  // of the known answer; as graphs give it, where the file has no other
   Array<ChainGraph> graphs;  // what other backends than the library's own run, in this order
   float graph_tolerance[kLevels];  // of the known answer as graphs give it
 
   eosfm_status parse(const eosfm_allocator& allocator, Bytes bytes, const char* file_name, ErrorText& error);
 
-  // Checks what depends on the specialists, of which `widths` are [specialist][level].
+  // Checks what depends on the specialists' files, of which `widths` are [specialist][level].
   eosfm_status check(const int (*widths)[kLevels], ErrorText& error);
 
   // Channels of a specialist's feature sets at a level, after projection.
@@ -81,6 +81,8 @@ struct Chain {
   eosfm_status parse_runs(ErrorText& error);
   eosfm_status parse_modes(ErrorText& error);
   eosfm_status parse_graphs(ErrorText& error);
+  eosfm_status parse_tolerances(const char* key, float (&tolerances)[kLevels], ErrorText& error);
+  eosfm_status check_known_answer(ErrorText& error);
   eosfm_status check_fusion(int level, ErrorText& error);
 
   int set_channels_[kMostSpecialists][kLevels];

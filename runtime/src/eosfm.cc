@@ -65,8 +65,9 @@ eosfm_status open_from(const void* source, Set set, const eosfm_open_options* gi
     *result = model;
     if (model->log != nullptr) {
       char line[160];
-      snprintf(line, sizeof line, "opened %s: %d specialists, %s", model->chain.name,
-               model->specialists.size(), model->kernels->name);
+      snprintf(line, sizeof line, "opened %s: %d specialists%s, %s", model->chain.name,
+               model->specialists.size(), model->has_weights() ? "" : " without their files",
+               model->kernels->name);
       model->log(model->log_user, EOSFM_LOG_INFO, line);
     }
     return EOSFM_OK;
@@ -218,7 +219,11 @@ eosfm_status eosfm_model_describe_specialist(eosfm_model* model, int32_t index, 
     own.backbone = model->specialists[index].backbone;
     own.licence = model->specialists[index].licence;
     own.bands = model->specialists[index].bands;
-    for (const Run& run : chain.runs) own.runs += run.specialist == index ? 1 : 0;
+    for (const Run& run : chain.runs) {
+      if (run.specialist != index) continue;
+      own.bands = run.bands;  // as many as its file says, if that is there
+      ++own.runs;
+    }
     own.factor = chain.specialists[index].factor;
     return EOSFM_OK;
   });
@@ -232,7 +237,8 @@ eosfm_status eosfm_model_get_requirements(eosfm_model* model, const eosfm_contex
     eosfm_status status = settings.set(options, model->chain, text);
     if (status != EOSFM_OK) return status;
     const char* backends = settings.backends;
-    const bool is_native = backends != nullptr && names_backend(backends, kNative);
+    const bool is_native = backends != nullptr && names_backend(backends, kNative) &&
+                           (model->has_weights() || !names_others(backends));
     if (is_native) status = model->shape(settings.precision, &shapes, text);
     if (status != EOSFM_OK) return status;
     if (is_native) own.context_bytes = context_bytes(settings, model->chain, shapes, *model->kernels);

@@ -51,6 +51,10 @@ eosfm_status eosfm_model::load(const Kernels& for_kernels, ErrorText& text) {
   for (int s = 0; s < count; ++s) {
     const char* path = chain.specialists[s].file;
     status = files.open(path, &specialist_bytes_[s], text);
+    if (status == EOSFM_NOT_FOUND && chain.graphs.size() > 0) {
+      no_weights_ = text;
+      return EOSFM_OK;
+    }
     if (status == EOSFM_OK) {
       status = specialists[s].parse(memory.allocator(), specialist_bytes_[s].bytes(), path, *kernels, text);
     }
@@ -77,6 +81,13 @@ eosfm_status eosfm_model::load(const Kernels& for_kernels, ErrorText& text) {
 }
 
 eosfm_status eosfm_model::shape(eosfm_precision precision, PackedModel* packed, ErrorText& text) const {
+  if (!has_weights()) {
+    return text.with_code(
+        no_weights_.code,
+        text.fail(EOSFM_NOT_FOUND,
+                  "%.380s; native and cuda compute from the specialists' files, others from the ONNX graphs",
+                  no_weights_.text));
+  }
   const bool bf16 = precision == EOSFM_BF16;
   if (!packed->networks.allocate(memory.allocator(), specialists.size())) {
     return text.no_memory("the specialists");

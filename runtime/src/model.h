@@ -43,10 +43,13 @@ struct eosfm_model {
                            eosfm::ErrorText& text);
   static void unmake(eosfm_model* model);
 
-  // Reads the bundle whose files are set, for an instruction set.
+  // Reads the bundle whose files are set, for an instruction set. Specialists whose files cannot be had are no
+  // failure where the chain names graphs, from which others compute.
   eosfm_status load(const eosfm::Kernels& for_kernels, eosfm::ErrorText& text);
+  // Whether the specialists' files were read.
+  bool has_weights() const { return no_weights_.text[0] == '\0'; }
 
-  // The shapes for one precision, without memory.
+  // The shapes for one precision, without memory. Fails without the specialists' files.
   eosfm_status shape(eosfm_precision precision, eosfm::PackedModel* packed, eosfm::ErrorText& text) const;
   // The weights for one precision; packed when they are first asked for.
   eosfm_status packed(eosfm_precision precision, const eosfm::PackedModel** packed, eosfm::ErrorText& text);
@@ -64,6 +67,7 @@ struct eosfm_model {
  private:
   eosfm::FileBytes chain_bytes_;
   eosfm::Array<eosfm::FileBytes> specialist_bytes_;
+  eosfm::ErrorText no_weights_;  // why the specialists' files were not read; empty: they were
   int widths_[eosfm::kMostSpecialists][eosfm::kLevels] = {};
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   eosfm::PackedModel* packed_[2] = {nullptr, nullptr};

@@ -320,6 +320,29 @@ void it_opens_from_memory(const TestLevels& expected) {
   CHECK(near(expected, opened.run()));
 }
 
+// A device that runs the graphs needs the specialists' files no more.
+void graphs_alone_open_from_memory(const TestLevels& expected) {
+  BundleFiles files(g_bundle);
+  files.paths.erase(files.paths.begin() + 1, files.paths.end());
+  files.contents.erase(files.contents.begin() + 1, files.contents.end());
+  files.add_graphs(g_bundle);
+  const std::vector<eosfm_file> views = files.views();
+  Opened opened("native onnxruntime");
+  eosfm_model_close(opened.model);
+  CHECK(eosfm_model_open_memory(views.data(), views.size(), nullptr, &opened.model) == EOSFM_OK);
+  eosfm_requirements needs = EOSFM_REQUIREMENTS_INIT;
+  CHECK(eosfm_model_get_requirements(opened.model, &opened.options, &needs) == EOSFM_OK);
+  CHECK(needs.weights_bytes == 0 && needs.context_bytes > 0);
+  CHECK(opened.create() == EOSFM_OK);
+  CHECK(opened.uses("onnxruntime"));
+  CHECK(near(expected, opened.run()));
+  Opened alone("native");
+  eosfm_model_close(alone.model);
+  CHECK(eosfm_model_open_memory(views.data(), views.size(), nullptr, &alone.model) == EOSFM_OK);
+  CHECK(alone.create() == EOSFM_NOT_FOUND);
+  CHECK(alone.says("is not among the"));
+}
+
 // Whenever it comes, a run ends well or is cancelled, and the next is as if nothing had been.
 void it_can_be_cancelled(const TestLevels& expected) {
   Opened opened("onnxruntime");
@@ -433,6 +456,7 @@ int main(int argc, char** argv) {
   the_bundle_is_found_from_elsewhere();
   a_model_stays_with_its_directory(argv[3]);
   it_opens_from_memory(expected);
+  graphs_alone_open_from_memory(expected);
   it_can_be_cancelled(expected);
   threads_have_a_context_each(expected);
   idle_threads_sleep();

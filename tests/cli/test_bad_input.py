@@ -161,7 +161,7 @@ def test_a_bundle_that_was_altered(bundle: Path, scene: Path, tmp_path: Path, ou
 def test_a_manifest_of_the_future(bundle: Path, scene: Path, tmp_path: Path, out: Path) -> None:
     later = shutil.copytree(bundle, tmp_path / "later.eosfm")
     manifest = later / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    manifest.write_text(manifest.read_text().replace('"schema_version": 2', '"schema_version": 3'))
     message = refused(out, "run", later, scene, "-o", out / "f")
     assert "manifest.json is not valid: schema_version" in message
 

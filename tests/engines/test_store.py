@@ -27,7 +27,7 @@ def bundle(tmp_path: Path) -> Path:
 def manifest(bundle: Path, precision: str = "int8") -> Any:
     digest = sha256_file(bundle / "model.onnx")
     return SimpleNamespace(
-        precision=precision, files={"model.onnx": FileEntry(size=7, sha256=digest)}
+        precision=precision, files={"model.onnx": FileEntry(size=7, sha256=digest, role="onnx")}
     )
 
 

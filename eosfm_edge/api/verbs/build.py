@@ -44,9 +44,10 @@ def build(
     options = options or BuildOptions()
     place = as_path(bundle)
     from eosfm_edge.bundle.intact import require_intact
-    from eosfm_edge.engines.build import build_engines, parse_graphs
+    from eosfm_edge.engines.build import build_engines, parse_graphs, require_tensorrt
 
     manifest = read_manifest(place)
+    require_tensorrt(manifest)
     require_intact(place, manifest, "tensorrt")
     if options.dry_run:
         return BuildReport(parsed=parse_graphs(place, manifest, options.sm))
