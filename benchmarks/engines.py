@@ -102,7 +102,9 @@ class Case:
         wanted = ee.CalibrateOptions(data=scene, tiles=CALIBRATION_TILES, tile=TILE)
         ee.calibrate(ensemble_directory, scales, wanted)
         for precision in PRECISIONS:
-            form = ee.ExportOptions(data=scene, precision=precision, calibration=scales, tile=TILE)
+            form = ee.ExportOptions(
+                data=scene, precision=precision, calibration=scales, tile=TILE, for_="all"
+            )
             ee.export(ensemble_directory, folder / f"{precision}.eosfm", form)
         with torch.inference_mode():
             image = torch.from_numpy(self.tile[np.newaxis])

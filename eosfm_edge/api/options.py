@@ -27,6 +27,7 @@ from eosfm_edge.files import file_kind
 from eosfm_edge.formats.adaptation import AdaptationMode
 from eosfm_edge.formats.backends import BACKENDS, Backend
 from eosfm_edge.formats.bands import PRESETS, Band, parse_bands
+from eosfm_edge.formats.bundle import Purpose
 from eosfm_edge.formats.calibration import Grn, Method
 from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode
 from eosfm_edge.formats.precision import DevicePrecision
@@ -137,6 +138,11 @@ def _multiple_of_32(value: int) -> int:
 TileSide = Annotated[int, AfterValidator(_multiple_of_32)]
 
 
+def flag(name: str) -> str:
+    """Return an option as the command line takes it: ``--for`` of ``for_``, a word of Python's."""
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
 class Options(BaseModel):
     """Options of a verb: immutable; an unknown name or a wrong value is a UserError."""
 
@@ -156,16 +162,14 @@ class Options(BaseModel):
                     expected=f"one of {', '.join(cls.model_fields)}",
                 ) from error
             expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            raise UserError(
-                f"{name.replace('_', '-')} is {first['input']!r}", expected=expected
-            ) from error
+            raise UserError(f"{flag(name)[2:]} is {first['input']!r}", expected=expected) from error
 
     def as_arguments(self) -> list[str]:
         """Return the options that were given as the command line takes them."""
         words = []
         for name in type(self).model_fields:
             value = getattr(self, name) if name in self.model_fields_set else None
-            option = f"--{name.replace('_', '-')}"
+            option = flag(name)
             if value is True:
                 words.append(option)
             elif isinstance(value, tuple) and all(isinstance(one, Band) for one in value):
@@ -409,6 +413,12 @@ class ExportOptions(ImageryOptions):
     )
     calibration: FilePath | None = Field(
         None, description="What eosfm-edge calibrate wrote, for int8."
+    )
+    for_: Purpose | None = Field(
+        None,
+        description="Whose files are written: 'native' is libeosfm, on CPUs and by cuda on NVIDIA "
+        "GPUs; 'onnx' is ONNX Runtime and TensorRT; 'all' is both.  [default: all where the target "
+        "has TensorRT, with native for when that fails; else native]",
     )
     tile: Annotated[int | None, Expert()] = Field(
         None,

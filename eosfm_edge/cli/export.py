@@ -38,10 +38,10 @@ def export(
 ) -> None:
     """Export an ensemble as a bundle for a target.
 
-    ONNX Runtime and the native engine run the exported model on tiles of the imagery, and the
-    levels are compared with PyTorch's. Exits with 1, and writes nothing, if a level differs by more
-    than 1e-4 of its largest value in fp32, or loses too much in another precision. For desktop-rtx,
-    TensorRT engines are built here too, with a GPU or without.
+    The engines that the bundle is for, libeosfm and ONNX Runtime, run the exported model on tiles
+    of the imagery, and the levels are compared with PyTorch's. Exits with 1, and writes nothing, if
+    a level differs by more than 1e-4 of its largest value in fp32, or loses too much in another
+    precision. For desktop-rtx, TensorRT engines are built here too, with a GPU or without.
     """
     from eosfm_edge.formats.engines import read_index
     from eosfm_edge.targets.registry import describe_choice
@@ -82,10 +82,15 @@ def _prospect(manifest: Manifest) -> str:
 
     profile = manifest.profile
     assert profile is not None and manifest.macs is not None
-    computes = "libeosfm, or ONNX Runtime on the CPU"
-    if profile.engine != "onnxruntime":
-        computes = "TensorRT, after eosfm-edge build there; without it libeosfm on the CPU"
-    weights = sum(entry.size for name, entry in manifest.files.items() if name.endswith(".gguf"))
+    native = manifest.of_role("native")
+    if not manifest.graphs:
+        computes = "libeosfm"
+    elif profile.engine == "onnxruntime":
+        computes = "libeosfm, or ONNX Runtime on the CPU" if native else "ONNX Runtime on the CPU"
+    else:
+        computes = "TensorRT, after eosfm-edge build there"
+        computes += "; without it libeosfm on the CPU" if native else ""
+    weights = sum(manifest.files[name].size for name in native or manifest.graphs)
     bound = expected_time(profile, manifest.precision, manifest.macs, weights)
     speed = bound.summary if bound else "nothing is known of its speed"
     return f"on {profile.name} in {manifest.precision}: {computes}; {speed}; {profile.experience}"

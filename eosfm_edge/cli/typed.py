@@ -16,7 +16,7 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from eosfm_edge.api.options import Expert, Imaging, Known, Options
+from eosfm_edge.api.options import Expert, Imaging, Known, Options, flag
 from eosfm_edge.cli.options import LAST
 from eosfm_edge.formats.bands import Band
 
@@ -89,7 +89,7 @@ def _parameter(name: str, field: FieldInfo, metavar: str | None) -> inspect.Para
         description += f"  [default: {text}]"
     known = next((mark.names for mark in field.metadata if isinstance(mark, Known)), None)
     option = typer.Option(
-        *_ALIASES.get(name, (f"--{name.replace('_', '-')}",)),
+        *_ALIASES.get(name, (flag(name),)),
         help=escape(description),
         show_default=False,
         rich_help_panel=_panel(field),

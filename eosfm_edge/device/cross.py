@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from eosfm_edge.formats.target import Version
 
 LIBRARY_NAME = "libeosfm.so.0"
 BACKEND_NAME = "libeosfm_onnxruntime.so"  # ONNX Runtime itself is the board's
+LIBRARIES = (LIBRARY_NAME, BACKEND_NAME)
 
 
 def sources() -> Path:
@@ -39,12 +41,13 @@ def require_tools() -> None:
     _tools()
 
 
-def build_libraries(folder: Path, glibc: Version) -> None:
+def build_libraries(folder: Path, glibc: Version, names: Sequence[str] = LIBRARIES) -> None:
     """Build libeosfm and its backend for aarch64, stripped; the same sources give the same bytes.
 
     Args:
         folder: where ``libeosfm.so.0`` and ``libeosfm_onnxruntime.so`` go.
         glibc: the oldest that it must run with: ``2.31``.
+        names: of those that are wanted.
 
     Raises:
         CheckFailedError: what was built wants a later glibc, or another library.
@@ -66,7 +69,6 @@ def build_libraries(folder: Path, glibc: Version) -> None:
             "-DCMAKE_MODULE_LINKER_FLAGS=-s",
         )  # fmt: skip
         _run(tools.cmake, "--build", build, "--target", "eosfm_shared", "eosfm_onnxruntime")
-        names = (LIBRARY_NAME, BACKEND_NAME)
         for name in names:
             require_runs_with(build / name, glibc)
         for name in names:

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eosfm_edge.device.service import UNIT_NAME
+from eosfm_edge.formats.bundle import Purpose
 from eosfm_edge.formats.target import Profile, System
 
 _OLDEST_PYTHON = (3, 10)
 _OLDEST_TENSORRT = (8, 6)
 
 
-def readme(profile: Profile, bundle: str, glibc: str, library_sha256: str) -> str:
+def readme(profile: Profile, bundle: str, purpose: Purpose, glibc: str, library_sha256: str) -> str:
     """Return the page, in Markdown.
 
     Args:
         profile: the device's.
         bundle: its name: ``six.eosfm``.
+        purpose: who is to compute.
         glibc: that the library is linked for.
         library_sha256: of the library.
     """
     sections = [
         _head(profile, bundle),
-        *_systems(profile, bundle),
-        _c(bundle, glibc, library_sha256),
+        *_systems(profile, bundle, purpose),
+        _c(bundle, purpose, glibc, library_sha256),
         _power(profile, bundle),
     ]
     return "\n".join(section for section in sections if section)
@@ -43,36 +45,42 @@ The commands below are for the device, in /opt/eosfm. `{UNIT_NAME}` is an exampl
 """
 
 
-def _systems(profile: Profile, bundle: str) -> Iterator[str]:
+def _systems(profile: Profile, bundle: str, purpose: Purpose) -> Iterator[str]:
     """Give a section for each set of commands, named after the systems that it is for."""
     names: dict[str, list[str]] = {}
     for system in profile.systems:
         name = system.name + (f" (TensorRT {system.tensorrt})" if system.tensorrt else "")
-        names.setdefault(_commands(profile, system, bundle), []).append(name)
+        names.setdefault(_commands(profile, system, bundle, purpose), []).append(name)
     for commands, systems in names.items():
         yield f"## {', '.join(systems)}\n\n{commands}"
 
 
-def _commands(profile: Profile, system: System, bundle: str) -> str:
+def _commands(profile: Profile, system: System, bundle: str, purpose: Purpose) -> str:
     if system.python and _numbers(system.python) < _OLDEST_PYTHON:
         return (
             f"Its Python {system.python} is older than eosfm-edge runs on (3.10): use the library "
             "from C, as below, whose `verify` checks the known answer.\n"
         )
-    return _python(profile, system, bundle)
-
-
-def _python(profile: Profile, system: System, bundle: str) -> str:
-    uses_tensorrt = profile.engine == "tensorrt" and _numbers(system.tensorrt) >= _OLDEST_TENSORRT
-    if not uses_tensorrt:
-        return f"""\
+    has_tensorrt = profile.engine == "tensorrt" and _numbers(system.tensorrt) >= _OLDEST_TENSORRT
+    if purpose != "native" and has_tensorrt:
+        return _tensorrt(profile, system, bundle, purpose)
+    backend = "onnxruntime" if purpose == "onnx" else "native"
+    chosen = "" if backend == "native" else f" --backend {backend}"
+    return f"""\
     python3 -m venv venv
     venv/bin/pip install 'eosfm-edge[run]'
-    venv/bin/eosfm-edge verify {bundle}
-    venv/bin/eosfm-edge bench {bundle} --backend native
-    venv/bin/eosfm-edge run {bundle} SCENE -o features
+    venv/bin/eosfm-edge verify {bundle}{chosen}
+    venv/bin/eosfm-edge bench {bundle} --backend {backend}
+    venv/bin/eosfm-edge run {bundle} SCENE -o features{chosen}
 """
+
+
+def _tensorrt(profile: Profile, system: System, bundle: str, purpose: Purpose) -> str:
     cuda = (system.cuda or "").split(".")[0]
+    verify, others, fallback = "", "", "`run` says so and stops"
+    if purpose == "all":
+        verify = f"    venv/bin/eosfm-edge verify {bundle}\n"
+        others, fallback = " --backend native", "`run` says so and computes on the CPU"
     return f"""\
 TensorRT comes with the system; the environment must see its Python module.
 
@@ -80,19 +88,29 @@ TensorRT comes with the system; the environment must see its Python module.
     python3 -m venv --system-site-packages venv
     venv/bin/pip install 'eosfm-edge[run]' 'cuda-bindings=={cuda}.*'
     venv/bin/eosfm-edge targets detect
-    venv/bin/eosfm-edge verify {bundle}
-    venv/bin/eosfm-edge build {bundle}
+{verify}    venv/bin/eosfm-edge build {bundle}
     venv/bin/eosfm-edge verify {bundle} --backend tensorrt
-    venv/bin/eosfm-edge bench {bundle} --backend tensorrt --backend native
+    venv/bin/eosfm-edge bench {bundle} --backend tensorrt{others}
     venv/bin/eosfm-edge run {bundle} SCENE -o features --backend tensorrt
 
 `build` takes minutes and at most {profile.workspace_mb} MB of workspace. Engines stay in the
 bundle; after an update of the system it builds them again. If TensorRT, the GPU or the known answer
-fails, `run` says so and computes on the CPU.
+fails, {fallback}.
 """
 
 
-def _c(bundle: str, glibc: str, library_sha256: str) -> str:
+def _c(bundle: str, purpose: Purpose, glibc: str, library_sha256: str) -> str:
+    backends = "" if purpose != "onnx" else ' "onnxruntime-cuda onnxruntime"'
+    graphs = ""
+    if purpose == "all":
+        graphs = """
+With `"onnxruntime-cuda native"` as a second argument it says whether ONNX Runtime could compute
+here, by `lib/libeosfm_onnxruntime.so`; `EOSFM_ONNXRUNTIME` is where the board has its
+`libonnxruntime.so`."""
+    elif purpose == "onnx":
+        graphs = """
+ONNX Runtime computes, by `lib/libeosfm_onnxruntime.so`; `EOSFM_ONNXRUNTIME` is where the board has
+its `libonnxruntime.so`."""
     return f"""\
 ## From C
 
@@ -106,11 +124,8 @@ Is it what was exported, and does this device compute the known answer?
     cd {bundle}/device
     sha256sum lib/libeosfm.so.0
     gcc -std=c99 -Iinclude examples/verify.c lib/libeosfm.so.0 -Wl,-rpath,$PWD/lib -o verify
-    ./verify ..
-
-With `"onnxruntime-cuda native"` as a second argument it says whether ONNX Runtime could compute
-here, by `lib/libeosfm_onnxruntime.so`; `EOSFM_ONNXRUNTIME` is where the board has its
-`libonnxruntime.so`.
+    ./verify ..{backends}
+{graphs}
 `examples/run_tile.c` runs an image, and `include/eosfm.h` is the manual.
 """
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from eosfm_edge.formats.bundle import Purpose
 from eosfm_edge.formats.target import Profile
 
 UNIT_NAME = "eosfm@.service"
 
 
-def service(profile: Profile, bundle: str) -> str:
+def service(profile: Profile, bundle: str, purpose: Purpose) -> str:
     """Return the unit: ``systemctl start eosfm@SCENE`` for a folder or file in /data/scenes."""
-    backend = "tensorrt" if profile.engine == "tensorrt" else "native"
+    backend = "native"
+    if purpose != "native" and profile.engine == "tensorrt":
+        backend = "tensorrt"
+    elif purpose == "onnx":
+        backend = "onnxruntime"
+    check = "" if purpose != "onnx" else f" --backend {backend}"
     limit = f"\nMemoryMax={profile.memory_mb // 2}M" if profile.memory_mb else ""
     # The GPU's device nodes belong to these groups in JetPack.
     groups = "\nSupplementaryGroups=video render" if backend == "tensorrt" else ""
@@ -23,7 +29,7 @@ ConditionPathExists=/data/scenes/%i
 [Service]
 Type=oneshot
 User=eosfm{groups}
-ExecStartPre=/opt/eosfm/venv/bin/eosfm-edge verify /opt/eosfm/{bundle}
+ExecStartPre=/opt/eosfm/venv/bin/eosfm-edge verify /opt/eosfm/{bundle}{check}
 ExecStart=/opt/eosfm/venv/bin/eosfm-edge run /opt/eosfm/{bundle} /data/scenes/%i \
 -o /data/features/%i --backend {backend} --overwrite
 TimeoutStartSec=30min{limit}

@@ -131,7 +131,7 @@ def export_bundle(
             assert options.precision != "fp8", "no target exports it"
             written = write_checked(scratch, wanted, options.precision)
         if profile.architecture == "aarch64":
-            write_device_package(scratch / DEVICE_FOLDER, profile, bundle.name)
+            write_device_package(scratch / DEVICE_FOLDER, profile, bundle.name, options.purpose)
         manifest = describe(scratch, wanted, profile, written, candidates)
         (scratch / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
         if profile.engine == "tensorrt-rtx" and manifest.graphs:

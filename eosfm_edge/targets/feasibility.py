@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from eosfm_edge.errors import UserError
-from eosfm_edge.formats.bundle import Tile
+from eosfm_edge.formats.bundle import Purpose, Tile
 from eosfm_edge.formats.precision import DevicePrecision
 from eosfm_edge.formats.target import Profile
 
@@ -119,17 +119,29 @@ def require_exportable(
         require_capability(profile, precision, capability)
 
 
-def default_precision(profile: Profile, *, calibrated: bool) -> DevicePrecision | Literal["auto"]:
+def default_purpose(profile: Profile) -> Purpose:
+    """Return whose files are exported for a target, where nothing is asked for.
+
+    libeosfm computes on every target, and where TensorRT does it is what runs when that fails.
+    """
+    return "native" if profile.engine == "onnxruntime" else "all"
+
+
+def default_precision(
+    profile: Profile, purpose: Purpose, *, calibrated: bool
+) -> DevicePrecision | Literal["auto"]:
     """Return the precision of an export that is given none.
 
-    This machine's is measured: ``auto``. Elsewhere it is int8 if a calibration is given, which kept
-    its fidelity; else fp16 where there is a GPU with units for it, else fp32.
+    This machine's is measured where libeosfm computes: ``auto``. Elsewhere it is int8 if a
+    calibration is given, which kept its fidelity; else fp16 where there is a GPU with units for it,
+    else fp32.
 
     Args:
         profile: the target's.
+        purpose: who is to compute.
         calibrated: a calibration is given.
     """
-    if profile.name == "cpu":
+    if profile.name == "cpu" and purpose != "onnx":
         return "auto"
     if calibrated and "int8" in profile.precisions:
         return "int8"

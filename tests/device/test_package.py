@@ -26,8 +26,9 @@ from eosfm_edge.device.package import oldest_glibc
 from eosfm_edge.device.readme import readme
 from eosfm_edge.device.service import service
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.formats.bundle import read_manifest
+from eosfm_edge.formats.bundle import Purpose, read_manifest
 from eosfm_edge.formats.precision import Precision
+from eosfm_edge.formats.target import Profile
 from eosfm_edge.runtime.verify import verify_bundle
 from eosfm_edge.targets.registry import find_target, target_names
 
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.cross
 
 pytest.importorskip("ziglang", reason="ziglang is not installed")
 
+PURPOSES = ("native", "onnx", "all")
 ARM = [name for name in target_names() if find_target(name).architecture == "aarch64"]
 SYMBOLS = Path(__file__).parents[2] / "runtime" / "symbols.txt"
 needs_qemu = pytest.mark.skipif(
@@ -182,8 +184,9 @@ def test_a_damaged_bundle_is_refused_there(nano: dict[str, Path], tmp_path: Path
 
 
 @pytest.mark.parametrize("target", ARM)
-def test_commands_of_the_page_exist(target: str) -> None:
-    page = readme(find_target(target), "six.eosfm", "2.31", "0" * 64)
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_commands_of_the_page_exist(target: str, purpose: Purpose) -> None:
+    page = readme(find_target(target), "six.eosfm", purpose, "2.31", "0" * 64)
     lines = [line.strip() for line in page.splitlines() if "eosfm-edge " in line]
     # What is behind ">" is the shell's.
     commands = [
@@ -199,7 +202,7 @@ def test_commands_of_the_page_exist(target: str) -> None:
 @pytest.mark.parametrize("target", ARM)
 def test_the_page_says_what_was_never_run(target: str) -> None:
     profile = find_target(target)
-    page = readme(profile, "six.eosfm", "2.31", "0" * 64)
+    page = readme(profile, "six.eosfm", "all", "2.31", "0" * 64)
     assert profile.experience in page and "never" in profile.experience
     for system in profile.systems:
         assert system.name in page
@@ -209,8 +212,28 @@ def test_the_page_says_what_was_never_run(target: str) -> None:
     assert ("eosfm-edge build" in page) == uses_engines
 
 
+def test_the_page_and_the_unit_are_of_what_the_bundle_is_for() -> None:
+    jetson, board = find_target("jetson-orin-nano"), find_target("raspberry-pi-5")
+
+    def texts(profile: Profile, purpose: Purpose) -> str:
+        page = readme(profile, "six.eosfm", purpose, "2.31", "0" * 64)
+        return page + service(profile, "six.eosfm", purpose)
+
+    for profile in (jetson, board):
+        native = texts(profile, "native")
+        assert "onnxruntime" not in native and "tensorrt" not in native and "build" not in native
+        assert "--backend native" in native
+    assert "computes on the CPU" in texts(jetson, "all")
+    assert "verify six.eosfm\n" in texts(jetson, "all")
+    for profile, backend in ((jetson, "tensorrt"), (board, "onnxruntime")):
+        graphs = texts(profile, "onnx")
+        assert "native" not in graphs and "computes on the CPU" not in graphs
+        assert "verify six.eosfm\n" not in graphs
+        assert f"verify /opt/eosfm/six.eosfm --backend {backend}" in graphs
+
+
 def test_old_pythons_are_told_to_use_the_library() -> None:
-    page = readme(find_target("jetson-xavier"), "six.eosfm", "2.31", "0" * 64)
+    page = readme(find_target("jetson-xavier"), "six.eosfm", "all", "2.31", "0" * 64)
     assert "Python 3.8 is older than eosfm-edge runs on" in page
     assert "venv/bin/pip" not in page
 
@@ -223,10 +246,11 @@ def test_the_library_is_for_the_oldest_system(target: str, glibc: str) -> None:
 
 
 @pytest.mark.parametrize("target", ARM)
+@pytest.mark.parametrize("purpose", PURPOSES)
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
-def test_systemd_takes_the_unit(target: str, tmp_path: Path) -> None:
+def test_systemd_takes_the_unit(target: str, purpose: Purpose, tmp_path: Path) -> None:
     # What it starts is on the device: here it is something that is there.
-    unit = service(find_target(target), "six.eosfm")
+    unit = service(find_target(target), "six.eosfm", purpose)
     unit = unit.replace("/opt/eosfm/venv/bin/eosfm-edge", "/bin/true")
     (tmp_path / "eosfm@.service").write_text(unit)
     done = subprocess.run(

@@ -38,6 +38,7 @@ def dynamic(
     """A bundle that the command made with ``--batch``."""
     path = tmp_path_factory.mktemp("dynamic") / "tiny.eosfm"
     options = ("--scene", tiny_scene, "--tile", "64", "--batch", "4", "--precision", "fp32")
+    options += ("--for", "all")
     code, _, err = run("export", tiny_ensemble, "-o", path, *options)
     assert code == 0, err
     return path
@@ -131,7 +132,7 @@ class Foreign(torch.autograd.Function):
 
 class ForeignChain(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return (Foreign.apply(image),)
+        return (Foreign.apply(image),) * 4
 
 
 def test_a_graph_with_a_foreign_operator_is_refused(tmp_path: Path) -> None:

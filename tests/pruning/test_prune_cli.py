@@ -62,7 +62,7 @@ def test_what_is_pruned_is_exported_verified_and_run(
     assert "MACs, million" in printed and "native ms, fp32" in printed
     bundle = out / "half.eosfm"
     arguments = ("export", out / "half", "--data", imagery, "-o", bundle, "--tile", 64)
-    inside(*arguments, "--precision", "fp32")
+    inside(*arguments, "--precision", "fp32", "--for", "all")
     manifest = json.loads((out / "half.eosfm" / "manifest.json").read_text())
     assert {parity["backend"] for parity in manifest["parity"]} == {"native", "onnxruntime"}
     for parity in manifest["parity"]:

@@ -146,7 +146,7 @@ def test_mistakes_are_named(tmp_path: Path, changes: dict[str, object], complain
 def test_a_precision_that_is_not_given_is_the_fastest_that_is_known_to_be_faithful(
     target: str, calibrated: bool, precision: str
 ) -> None:
-    assert default_precision(find_target(target), calibrated=calibrated) == precision
+    assert default_precision(find_target(target), "all", calibrated=calibrated) == precision
 
 
 def test_fp8_on_orin_is_refused_with_the_reason() -> None:

@@ -13,13 +13,18 @@ from eosfm_edge.api.imagery import (
     require_imagery,
     with_kept,
 )
-from eosfm_edge.api.options import ExportOptions, PathLike, as_path
+from eosfm_edge.api.options import ExportOptions, PathLike, as_path, flag
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bundle import CONTENTS as BUNDLE_CONTENTS
 from eosfm_edge.formats.bundle import require_bundle_name
 from eosfm_edge.formats.calibration import read_scales
 from eosfm_edge.progress import Progress, silent
-from eosfm_edge.targets.feasibility import default_precision, require_exportable, tile_of
+from eosfm_edge.targets.feasibility import (
+    default_precision,
+    default_purpose,
+    require_exportable,
+    tile_of,
+)
 from eosfm_edge.targets.registry import find_target
 
 if TYPE_CHECKING:
@@ -61,7 +66,16 @@ def export(
         raise UserError("both split and stack are given", expected="one of them")
     profile = find_target(str(options.target))
     calibrated = options.calibration is not None
-    precision = options.precision or default_precision(profile, calibrated=calibrated)
+    purpose = options.for_ or default_purpose(profile)
+    precision = options.precision or default_precision(profile, purpose, calibrated=calibrated)
+    if purpose == "native":
+        _refuse_options_of_graphs(options)
+    if purpose == "onnx" and precision == "auto":
+        raise UserError(
+            "precision is auto, which times the native engine, and --for onnx leaves its files out",
+            expected="a precision",
+            remedy="give a precision, or --for all",
+        )
     if options.data is None:
         raise no_imagery("export", ensemble, options)
     require_bundle_name(target)
@@ -84,6 +98,7 @@ def export(
             tile=options.tile,
             batch=options.batch,
             layout="split" if options.split else "stacked" if options.stack else "whole",
+            purpose=purpose,
             compute_capabilities=options.sm,
             names=options.bands,
             radiometry=radiometry_of(options),
@@ -91,3 +106,13 @@ def export(
         ),
         progress,
     )
+
+
+def _refuse_options_of_graphs(options: ExportOptions) -> None:
+    """Check that nothing is asked of ONNX graphs, of which the bundle will have none."""
+    for name in ("split", "stack", "batch", "sm"):
+        if getattr(options, name):
+            raise UserError(
+                f"{flag(name)} is of the ONNX graphs, and a bundle for native has none",
+                remedy=f"add --for all, or leave out {flag(name)}",
+            )
