@@ -10,7 +10,17 @@ from typing import Any
 import eosfm_edge as ee
 
 PAGE = Path(__file__).with_name("api.md")
-VERBS = ("import_ensemble", "prune", "calibrate", "export", "build", "verify", "run", "bench")
+VERBS = (
+    "import_ensemble",
+    "prune",
+    "calibrate",
+    "export",
+    "build",
+    "verify",
+    "run",
+    "bench",
+    "doctor",
+)
 OPTIONS = tuple(name for name in ee.__dict__["_PLACES"] if name.endswith("Options"))
 HEAD = """# Python API
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from eosfm_edge.api.verbs.bench import bench
     from eosfm_edge.api.verbs.build import BuildReport, build
     from eosfm_edge.api.verbs.calibrate import calibrate
+    from eosfm_edge.api.verbs.doctor import doctor
     from eosfm_edge.api.verbs.export import export
     from eosfm_edge.api.verbs.import_ import import_ensemble
     from eosfm_edge.api.verbs.prune import PromiseBrokenError, prune
@@ -47,7 +48,7 @@ _PLACES = {
     "import_ensemble": ("api.verbs.import_", "import_ensemble"),
     **{
         name: (f"api.verbs.{name}", name)
-        for name in ("prune", "calibrate", "export", "build", "verify", "run", "bench")
+        for name in ("prune", "calibrate", "export", "build", "verify", "run", "bench", "doctor")
     },
     "BuildReport": ("api.verbs.build", "BuildReport"),
     "PromiseBrokenError": ("api.verbs.prune", "PromiseBrokenError"),
@@ -87,6 +88,7 @@ __all__ = [
     "bench",
     "build",
     "calibrate",
+    "doctor",
     "export",
     "import_ensemble",
     "open",

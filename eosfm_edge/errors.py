@@ -23,13 +23,19 @@ class ExitCode(IntEnum):
 
 
 class UserError(Exception):
-    """Wrong use or bad input: says what was found, what was expected and what to do."""
+    """Wrong use or bad input: says what was found, what was expected and what to do.
+
+    Attributes:
+        found: what was found, alone.
+        remedy: what to do, or None.
+    """
 
     exit_code = ExitCode.WRONG_USE
 
     def __init__(
         self, found: str, *, expected: str | None = None, remedy: str | None = None
     ) -> None:
+        self.found, self.remedy = printable(found), remedy
         parts = [found]
         if expected:
             parts.append(f"  expected: {expected}")

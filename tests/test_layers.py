@@ -17,7 +17,7 @@ import eosfm_edge
 PACKAGE = Path(eosfm_edge.__file__).parent
 # From the ground up. Packages of one layer do not know each other.
 LAYERS = (
-    ("machine", "progress", "text"),
+    ("extras", "machine", "progress", "text"),
     ("errors",),
     ("files",),
     ("resume",),

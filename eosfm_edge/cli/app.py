@@ -10,13 +10,14 @@ from typer.main import get_command
 from eosfm_edge.cli.bench import bench
 from eosfm_edge.cli.build import build
 from eosfm_edge.cli.calibrate import calibrate
+from eosfm_edge.cli.doctor import doctor
 from eosfm_edge.cli.export import export
 from eosfm_edge.cli.import_ import import_
 from eosfm_edge.cli.inspect import inspect
 from eosfm_edge.cli.packets import packets
 from eosfm_edge.cli.prune import prune
 from eosfm_edge.cli.run import run
-from eosfm_edge.cli.targets import detect, list_, show
+from eosfm_edge.cli.targets import list_, show
 from eosfm_edge.cli.typed import Verb, help_of
 from eosfm_edge.cli.verify import verify
 from eosfm_edge.cli.version import parts
@@ -42,8 +43,9 @@ _VERBS: dict[str, Verb] = {
     "bench": bench,
     "inspect": inspect,
     "packets": packets,
+    "doctor": doctor,
 }
-_OF_TARGETS: dict[str, Verb] = {"list": list_, "show": show, "detect": detect}
+_OF_TARGETS: dict[str, Verb] = {"list": list_, "show": show}
 EXAMPLES = {
     "import": (
         "eosfm-edge import six.pth --bands S2L1C --scale 0.0001 -o six",
@@ -78,7 +80,7 @@ EXAMPLES = {
     ),
     "list": ("eosfm-edge targets list", "eosfm-edge targets list --json"),
     "show": ("eosfm-edge targets show jetson", "eosfm-edge targets show our-board.yaml"),
-    "detect": ("eosfm-edge targets detect", "eosfm-edge targets detect --json"),
+    "doctor": ("eosfm-edge doctor", "eosfm-edge doctor --json"),
     "targets": ("eosfm-edge targets list", "eosfm-edge targets show jetson"),
 }
 _CONTEXT = {"help_option_names": ["-h", "--help"]}

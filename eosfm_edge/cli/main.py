@@ -19,23 +19,12 @@ from typer.core import TyperOption
 from eosfm_edge.cli.app import EXAMPLES, NAME, cli
 from eosfm_edge.cli.output import say
 from eosfm_edge.errors import ExitCode, UserError
+from eosfm_edge.extras import extra_with, how_to_install
 from eosfm_edge.machine import processor_quota
 
 _COMPLETE = "_EOSFM_EDGE_COMPLETE"  # how completion scripts ask
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 _TERMINATED = 128 + signal.SIGTERM  # 143, as shells have it
-
-
-# What an environment may lack, and the extra that brings it.
-_EXTRAS = {
-    **dict.fromkeys(("onnx", "timm", "torch", "torchvision"), "export"),
-    **dict.fromkeys(("elftools", "ziglang"), "cross"),
-    "matplotlib": "calibrate",
-    "torch_pruning": "prune",
-    "cuda": "cuda",
-    "tensorrt_rtx": "rtx",
-    **dict.fromkeys(("PIL", "affine", "gguf", "onnxruntime", "rasterio", "zstandard"), "run"),
-}
 
 
 class Terminated(KeyboardInterrupt):
@@ -123,11 +112,10 @@ def _as_user_error(error: Exception) -> UserError | None:
     """Return what the user can mend of an error; None: it is a bug."""
     if isinstance(error, UserError):
         return error
-    extra = _EXTRAS.get((getattr(error, "name", None) or "").partition(".")[0])
+    extra = extra_with((getattr(error, "name", None) or "").partition(".")[0])
     if isinstance(error, ModuleNotFoundError) and extra:
         return UserError(
-            f"this needs {error.name}, which is not installed",
-            remedy=f"pip install 'eosfm-edge[{extra}]' (from a checkout: pip install '.[{extra}]')",
+            f"this needs {error.name}, which is not installed", remedy=how_to_install(extra)
         )
     if isinstance(error, UnicodeEncodeError) and re.search("[\ud800-\udfff]", error.object):
         # Python has bytes of a name that are no UTF-8 as surrogates, which no library takes.

@@ -15,6 +15,15 @@ _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class _Output(Console):
+    def print(self, *objects: Any, **arguments: Any) -> None:
+        """Print; scripts read no spaces at the ends of lines, with which tables are filled up."""
+        if self.is_terminal:
+            super().print(*objects, **arguments)
+            return
+        with self.capture() as text:
+            super().print(*objects, **arguments)
+        self.file.writelines(f"{line.rstrip()}\n" for line in text.get().splitlines())
+
     def on_broken_pipe(self) -> None:
         """Leave it to ``main`` that the reader has seen enough."""
         raise BrokenPipeError

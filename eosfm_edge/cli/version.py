@@ -20,10 +20,12 @@ def parts() -> Iterator[str]:
 
 
 def _libeosfm() -> str:
+    from eosfm_edge.native.engines import known_engines
     from eosfm_edge.native.header import version
 
     try:
-        return version()
+        native = known_engines()[0]
+        return f"{version()} ({native.isa or native.reason})"
     except (UserError, OSError) as error:
         return f"not usable: {error}"
 

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.extras import how_to_install
 from eosfm_edge.formats.target import Version
 
 LIBRARY_NAME = "libeosfm.so.0"
@@ -124,7 +125,7 @@ def _tools() -> SimpleNamespace:
     if missing:
         raise UserError(
             f"libeosfm cannot be built for the target: there is no {' and no '.join(missing)}",
-            remedy="pip install 'eosfm-edge[cross]' (from a checkout: pip install '.[cross]')",
+            remedy=how_to_install("cross"),
         )
     return SimpleNamespace(zig=zig, cmake=cmake, ninja=ninja)
 

@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from eosfm_edge.engines.cuda import Gpu, find_gpu
+from eosfm_edge.device.gpu import first_gpu
+from eosfm_edge.engines.cuda import Gpu
 from eosfm_edge.engines.library import Library, load_library
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.target import Profile, TensorRt
@@ -34,7 +35,7 @@ class Machine:
         flags: of the CPU, as Linux names them.
         board: its model, where it has a device tree.
         l4t: of a Jetson: the release of its Linux, as ``36.4``.
-        gpu: the first, or none.
+        gpu: the first, or none; ``no_gpu`` says why.
         tensorrt: libraries that are installed, TensorRT before TensorRT-RTX.
     """
 
@@ -44,6 +45,7 @@ class Machine:
     board: str | None = None
     l4t: str | None = None
     gpu: Gpu | None = None
+    no_gpu: str = ""
     tensorrt: tuple[Library, ...] = ()
 
     def target(self) -> tuple[Profile, str]:
@@ -64,13 +66,15 @@ class Machine:
 
 def detect(root: Path = Path("/")) -> Machine:
     """Look at this machine; ``root`` is where its files are."""
+    gpu, no_gpu = _gpu()
     return Machine(
         architecture=platform.machine(),
         glibc=platform.libc_ver()[1],
         flags=_flags(root),
         board=_text(root / "proc/device-tree/model"),
         l4t=_l4t(root),
-        gpu=_gpu(),
+        gpu=gpu,
+        no_gpu=no_gpu,
         tensorrt=tuple(_libraries()),
     )
 
@@ -94,11 +98,12 @@ def _l4t(root: Path) -> str | None:
     return f"{found[1]}.{found[2]}" if found else None
 
 
-def _gpu() -> Gpu | None:
+def _gpu() -> tuple[Gpu | None, str]:
+    """Return the GPU, or why there is none."""
     try:
-        return find_gpu()
-    except UserError:
-        return None
+        return first_gpu(), ""
+    except UserError as error:
+        return None, error.found
 
 
 def _libraries() -> list[Library]:

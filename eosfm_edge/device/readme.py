@@ -87,7 +87,7 @@ TensorRT comes with the system; the environment must see its Python module.
     sudo apt install nvidia-jetpack python3-venv
     python3 -m venv --system-site-packages venv
     venv/bin/pip install 'eosfm-edge[run]' 'cuda-bindings=={cuda}.*'
-    venv/bin/eosfm-edge targets detect
+    venv/bin/eosfm-edge doctor
 {verify}    venv/bin/eosfm-edge build {bundle}
     venv/bin/eosfm-edge verify {bundle} --backend tensorrt
     venv/bin/eosfm-edge bench {bundle} --backend tensorrt{others}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.extras import how_to_install
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def cuda_runtime() -> Any:
     except ImportError as error:
         raise UserError(
             f"CUDA cannot be used from Python: {error}",
-            remedy="pip install 'eosfm-edge[cuda]' (from a checkout: pip install '.[cuda]')",
+            remedy=how_to_install("cuda"),
         ) from error
     return runtime
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from eosfm_edge.errors import UserError
+from eosfm_edge.extras import how_to_install
 from eosfm_edge.formats.target import TensorRt
 
 _MODULES: dict[TensorRt, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _REMEDIES: dict[TensorRt, str] = {
     "tensorrt": "JetPack and NVIDIA's containers have it; a virtual environment sees it with "
     "--system-site-packages",
-    "tensorrt-rtx": "pip install 'eosfm-edge[rtx]' (from a checkout: pip install '.[rtx]')",
+    "tensorrt-rtx": how_to_install("rtx"),
 }
 OLDEST = (8, 6)  # whose parser has LayerNormalization
 

@@ -172,6 +172,19 @@ class ContextOptions(Struct):
     )
 
 
+class EngineInfo(Struct):
+    """``eosfm_engine_info``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("status", c_int64),
+        ("reason", c_void_p),
+        ("reason_size", c_size_t),
+        ("isa", c_char_p),
+    )
+
+
 class Requirements(Struct):
     """``eosfm_requirements``."""
 
@@ -311,6 +324,7 @@ class Patch(Struct):
 
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "eosfm_library_get_version": (c_char_p, ()),
+    "eosfm_library_describe_engine": (c_int32, (c_int32, POINTER(EngineInfo))),
     "eosfm_status_get_text": (c_char_p, (c_int32,)),
     "eosfm_model_open": (c_int32, (c_char_p, POINTER(OpenOptions), POINTER(c_void_p))),
     "eosfm_model_close": (None, (c_void_p,)),

@@ -15,6 +15,7 @@ import numpy as np
 
 from eosfm_edge.engines.runner import EngineChain, FloatArray
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.extras import how_to_install
 from eosfm_edge.formats.bundle import Manifest
 from eosfm_edge.machine import memory
 from eosfm_edge.native.binding import Context, Model
@@ -99,7 +100,7 @@ def onnxruntime_library() -> Path | None:
 def _remedy(backend: str, status: int, library: Path | None) -> str | None:
     if backend == "onnxruntime":
         if status == NOT_FOUND and library is None:
-            return "pip install 'eosfm-edge[run]' (from a checkout: pip install '.[run]')"
+            return how_to_install("run")
         return "check the bundle with eosfm-edge verify"
     if backend == "onnxruntime-cuda":
         return "install onnxruntime-gpu instead of onnxruntime"

@@ -83,6 +83,7 @@ inline std::int32_t library_version_number() noexcept { return eosfm_library_get
 struct EngineInfo {
   const char* name = "";  // lives for ever
   Status availability;  // as eosfm_engine_info.status, with the reason as its sentence
+  const char* isa = nullptr;  // as eosfm_engine_info.isa
 };
 
 // Describes the engine `index`, from 0; EOSFM_END behind the last.
@@ -93,7 +94,8 @@ inline Result<EngineInfo> describe_engine(std::int32_t index) {
   info.reason_size = sizeof reason;
   const Status status(eosfm_library_describe_engine(index, &info), "");
   if (!status.ok()) return {EngineInfo(), status};
-  return {EngineInfo{info.name, Status(static_cast<eosfm_status>(info.status), reason)}, status};
+  return {EngineInfo{info.name, Status(static_cast<eosfm_status>(info.status), reason), info.isa},
+          status};
 }
 
 struct Closer {

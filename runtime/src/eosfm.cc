@@ -338,6 +338,7 @@ eosfm_status eosfm_library_describe_engine(int32_t index, eosfm_engine_info* giv
   const Kernels* kernels = nullptr;
   const eosfm_backend* backend = nullptr;
   info.status = index == 0 ? choose(&kernels, text) : load_backend(info.name, &backend, text);
+  info.isa = info.status == EOSFM_OK && kernels != nullptr ? kernels->name : nullptr;
   if (info.reason != nullptr && info.reason_size > 0) {
     snprintf(info.reason, info.reason_size, "%s", info.status == EOSFM_OK ? "" : text.text);
   }

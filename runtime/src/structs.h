@@ -52,7 +52,7 @@ EOSFM_STRUCT(eosfm_stream_band, column_origin, EOSFM_STREAM_BAND_INIT);
 EOSFM_STRUCT(eosfm_stream_options, mask, EOSFM_STREAM_OPTIONS_INIT);
 EOSFM_STRUCT(eosfm_patch_level, width, EOSFM_PATCH_LEVEL_INIT);
 EOSFM_STRUCT(eosfm_patch, levels, EOSFM_PATCH_INIT);
-EOSFM_STRUCT(eosfm_engine_info, reason_size, EOSFM_ENGINE_INFO_INIT);
+EOSFM_STRUCT(eosfm_engine_info, isa, EOSFM_ENGINE_INFO_INIT);
 EOSFM_STRUCT(eosfm_statistics, blend_ns, EOSFM_STATISTICS_INIT);
 EOSFM_STRUCT(eosfm_specialist_statistics, compute_ns, EOSFM_SPECIALIST_STATISTICS_INIT);
 

@@ -131,6 +131,7 @@ void versions_and_engines_are_the_library_s() {
     CHECK(engine.ok());
     if (!engine.ok()) break;
     names.insert(engine->name);
+    CHECK((engine->isa != nullptr) == (count == 0));
     CHECK(engine->availability.ok() == (std::strlen(engine->availability.sentence()) == 0));
   }
   CHECK(names.count("native") == 1 && names.size() == static_cast<size_t>(count) && count == 7);

@@ -214,6 +214,7 @@ void engines_are_listed() {
   while (eosfm_library_describe_engine(count, &info) == EOSFM_OK) {
     if (count++ == 0) CHECK(std::strcmp(info.name, "native") == 0 && info.status == EOSFM_OK);
     CHECK((info.status == EOSFM_OK) == (std::strlen(reason) == 0));
+    CHECK((info.isa != nullptr) == (std::strcmp(info.name, "native") == 0));
     CHECK(info.status == EOSFM_OK || info.status == EOSFM_NOT_FOUND || info.status == EOSFM_UNSUPPORTED);
     names.insert(info.name);
     // As eosfm_context_create has it: what is not here cannot be had.

@@ -22,10 +22,11 @@ from support.command import MAIN, exit_code, leftovers, run, start
 from support.programs import ROOT
 
 import eosfm_edge
-from eosfm_edge.cli.main import _EXTRAS, cli
+from eosfm_edge.cli.main import cli
 from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.exporting import onnx as onnx_export
 from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
+from eosfm_edge.extras import extra_with
 from eosfm_edge.files import atomic_directory, atomic_file
 from eosfm_edge.native.header import version as library_version
 
@@ -383,7 +384,7 @@ def test_run_needs_zstandard_for_packets_alone(small: Path, imagery: Path, tmp_p
     arguments = ("run", small, imagery, "-o", tmp_path / "other", "--packets", "20kB")
     code, _, err = run(*arguments, prelude=prelude)
     assert code == ExitCode.WRONG_USE
-    assert "pip install 'eosfm-edge[run]'" in err
+    assert "pip install '.[run]'" in err
     assert leftovers(tmp_path) == ["out"]
 
 
@@ -410,8 +411,9 @@ def test_every_import_is_of_the_base_or_of_a_known_extra() -> None:
     for module in foreign:
         package = names.get(module, module)
         if package not in base:
-            assert module in _EXTRAS, f"{module} is in no extra that the command line knows"
-            assert package in extras[_EXTRAS[module]]
+            extra = extra_with(module)
+            assert extra, f"{module} is in no extra that the command line knows"
+            assert package in extras[extra]
 
 
 def test_a_graph_that_no_file_can_hold_is_refused(

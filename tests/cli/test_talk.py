@@ -67,7 +67,7 @@ def test_json_is_all_that_is_printed(
         assert len(printed["fidelity"]) == 4 and printed["fidelity"][0]["cosine"] > 0.9
 
 
-@pytest.mark.parametrize("command", [("list",), ("show", "jetson"), ("detect",)])
+@pytest.mark.parametrize("command", [("list",), ("show", "jetson")])
 def test_targets_are_printed_as_json(
     command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

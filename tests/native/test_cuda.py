@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from support.chains import narrow, random_ensemble, spec_of, write
 from support.programs import ROOT, run
 
+from eosfm_edge.device.gpu import first_gpu
+from eosfm_edge.errors import UserError
 from eosfm_edge.formats.ensemble import FusionMode, NormalisationMode
 
 # dB against the CPU engine: of the engine as it is, and of it in float32. An int8 bundle is int8 in
@@ -94,3 +96,11 @@ def test_cuda_codes_of_a_trained_specialist_are_the_cpu_engines(
 def test_cuda_runs_a_network_of_full_size(programs: Path, tmp_path: Path, precision: str) -> None:
     ensemble = random_ensemble(spec_of((3, 13), 13, backbone="atto"))
     check_engine(programs, write(tmp_path / "b", ensemble, 64, precision), precision)
+
+
+def test_the_driver_says_which_gpu_there_is(programs: Path, tmp_path: Path) -> None:
+    found = first_gpu(programs / "libcuda_standin.so")
+    assert (found.name, found.compute_capability) == ("Stand-in", "8.0")
+    assert found.memory > 0 and found.cuda.partition(".")[0] in ("12", "13")
+    with pytest.raises(UserError, match="driver cannot be loaded"):
+        first_gpu(tmp_path / "libcuda.so.1")

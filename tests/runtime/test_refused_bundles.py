@@ -123,7 +123,7 @@ def test_a_missing_onnxruntime_is_named_with_what_installs_it(bundle: Path) -> N
         text=True,
     )
     assert "ONNX Runtime cannot be loaded" in done.stderr
-    assert "pip install 'eosfm-edge[run]'" in done.stderr
+    assert "pip install '.[run]'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -348,6 +348,11 @@ API cuDeviceGetName(char* name, int size, int) {
   std::snprintf(name, static_cast<size_t>(size), "Stand-in");
   return 0;
 }
+API cuDeviceTotalMem_v2(size_t* bytes, int) {
+  ENTER(false);
+  *bytes = standin.memory;
+  return 0;
+}
 API cuDeviceGetAttribute(int* value, int attribute, int) {
   ENTER(false);
   switch (attribute) {

@@ -414,9 +414,11 @@ typedef struct eosfm_engine_info {
                        the native engine needs */
   char *reason; /* the caller's, or NULL: where the sentence goes if it is not here, and "" if it is */
   size_t reason_size;
+  const char *isa; /* the instruction set that the native engine would use here, as "avx512-vnni"; NULL of other
+                      engines, and if it is not here; lives for ever */
 } eosfm_engine_info;
 
-#define EOSFM_ENGINE_INFO_INIT {sizeof(eosfm_engine_info), NULL, 0, NULL, 0}
+#define EOSFM_ENGINE_INFO_INIT {sizeof(eosfm_engine_info), NULL, 0, NULL, 0, NULL}
 
 /* Describes the engine `index`, from 0, of those that this version knows; EOSFM_END behind the last. Loads its
  * shared object, but nothing that this stands on in turn: whether there is a GPU, or an ONNX Runtime, is
