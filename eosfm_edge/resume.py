@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,10 @@ Result = TypeVar("Result")
 def work_directory(output: Path) -> Path:
     """Return where a run keeps what is finished, until the output is there."""
     return output.with_name(f"{output.name}.work")
+
+
+class OtherRequestWarning(UserWarning):
+    """The finished steps of an interrupted run are of no use for this one."""
 
 
 class Work:
@@ -87,6 +92,12 @@ def resumable(output: Path | None, request: Sequence[object]) -> Iterator[Work]:
     mark = directory / _REQUEST
     try:
         if mark.exists() and mark.read_text() != digest:
+            warnings.warn(
+                f"{directory} is of other options or inputs than these: it is removed, and the "
+                "work begins anew",
+                OtherRequestWarning,
+                stacklevel=3,
+            )
             shutil.rmtree(directory)
         elif directory.exists() and not mark.exists() and any(directory.iterdir()):
             raise UserError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.resume import Work, resumable, work_directory
+from eosfm_edge.resume import OtherRequestWarning, Work, resumable, work_directory
 
 REQUEST = ("a ratio", 0.5)
 
@@ -62,7 +62,10 @@ def test_a_finished_step_is_not_done_again_for_the_same_request(
 def test_another_request_begins_anew(output: Path) -> None:
     step = Step()
     interrupt(output, KeyboardInterrupt(), step)
-    with resumable(output, ("a ratio", 0.6)) as work:
+    with (
+        pytest.warns(OtherRequestWarning, match=r"out\.work is of other options or inputs"),
+        resumable(output, ("a ratio", 0.6)) as work,
+    ):
         assert step.run(work) == "half a day, 2"
 
 
@@ -70,7 +73,7 @@ def test_another_version_begins_anew(output: Path, monkeypatch: pytest.MonkeyPat
     step = Step()
     interrupt(output, KeyboardInterrupt(), step)
     monkeypatch.setattr("eosfm_edge.__version__", "99.0")
-    with resumable(output, REQUEST) as work:
+    with pytest.warns(OtherRequestWarning), resumable(output, REQUEST) as work:
         assert step.run(work) == "half a day, 2"
 
 
