@@ -70,7 +70,7 @@ class CalibrateOptions:
 
 def calibrate_ensemble(
     directory: Path,
-    data: Sequence[SceneName],
+    data: Sequence[SceneName] | Tiles,
     output: Path,
     options: CalibrateOptions | None = None,
     progress: Progress = silent,
@@ -79,7 +79,8 @@ def calibrate_ensemble(
 
     Args:
         directory: the ensemble.
-        data: unlabelled imagery: scenes, folders of bands or chips, manifests.
+        data: unlabelled imagery: scenes, folders of bands or chips, manifests; or tiles that were
+            drawn of it.
         output: the calibration directory to write.
         options: how.
         progress: called with what is done, how much of it, and of how much.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from eosfm_edge.exporting.choice import choose_precision
 from eosfm_edge.exporting.deployment import load_scales
 from eosfm_edge.exporting.manifest import describe
 from eosfm_edge.exporting.memory import least_need
-from eosfm_edge.exporting.samples import take_samples
+from eosfm_edge.exporting.samples import FloatArray, run_on, take_samples
 from eosfm_edge.exporting.writing import Wanted, write_checked, write_first_faithful
 from eosfm_edge.files import atomic_directory
 from eosfm_edge.formats.bands import Band
@@ -55,6 +55,7 @@ class ExportOptions:
         compute_capabilities: of the GPUs to build TensorRT-RTX engines for; see ``build_engines``.
         names: what the bands of the scene are, if its files do not say so.
         radiometry: scale, offset and nodata of the scene, if its files do not say so.
+        beside: texts that are kept in the bundle with its files, by the files' names.
         overwrite: replace a bundle that is there.
     """
 
@@ -68,12 +69,13 @@ class ExportOptions:
     compute_capabilities: Sequence[str] = ()
     names: Sequence[Band] | None = None
     radiometry: Radiometry | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
 
 
 def export_bundle(
     ensemble_directory: Path,
-    scene: SceneName,
+    scene: SceneName | Sequence[FloatArray],
     bundle: Path,
     options: ExportOptions | None = None,
     progress: Progress = silent,
@@ -83,7 +85,8 @@ def export_bundle(
     Args:
         ensemble_directory: the ensemble.
         scene: real imagery, from which tiles are taken to check the exported files against the
-            PyTorch ensemble, and one of them as the bundle's known answer.
+            PyTorch ensemble, and one of them as the bundle's known answer. Or tiles that were drawn
+            of it: stored values (bands, size, size) each.
         bundle: the directory to write; its name must end in ``.eosfm``.
         options: how to export.
         progress: called while TensorRT-RTX builds engines.
@@ -110,8 +113,12 @@ def export_bundle(
         ensemble = load_ensemble(ensemble_directory)
         require_memory(profile, least_need(ensemble, tile))
         scales = load_scales(options.calibration, ensemble) if options.calibration else None
-        samples = take_samples(
-            scene, ensemble, tile.size, names=options.names, radiometry=options.radiometry
+        samples = (
+            take_samples(
+                scene, ensemble, tile.size, names=options.names, radiometry=options.radiometry
+            )
+            if isinstance(scene, str | Path)
+            else run_on(scene, ensemble)
         )
         wanted = Wanted(
             name=bundle.stem,
@@ -132,6 +139,8 @@ def export_bundle(
             written = write_checked(scratch, wanted, options.precision)
         if profile.architecture == "aarch64":
             write_device_package(scratch / DEVICE_FOLDER, profile, bundle.name, options.purpose)
+        for name, text in options.beside.items():
+            (scratch / name).write_text(text, encoding="utf-8")
         manifest = describe(scratch, wanted, profile, written, candidates)
         (scratch / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n")
         if profile.engine == "tensorrt-rtx" and manifest.graphs:

@@ -50,7 +50,6 @@ class Samples:
         ]
 
 
-@torch.inference_mode()
 def take_samples(
     scene: SceneName,
     ensemble: Ensemble,
@@ -73,7 +72,13 @@ def take_samples(
     """
     with open_scene(scene, ensemble.spec.input, names=names, radiometry=radiometry) as opened:
         require_plausible_scene(opened)
-        tiles = sample_tiles(opened, size, _TILES)
+        return run_on(sample_tiles(opened, size, _TILES), ensemble)
+
+
+@torch.inference_mode()
+def run_on(tiles: Sequence[FloatArray], ensemble: Ensemble) -> Samples:
+    """Run an ensemble on the first few tiles, stored values (bands, size, size) each."""
+    tiles = list(tiles[:_TILES])
     stored = [torch.from_numpy(tile[np.newaxis]) for tile in tiles]
     exact = [
         [level.numpy() for level in ensemble(physical_units(ensemble.spec, x))] for x in stored

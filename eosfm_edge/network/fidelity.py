@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eosfm_edge.formats.calibration import LevelFidelity
 from eosfm_edge.network.steps import as_rows
 
 
@@ -50,7 +51,7 @@ class Closeness:
         return 10 * math.log10(self._signal / self._noise)
 
 
-def least_cosine(levels: Sequence[Closeness]) -> float:
+def least_cosine(levels: Sequence[Closeness | LevelFidelity]) -> float:
     """Return the smallest cosine of some levels, -1 if any is not a number.
 
     Python's ``min`` drops a NaN that does not come first.

@@ -25,16 +25,26 @@ from eosfm_edge.network.native_files import write_chain, write_specialists
 from eosfm_edge.network.rounding import Quantisation, Rounding
 
 Encoders = Mapping[int, DeployedEncoder]
+# An ensemble, its encoders by place as the native engine gets them, and its fusions' precision.
+Subject = tuple[Ensemble, Encoders, Precision]
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Milliseconds for a tile, with quartiles, and megabytes (10^6 bytes) of weights."""
+    """Milliseconds for a tile, with quartiles, and what the files take.
+
+    Attributes:
+        ms: the median.
+        low_ms, high_ms: the quartiles.
+        megabytes: 10^6 bytes of the specialists' files.
+        native_bytes: of all files that the native engine reads.
+    """
 
     ms: float
     low_ms: float
     high_ms: float
     megabytes: float
+    native_bytes: int
 
 
 def footprints(
@@ -47,19 +57,15 @@ def footprints(
         tile: stored values (bands, size, size), float32.
         precision: of the native engine's weights; megabytes are of the specialists' files.
     """
-    subjects = [(one, _nominal(one, precision), precision) for one in ensembles]
-    return time_encoders(subjects, tile)
+    return time_encoders([nominal(one, precision) for one in ensembles], tile)
 
 
 @torch.inference_mode()
-def time_encoders(
-    subjects: Sequence[tuple[Ensemble, Encoders, Precision]], tile: Tensor
-) -> list[Footprint]:
+def time_encoders(subjects: Sequence[Subject], tile: Tensor) -> list[Footprint]:
     """Time ensembles in turn, on one tile, in one process.
 
     Args:
-        subjects: ensembles, their encoders by place as the native engine gets them, and the
-            precision of their fusions.
+        subjects: what is timed.
         tile: stored values (bands, size, size), float32.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -67,16 +73,30 @@ def time_encoders(
         for index, (ensemble, encoders, precision) in enumerate(subjects):
             place = Path(folder) / str(index)
             _write(place, ensemble, encoders, tile, precision)
-            sizes.append(sum(f.stat().st_size for f in (place / SPECIALISTS_FOLDER).iterdir()))
+            sizes.append((_size(place / SPECIALISTS_FOLDER), _size(place)))
             models.append(Model(place))
         times = time_in_turn(models, list(tile.numpy()))
         for model in models:
             model.close()
     results = []
-    for mine, size in zip(times, sizes, strict=True):
+    for mine, (weights, everything) in zip(times, sizes, strict=True):
         low, median, high = statistics.quantiles(mine, n=4, method="inclusive")
-        results.append(Footprint(median, low, high, size / 1e6))
+        results.append(Footprint(median, low, high, weights / 1e6, everything))
     return results
+
+
+@torch.inference_mode()
+def native_bytes(subject: Subject, tile: Tensor) -> int:
+    """Return the bytes of all files that the native engine reads; ``tile`` as for timing."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "bundle"
+        ensemble, encoders, precision = subject
+        _write(place, ensemble, encoders, tile, precision)
+        return _size(place)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def time_precisions(
@@ -96,7 +116,8 @@ def time_precisions(
     return {p: footprint.ms for p, footprint in zip(encoders, found, strict=True)}
 
 
-def _nominal(ensemble: Ensemble, precision: Precision) -> Encoders:
+def nominal(ensemble: Ensemble, precision: Precision) -> Subject:
+    """Return an ensemble in a precision; int8 has scales of no meaning."""
     encoders = {}
     for owner, encoder in enumerate(ensemble.encoders):
         encoders[owner] = DeployedEncoder(encoder)
@@ -107,7 +128,7 @@ def _nominal(ensemble: Ensemble, precision: Precision) -> Encoders:
                 inputs = torch.ones(len(layer.weight))
                 scale = layer.weight.abs().amax(0).clamp_min(1e-12) / 127
                 layer.rounding = Rounding(inputs, Quantisation.over(-4, 4), scale)
-    return encoders
+    return ensemble, encoders, precision
 
 
 def _write(

@@ -47,7 +47,7 @@ class Tiles:
 
 def load_tiles(
     ensemble: Ensemble,
-    data: Sequence[SceneName],
+    data: Sequence[SceneName] | Tiles,
     size: int,
     *,
     asked: int | None,
@@ -56,7 +56,37 @@ def load_tiles(
     names: Sequence[Band] | None = None,
     radiometry: Radiometry | None = None,
 ) -> Tiles:
-    """Take tiles for an ensemble, and warn if its specialists need more than there are.
+    """Return tiles for an ensemble in physical units: those that were drawn before, or new ones.
+
+    The arguments are those of :func:`draw_tiles`.
+    """
+    if isinstance(data, Tiles):
+        return data
+    stored = draw_tiles(
+        ensemble,
+        data,
+        size,
+        asked=asked,
+        least=least,
+        seed=seed,
+        names=names,
+        radiometry=radiometry,
+    )
+    return in_physical_units(stored, ensemble.spec)
+
+
+def draw_tiles(
+    ensemble: Ensemble,
+    data: Sequence[SceneName],
+    size: int,
+    *,
+    asked: int | None,
+    least: int,
+    seed: int,
+    names: Sequence[Band] | None = None,
+    radiometry: Radiometry | None = None,
+) -> scene_tiles.Tiles:
+    """Draw tiles for an ensemble, and warn if its specialists need more than there are.
 
     Args:
         ensemble: whose input the tiles are.
@@ -81,7 +111,7 @@ def load_tiles(
         data, ensemble.spec.input, size, count, seed, names=names, radiometry=radiometry
     )
     warn_if_few(ensemble, len(stored.calibration), size, asked=asked)
-    return in_physical_units(stored, ensemble.spec)
+    return stored
 
 
 def in_physical_units(stored: scene_tiles.Tiles, spec: EnsembleSpec) -> Tiles:

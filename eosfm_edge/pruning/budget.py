@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.formats.budget import Budget
 from eosfm_edge.formats.plan import Plan
-
-Kind = Literal["ms", "MB", "fidelity"]
 
 _PRECISE = 0.01  # of the ratio
 _MOST = 0.95
-
-
-@dataclass(frozen=True)
-class Budget:
-    """At most so many milliseconds or megabytes, or at least such a fidelity."""
-
-    kind: Kind
-    limit: float
-
-    def met_by(self, value: float) -> bool:
-        """Return whether a measured value is within it."""
-        return value >= self.limit if self.kind == "fidelity" else value <= self.limit
-
-    def __str__(self) -> str:
-        return (
-            f"fidelity={self.limit:g}" if self.kind == "fidelity" else f"{self.limit:g}{self.kind}"
-        )
-
-
-def parse_budget(text: str) -> Budget:
-    """Read ``40ms``, ``5MB`` or ``fidelity=0.98``.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    if match := re.fullmatch(r"fidelity=(0?\.\d+|1(?:\.0*)?)", text):
-        return Budget("fidelity", float(match[1]))
-    if (match := re.fullmatch(r"(\d+(?:\.\d*)?)\s*(ms|MB)", text)) and float(match[1]) > 0:
-        return Budget("ms" if match[2] == "ms" else "MB", float(match[1]))
-    raise UserError(f"the budget is {text!r}", expected="one like 40ms, 5MB or fidelity=0.98")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
 from eosfm_edge.ensemble.specialist import build_encoder
 from eosfm_edge.errors import UserError
+from eosfm_edge.formats.budget import Budget
 from eosfm_edge.formats.plan import Plan
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.network.fidelity import least_cosine
 from eosfm_edge.network.tiles import Tiles
 from eosfm_edge.pruning.apply import apply_plan
-from eosfm_edge.pruning.budget import Budget
 from eosfm_edge.pruning.encoder import kept_widths
 from eosfm_edge.pruning.measured import MeasuredTable
 from eosfm_edge.pruning.measures import fidelity_of, footprints_of
@@ -55,13 +55,13 @@ def gauge(
         return least_cosine(found)
 
     def footprint(plan: Plan) -> float:
-        found = footprints_of([_of_shapes(ensemble, planner, plan)], tiles, precision)[0]
+        found = footprints_of([of_shapes(ensemble, planner, plan)], tiles, precision)[0]
         return found.ms if budget.kind == "ms" else found.megabytes
 
     return fidelity if budget.kind == "fidelity" else footprint
 
 
-def _of_shapes(ensemble: Ensemble, planner: Planner, plan: Plan) -> Ensemble:
+def of_shapes(ensemble: Ensemble, planner: Planner, plan: Plan) -> Ensemble:
     """Return an ensemble of a plan's shapes with any weights: time does not depend on them."""
     views = planner.views_after(plan)
     kept = {

@@ -14,6 +14,7 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.files import require_replaceable, sha256_file
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.base import plain_name
+from eosfm_edge.formats.budget import Budget
 from eosfm_edge.formats.ensemble import CONTENTS
 from eosfm_edge.formats.plan import Plan, plan_text, read_plan, require_plan_fits, write_plan
 from eosfm_edge.formats.precision import Precision
@@ -21,7 +22,7 @@ from eosfm_edge.formats.recipe import LEAST_TILES, Recipe
 from eosfm_edge.network.tiles import Tiles, load_tiles
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.pruning.apply import apply_plan
-from eosfm_edge.pruning.budget import Budget, Tried, search
+from eosfm_edge.pruning.budget import Tried, search
 from eosfm_edge.pruning.gauge import gauge
 from eosfm_edge.pruning.planner import Planner, WholeSpecialists
 from eosfm_edge.pruning.report import PruneReport, judge
@@ -65,7 +66,7 @@ class PruneOptions:
 
 def prune_ensemble(
     directory: Path,
-    scenes: Sequence[SceneName],
+    scenes: Sequence[SceneName] | Tiles,
     output: Path | None,
     options: PruneOptions,
     progress: Progress = silent,
@@ -74,7 +75,7 @@ def prune_ensemble(
 
     Args:
         directory: the ensemble.
-        scenes: unlabelled imagery.
+        scenes: unlabelled imagery, or tiles that were drawn of it.
         output: the ensemble directory to write; None: only the plan is made.
         options: what, and how.
         progress: called with what is done, how much of it, and of how much.

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.view import Cost
+from eosfm_edge.formats.budget import Budget
 from eosfm_edge.formats.plan import Plan
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.network.fidelity import Closeness
 from eosfm_edge.network.latency import Footprint
 from eosfm_edge.network.tiles import Tiles
-from eosfm_edge.pruning.budget import Budget, Tried
+from eosfm_edge.pruning.budget import Tried
 from eosfm_edge.pruning.measures import fidelity_of, footprints_of
 from eosfm_edge.pruning.promise import promised_db, require_promise
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from support.timings import write_timings
 
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
-from eosfm_edge.pruning.budget import Budget, Tried, parse_budget, search
+from eosfm_edge.formats.budget import Budget, parse_budget
+from eosfm_edge.pruning.budget import Tried, search
 from eosfm_edge.pruning.measured import MeasuredTable
 
 PRECISE = 0.01
@@ -37,11 +38,11 @@ def test_budgets_are_read(text: str, kind: str, limit: float) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "40", "ms", "40s", "-1ms", "0ms", "0MB", "40mb", "5GB", "1e3ms", "nanms", "40ms 5MB",
-     "fidelity=1.5", "fidelity=98", "fidelity", "fidelity=-0.5", "fidelity=nan", "0.98"],
+     "300mJ", "fidelity=1.5", "fidelity=98", "fidelity", "fidelity=-0.5", "fidelity=nan", "0.98"],
 )  # fmt: skip
 def test_other_words_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="the budget is") as error:
-        parse_budget(text)
+        parse_budget(text, ("ms", "MB", "fidelity"))
     assert "40ms, 5MB or fidelity=0.98" in str(error.value)
 
 

@@ -26,6 +26,7 @@ from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.ensemble.view import EncoderView
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.files import sha256_file
+from eosfm_edge.formats.budget import Budget
 from eosfm_edge.formats.ensemble import PruningRecord
 from eosfm_edge.formats.plan import plan_text, read_plan
 from eosfm_edge.formats.recipe import Criterion, Measure, Recipe
@@ -33,7 +34,6 @@ from eosfm_edge.network import distill
 from eosfm_edge.network.latency import Footprint, footprints
 from eosfm_edge.pruning import measures
 from eosfm_edge.pruning.apply import apply_plan
-from eosfm_edge.pruning.budget import Budget
 from eosfm_edge.pruning.planner import Planner, WholeSpecialists
 from eosfm_edge.pruning.prune import PruneOptions, prune_ensemble
 from eosfm_edge.pruning.report import PruneReport
@@ -294,7 +294,7 @@ def test_a_fidelity_is_kept(specks: Path, imagery: Path, tmp_path: Path) -> None
 def test_a_budget_that_nothing_meets_writes_nothing(
     specks: Path, imagery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    millisecond = Footprint(1.0, 1.0, 1.0, 1.0)
+    millisecond = Footprint(1.0, 1.0, 1.0, 1.0, 1000)
     monkeypatch.setattr(measures, "footprints", lambda es, *_: [millisecond for _ in es])
     with pytest.raises(CheckFailedError, match=r"no pruning meets the budget 0\.5ms: 1 at ratio"):
         prune(specks, imagery, tmp_path / "out", budget=Budget("ms", 0.5))

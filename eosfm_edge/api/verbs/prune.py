@@ -18,12 +18,12 @@ from eosfm_edge.api.imagery import (
 )
 from eosfm_edge.api.options import PathLike, PruneOptions, as_path
 from eosfm_edge.errors import CheckFailedError, UserError
+from eosfm_edge.formats.budget import Kind, parse_budget
 from eosfm_edge.formats.ensemble import CONTENTS as ENSEMBLE_CONTENTS
 from eosfm_edge.formats.imagery import KeptImagery
 from eosfm_edge.formats.plan import read_plan, require_plan_fits
 from eosfm_edge.formats.recipe import DEFAULT, Recipe, load_recipe
 from eosfm_edge.progress import Progress, silent
-from eosfm_edge.pruning.budget import parse_budget
 from eosfm_edge.pruning.wishes import WISHES, require_one_wish
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def prune(
         require_output(target, inputs, ENSEMBLE_CONTENTS, overwrite)
     recipe = _recipe(options)
     _require_wish(options, ensemble)
-    budget = None if options.budget is None else parse_budget(options.budget)
+    budget = None if options.budget is None else parse_budget(options.budget, _BUDGETS)
     require_there(files, "a file")
     spec = require_ensemble(ensemble)
     if options.plan is not None:
@@ -126,6 +126,7 @@ def prune(
     return report
 
 
+_BUDGETS: tuple[Kind, ...] = ("ms", "MB", "fidelity")
 _OF_RECIPES = ("scope", "criterion", "ranking", "align", "by", "distill", "tiles", "seed")
 
 
