@@ -15,6 +15,7 @@ VERBS = (
     "prune",
     "calibrate",
     "export",
+    "deploy",
     "build",
     "verify",
     "run",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         BenchOptions,
         BuildOptions,
         CalibrateOptions,
+        DeployOptions,
         ExportOptions,
         ImportOptions,
         PruneOptions,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from eosfm_edge.api.verbs.bench import bench
     from eosfm_edge.api.verbs.build import BuildReport, build
     from eosfm_edge.api.verbs.calibrate import calibrate
+    from eosfm_edge.api.verbs.deploy import BudgetsNotMetError, DeployReport, deploy
     from eosfm_edge.api.verbs.doctor import doctor
     from eosfm_edge.api.verbs.export import export
     from eosfm_edge.api.verbs.import_ import import_ensemble
@@ -48,9 +50,20 @@ _PLACES = {
     "import_ensemble": ("api.verbs.import_", "import_ensemble"),
     **{
         name: (f"api.verbs.{name}", name)
-        for name in ("prune", "calibrate", "export", "build", "verify", "run", "bench", "doctor")
+        for name in (
+            "prune",
+            "calibrate",
+            "export",
+            "deploy",
+            "build",
+            "verify",
+            "run",
+            "bench",
+            "doctor",
+        )
     },
     "BuildReport": ("api.verbs.build", "BuildReport"),
+    **{name: ("api.verbs.deploy", name) for name in ("DeployReport", "BudgetsNotMetError")},
     "PromiseBrokenError": ("api.verbs.prune", "PromiseBrokenError"),
     **{
         name: ("api.options", name)
@@ -59,6 +72,7 @@ _PLACES = {
             "PruneOptions",
             "CalibrateOptions",
             "ExportOptions",
+            "DeployOptions",
             "BuildOptions",
             "VerifyOptions",
             "RunOptions",
@@ -71,11 +85,14 @@ _PLACES = {
 __all__ = [
     "BenchOptions",
     "BenchReport",
+    "BudgetsNotMetError",
     "BuildOptions",
     "BuildReport",
     "Bundle",
     "CalibrateOptions",
     "CheckFailedError",
+    "DeployOptions",
+    "DeployReport",
     "Ensemble",
     "ExportOptions",
     "ImportOptions",
@@ -88,6 +105,7 @@ __all__ = [
     "bench",
     "build",
     "calibrate",
+    "deploy",
     "doctor",
     "export",
     "import_ensemble",

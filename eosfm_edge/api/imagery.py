@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from eosfm_edge.api.checks import require_there
 from eosfm_edge.api.options import (
     CalibrateOptions,
+    DeployOptions,
     ExportOptions,
     ImageryOptions,
     Options,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 IMAGERY = "a scene, a folder of bands or chips, or a manifest (.yaml)"
 
-WithImagery = TypeVar("WithImagery", PruneOptions, CalibrateOptions, ExportOptions)
+WithImagery = TypeVar("WithImagery", PruneOptions, CalibrateOptions, DeployOptions, ExportOptions)
 
 
 def describe_imagery(
@@ -100,13 +101,16 @@ def with_kept(options: WithImagery, kept: KeptImagery | None) -> WithImagery:
     return options.model_copy(update={k: v for k, v in found.items() if k not in given})
 
 
-def require_imagery(data: Sequence[Scene], ensemble: Path, kept: KeptImagery | None) -> None:
+def require_imagery(
+    data: Sequence[Scene], ensemble: Path, kept: KeptImagery | None, listed: Path | None = None
+) -> None:
     """Check that imagery is there, and that what was kept with an ensemble is what it was then.
 
     Args:
         data: the imagery.
         ensemble: the ensemble's directory.
         kept: the imagery's description, if it is that which is kept there.
+        listed: the file that describes it, if it is not the ensemble's.
 
     Raises:
         UserError: a file is missing or another.
@@ -118,13 +122,13 @@ def require_imagery(data: Sequence[Scene], ensemble: Path, kept: KeptImagery | N
         path = _name(file)
         if not isinstance(path, Path):
             continue
-        where = f"{path}, the imagery kept with {ensemble},"
+        where = f"{path}, the imagery kept with {listed or ensemble},"
         if not path.exists():
             raise UserError(f"{where} does not exist", remedy="give other imagery: --data SCENE")
         if _described(path) != file:
             raise UserError(
                 f"{where} is not what it was then",
-                expected=f"files with the SHA-256 that {ensemble / IMAGERY_NAME} lists",
+                expected=f"files with the SHA-256 that {listed or ensemble / IMAGERY_NAME} lists",
                 remedy=f"to use it as it is now, add --data {path}",
             )
 

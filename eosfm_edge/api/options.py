@@ -445,6 +445,48 @@ class ExportOptions(ImageryOptions):
     )
 
 
+class DeployOptions(ImageryOptions):
+    """Options of a deployment: the target, the budgets, and on which imagery."""
+
+    target: Annotated[str | FilePath, Known(known_targets)] = Field(
+        "cpu",
+        description="The device: a name that eosfm-edge targets lists, or a profile of your own "
+        "(.yaml).",
+    )
+    data: Scenes = Field(
+        (),
+        description="Unlabelled imagery: a scene, a folder of bands or chips, or a manifest "
+        "(.yaml). May be repeated.  [default: what is kept with the ensemble]",
+    )
+    budget: Texts = Field(
+        (),
+        description="At most 40ms, 5MB or 300mJ; at least fidelity=0.98. Several: 40ms,5MB, or "
+        "repeated.",
+    )
+    max_drop: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="At most this percentage of cells that a probe labels otherwise.",
+    )
+    replay: FilePath | None = Field(
+        None, description="Make what a deploy.yaml describes again, without a search."
+    )
+    tile: Annotated[int | None, Expert()] = Field(
+        None,
+        description="Pixels a side, a multiple of 32.  [default: the target's, mostly 224]",
+    )
+    tiles: Annotated[int | None, Expert()] = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Tiles for calibration, at most; by default as many as the channels need.",
+    )
+    seed: Annotated[int | None, Expert()] = Field(
+        None, ge=0, lt=2**31, description="Of tiles.  [default: that kept with the imagery, or 0]"
+    )
+
+
 class BuildOptions(Options):
     """Options of building a bundle's engines, on the device that runs them."""
 

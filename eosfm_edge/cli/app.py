@@ -10,6 +10,7 @@ from typer.main import get_command
 from eosfm_edge.cli.bench import bench
 from eosfm_edge.cli.build import build
 from eosfm_edge.cli.calibrate import calibrate
+from eosfm_edge.cli.deploy import deploy
 from eosfm_edge.cli.doctor import doctor
 from eosfm_edge.cli.export import export
 from eosfm_edge.cli.import_ import import_
@@ -37,6 +38,7 @@ _VERBS: dict[str, Verb] = {
     "prune": prune,
     "calibrate": calibrate,
     "export": export,
+    "deploy": deploy,
     "build": build,
     "verify": verify,
     "run": run,
@@ -62,6 +64,10 @@ EXAMPLES = {
     "export": (
         "eosfm-edge export six --target jetson --data scene.tif",
         "eosfm-edge export six --precision int8 --calibration six-int8 --data s2.tif",
+    ),
+    "deploy": (
+        "eosfm-edge deploy six --budget 40ms --data scene.tif",
+        "eosfm-edge deploy six --target raspberry-pi-5 --budget 40ms,5MB --max-drop 1",
     ),
     "build": ("eosfm-edge build six.eosfm", "eosfm-edge build six.eosfm --dry-run"),
     "verify": ("eosfm-edge verify six.eosfm", "eosfm-edge verify six.eosfm --backend cuda"),

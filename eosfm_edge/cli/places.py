@@ -6,12 +6,18 @@ import re
 import shlex
 from pathlib import Path
 
-from eosfm_edge.api.options import CalibrateOptions, ExportOptions, PruneOptions, as_path
+from eosfm_edge.api.options import (
+    CalibrateOptions,
+    DeployOptions,
+    ExportOptions,
+    PruneOptions,
+    as_path,
+)
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.ensemble import SPEC_NAME
 from eosfm_edge.targets.registry import find_target
 
-WithImagery = PruneOptions | CalibrateOptions | ExportOptions
+WithImagery = PruneOptions | CalibrateOptions | ExportOptions | DeployOptions
 
 
 def the_ensemble(named: str | None, verb: str, options: WithImagery) -> Path:
@@ -74,7 +80,7 @@ def calibration_place(ensemble: Path) -> Path:
     return _beside(ensemble, "int8")
 
 
-def bundle_place(ensemble: Path, options: ExportOptions) -> Path:
+def bundle_place(ensemble: Path, options: ExportOptions | DeployOptions) -> Path:
     """Return where a bundle goes by default.
 
     Raises:

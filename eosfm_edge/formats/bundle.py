@@ -33,12 +33,14 @@ CHAIN_NAME = "chain.gguf"
 FUSION_NAME = "fusion.onnx"
 SPECIALISTS_FOLDER = "specialists"
 DEVICE_FOLDER = "device"
+DEPLOY_NAME = "deploy.yaml"  # how the bundle was made, where eosfm-edge deploy made it
 # What building leaves on the device. It is no part of what was exported: see engines/store.py.
 ENGINES_FOLDER = "engines"
 BUNDLE_SUFFIX = ".eosfm"
 # The files of a bundle: `--overwrite` replaces nothing else.
 CONTENTS = (
     MANIFEST_NAME,
+    DEPLOY_NAME,
     MODEL_NAME,
     FUSION_NAME,
     CHAIN_NAME,
@@ -52,7 +54,7 @@ CONTENTS = (
 )
 
 # Who reads a file: all of them; the CPU and CUDA engines of libeosfm; ONNX Runtime and TensorRT; or
-# no engine, but who sets a board up.
+# no engine, but who sets a board up or wants to know how the bundle was made.
 Role = Literal["common", Source, "device"]
 # What a bundle is exported for.
 Purpose = Literal[Source, "all"]
@@ -208,7 +210,7 @@ class FileEntry(Strict):
 
 def role_of(path: str) -> Role:
     """Return who reads a file of a bundle, by its path."""
-    if path.startswith(f"{DEVICE_FOLDER}/"):
+    if path.startswith(f"{DEVICE_FOLDER}/") or path == DEPLOY_NAME:
         return "device"
     if path.endswith(".onnx"):
         return "onnx"

@@ -1,0 +1,95 @@
+"""``deploy``: from an ensemble to a bundle within budgets, in one command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command import exit_code, inside, leftovers
+
+import eosfm_edge as ee
+from eosfm_edge.errors import ExitCode
+from eosfm_edge.formats.bundle import read_manifest
+from eosfm_edge.formats.deploy import read_deploy_record
+
+SMALL = ("--tile", 64, "--tiles", 12)
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def deploy(ensemble: Path, imagery: Path, output: Path, **options: Any) -> ee.DeployReport:
+    """Deploy with small tiles."""
+    chosen = ee.DeployOptions(**{"data": imagery, "tile": 64, "tiles": 12, **options})
+    return ee.deploy(ensemble, output, chosen)
+
+
+def test_a_bundle_within_budgets_is_written_verified_and_run(
+    motes: Path, imagery: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = out / "six.eosfm"
+    limits = ("--budget", "1000ms,0.4MB", "--budget", "fidelity=0.5", "--max-drop", 90)
+    inside("deploy", motes, "--data", imagery, *SMALL, *limits, "-o", bundle)
+    printed = capsys.readouterr().out.splitlines()
+    record = read_deploy_record(bundle / "deploy.yaml")
+    assert printed[-1] == record.verdict.summary
+    assert printed[-1].endswith(" dB at worst: within budget") and "(measured)" in printed[-1]
+    assert leftovers(out) == ["six.eosfm"]
+
+    manifest = read_manifest(bundle)
+    assert manifest.files["deploy.yaml"].role == "device"
+    native = [manifest.files[name] for name in manifest.of_role("common", "native")]
+    assert sum(entry.size for entry in native) <= 0.4e6
+    taken = record.candidate(record.ratio, record.precision)
+    assert taken.cosine and taken.cosine >= 0.5
+    assert (record.precision, manifest.precision) == (manifest.precision, record.precision)
+    pruned = manifest.specialists[0].pruning
+    assert bool(pruned) == (record.ratio > 0)
+    inside("verify", bundle)
+    inside("run", bundle, imagery, "-o", out / "features")
+    assert (out / "features" / "level4.tif").exists()
+
+
+def test_what_is_within_budget_already_is_not_pruned(
+    specks: Path, imagery: Path, out: Path
+) -> None:
+    report = deploy(specks, imagery, out / "x.eosfm", budget="60000ms")
+    assert (report.record.ratio, report.record.precision) == (0.0, "fp32")
+    assert report.record.verdict.times_smaller == 1.0
+    assert not report.manifest.specialists[0].pruning
+    # The others cost more than they can bring: none of them was made.
+    assert sum(one.cosine is not None for one in report.record.candidates) == 1
+
+
+def test_fidelity_alone_is_kept_as_fast_as_it_can_be(motes: Path, imagery: Path, out: Path) -> None:
+    record = deploy(motes, imagery, out / "x.eosfm", budget="fidelity=0.9").record
+    good = [one for one in record.candidates if one.cosine and one.cosine >= 0.9]
+    taken = record.candidate(record.ratio, record.precision)
+    assert taken in good
+    assert taken.milliseconds == min(one.milliseconds or 0 for one in good)
+    assert {one.ratio for one in record.candidates} == {0.0, 0.25, 0.5}
+
+
+def test_an_impossible_budget_leaves_nothing_and_names_the_nearest(
+    motes: Path, imagery: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("deploy", motes, "--data", imagery, *SMALL, "--budget", "0.01MB")
+    assert exit_code(*arguments, "-o", out / "x.eosfm") == ExitCode.CHECK_FAILED
+    printed = capsys.readouterr()
+    assert "no candidate is within 0.01MB" in printed.err
+    assert "0.01MB: 0." in printed.err and "by int8 pruned by 0.5" in printed.err
+    assert "int8" in printed.out  # the candidates
+    assert leftovers(out) == []
+
+    assert exit_code(*arguments, "--json", "-o", out / "x.eosfm") == ExitCode.CHECK_FAILED
+    found = json.loads(capsys.readouterr().out)
+    assert found["output"] is None and len(found["candidates"]) == 9
+
+
+def test_a_fidelity_that_a_budget_of_cost_does_not_leave_fails(
+    motes: Path, imagery: Path, out: Path
+) -> None:
+    with pytest.raises(ee.BudgetsNotMetError, match=r"no candidate is within 0\.25MB, fidelity=1"):
+        deploy(motes, imagery, out / "x.eosfm", budget="0.25MB,fidelity=1")
+    assert leftovers(out) == []
