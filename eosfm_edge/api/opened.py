@@ -21,6 +21,7 @@ from eosfm_edge.formats.ensemble import LEVEL_STRIDES, SPEC_NAME, EnsembleSpec, 
 from eosfm_edge.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from eosfm_edge.bundle.sizes import BundleSizes
     from eosfm_edge.native.binding import Model
     from eosfm_edge.native.stream import Patch, Stream
 
@@ -141,6 +142,13 @@ class Bundle(Opened):
     def precision(self) -> str:
         """The precision of its matrices."""
         return self.manifest.precision
+
+    @property
+    def sizes(self) -> BundleSizes:
+        """The bytes that a device is sent of it, and the memory that a run takes."""
+        from eosfm_edge.bundle.sizes import bundle_sizes
+
+        return bundle_sizes(self.path, self.manifest)
 
     def _facts(self) -> dict[str, str]:
         size = self.manifest.tile.size

@@ -43,6 +43,7 @@ def export(
     a level differs by more than 1e-4 of its largest value in fp32, or loses too much in another
     precision. For desktop-rtx, TensorRT engines are built here too, with a GPU or without.
     """
+    from eosfm_edge.bundle.sizes import bundle_sizes
     from eosfm_edge.formats.engines import read_index
     from eosfm_edge.targets.registry import describe_choice
 
@@ -50,8 +51,10 @@ def export(
     place = bundle_place(source, options) if output is None else as_path(output)
     with shown_progress(quiet=quiet, verbose=verbose) as progress:
         manifest = ee.export(source, place, options, overwrite=overwrite, progress=progress)
+    sizes = bundle_sizes(place, manifest)
     if as_json:
-        print_json({"output": place, "manifest": manifest, "engines": read_index(place).engines})
+        engines = read_index(place).engines
+        print_json({"output": place, "manifest": manifest, "engines": engines, "sizes": sizes})
         return
     profile = manifest.profile
     assert profile is not None
@@ -74,6 +77,7 @@ def export(
         out.print(engine.summary)
     if profile.name != "cpu":
         out.print(_prospect(manifest))
+    out.print(sizes.summary)
 
 
 def _prospect(manifest: Manifest) -> str:

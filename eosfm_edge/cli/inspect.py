@@ -9,6 +9,8 @@ import typer
 from rich.table import Table
 
 from eosfm_edge.api.opened import describe
+from eosfm_edge.api.options import as_path
+from eosfm_edge.bundle.sizes import BundleSizes, bundle_sizes
 from eosfm_edge.cli.calibrate import show_calibration
 from eosfm_edge.cli.options import Json
 from eosfm_edge.cli.output import console, facts, megabytes, print_json
@@ -27,13 +29,18 @@ def inspect(
 ) -> None:
     """Show what is in an ensemble, a bundle or a calibration.
 
-    --json prints its ensemble.json, manifest.json or calibration.json, checked against the schema.
+    --json prints its ensemble.json, manifest.json or calibration.json, checked against the schema;
+    of a bundle also its sizes.
     """
     description = describe(directory)
-    if as_json:
+    if isinstance(description, Manifest):
+        sizes = bundle_sizes(as_path(directory), description)
+        if as_json:
+            print_json({**description.model_dump(), "sizes": sizes})
+        else:
+            _show_bundle(description, sizes)
+    elif as_json:
         print_json(description)
-    elif isinstance(description, Manifest):
-        _show_bundle(description)
     elif isinstance(description, Calibration):
         show_calibration(description)
     else:
@@ -53,12 +60,11 @@ def _show_ensemble(spec: EnsembleSpec) -> None:
         console().print(_specialist(specialist, runs, spec.input))
 
 
-def _show_bundle(manifest: Manifest) -> None:
+def _show_bundle(manifest: Manifest, sizes: BundleSizes) -> None:
     batch = f"up to {manifest.tile.batch}" if manifest.tile.batch > 1 else "one"
     rows = facts()
     rows.add_row("bundle", f"{manifest.name}, by {manifest.created_with}")
-    graphs = "one graph" if len(manifest.graphs) == 1 else f"{len(manifest.graphs)} graphs"
-    rows.add_row("target", f"{manifest.target}, {manifest.precision}, {manifest.layout}: {graphs}")
+    rows.add_row("target", f"{manifest.target}, {manifest.precision}, {_graphs(manifest)}")
     _add_input(rows, manifest.input)
     rows.add_row("tile", f"{manifest.tile.size} x {manifest.tile.size} pixels, {batch} at a time")
     if manifest.macs is not None:
@@ -68,12 +74,20 @@ def _show_bundle(manifest: Manifest) -> None:
     for parity in manifest.parity:
         rows.add_row("parity", parity.summary)
     for name, entry in manifest.files.items():
-        rows.add_row(name, f"{megabytes(entry.size)}, SHA-256 {entry.sha256[:16]}...")
+        rows.add_row(name, f"{entry.role}, {megabytes(entry.size)}, SHA-256 {entry.sha256[:16]}...")
     console().print(rows)
     for specialist in manifest.specialists:
         console().print(_specialist(specialist, specialist.runs, manifest.input))
     for left_out in manifest.left_out:
         console().print(f"\n{left_out.name}: left out, {left_out.reason}")
+    console().print(f"\n{sizes.summary}")
+
+
+def _graphs(manifest: Manifest) -> str:
+    if not manifest.graphs:
+        return "no ONNX graph"
+    count = len(manifest.graphs)
+    return f"{manifest.layout}: {'one graph' if count == 1 else f'{count} graphs'}"
 
 
 def _add_input(rows: Table, bands: Sequence[InputBand]) -> None:

@@ -67,6 +67,8 @@ def show(
     if profile.gpu:
         capabilities = ", ".join(profile.gpu.compute_capabilities)
         rows.add_row("GPU", f"{profile.gpu.name}, SM {capabilities}")
+    if profile.cores:
+        rows.add_row("cores", str(profile.cores))
     if profile.memory_mb:
         rows.add_row("memory", f"{profile.memory_mb:,} MB")
     if profile.workspace_mb:

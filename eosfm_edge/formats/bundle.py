@@ -201,11 +201,19 @@ class CalibrationRecord(Strict):
 
 
 class FileEntry(Strict):
-    """Size in bytes and digest of a file of the bundle, and who reads it."""
+    """A file of the bundle.
+
+    Attributes:
+        size: in bytes.
+        sha256: its digest.
+        role: who reads it.
+        compressed: its bytes after ``zstd -3``; none in version 1.
+    """
 
     size: int = Field(ge=0)
     sha256: Sha256
     role: Role
+    compressed: int | None = Field(default=None, ge=0)
 
 
 def role_of(path: str) -> Role:
@@ -214,7 +222,7 @@ def role_of(path: str) -> Role:
         return "device"
     if path.endswith(".onnx"):
         return "onnx"
-    return "common" if path == CHAIN_NAME else "native"
+    return "native" if path.startswith(f"{SPECIALISTS_FOLDER}/") else "common"
 
 
 class Manifest(Strict):

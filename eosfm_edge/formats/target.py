@@ -70,6 +70,7 @@ class Profile(Strict):
         gpu: none where there is none.
         systems: oldest first.
         precisions: that there are units for.
+        cores: of the CPU; the fewest where a profile is of several devices.
         memory_mb: of the device, or of the GPU where that has its own; none if it is not known.
         workspace_mb: what building an engine may take of it.
         power_modes: least first.
@@ -91,6 +92,7 @@ class Profile(Strict):
     gpu: Gpu | None = None
     systems: tuple[System, ...] = ()
     precisions: tuple[DevicePrecision, ...] = Field(min_length=1)
+    cores: int | None = Field(default=None, ge=1, le=256)
     memory_mb: int | None = Field(default=None, ge=64)
     workspace_mb: int | None = Field(default=None, ge=16)
     power_modes: tuple[PowerMode, ...] = ()
@@ -109,7 +111,15 @@ class Profile(Strict):
         if surplus := set(self.peak_tops) - set(self.precisions):
             raise ValueError(f"peak_tops: {', '.join(sorted(surplus))} not among precisions")
         fields = type(self).model_fields
-        facts = ("gpu", "systems", "memory_mb", "power_modes", "peak_tops", "bandwidth_gbs")
+        facts = (
+            "gpu",
+            "systems",
+            "cores",
+            "memory_mb",
+            "power_modes",
+            "peak_tops",
+            "bandwidth_gbs",
+        )
         for field in facts:
             if getattr(self, field) and field not in self.sources:
                 raise ValueError(f"sources: nothing is said of {field}")

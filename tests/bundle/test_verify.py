@@ -24,7 +24,6 @@ from eosfm_edge.formats.bundle import CHAIN_NAME, MODEL_NAME, read_manifest
 from eosfm_edge.runtime.verify import verify_bundle
 
 LEVEL_NAMES = ["level1", "level2", "level3", "level4"]
-SPECIALIST = "specialists/encoder_1.gguf"
 
 on_every_backend = pytest.mark.parametrize("backend", CPU_BACKENDS)
 
@@ -205,7 +204,7 @@ def test_every_complaint_is_made_at_once(copied: Path) -> None:
     [
         (lambda files: files[MODEL_NAME].update(sha256="0" * 64), "model.onnx was altered"),
         (lambda files: files[MODEL_NAME].update(size=1), "model.onnx has"),
-        (lambda files: files.update(ghost=files[SPECIALIST]), "ghost is missing"),
+        (lambda files: files.update(ghost=files[CHAIN_NAME]), "ghost is missing"),
         (lambda files: files.popitem(), r"specialists/encoder_2.gguf is not in the manifest"),
     ],
     ids=["digest", "size", "listed", "unlisted"],
