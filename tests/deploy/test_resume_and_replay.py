@@ -1,0 +1,164 @@
+"""A deployment that is interrupted resumes; one that is done can be made again from its record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.command import exit_code, inside, leftovers
+from support.scenes import scene_pixels, write_scene
+
+import eosfm_edge as ee
+from eosfm_edge.api.deploying import road
+from eosfm_edge.errors import ExitCode
+from eosfm_edge.formats.bundle import read_manifest
+from eosfm_edge.formats.deploy import read_deploy_record
+from eosfm_edge.resume import OtherRequestWarning
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+# Of three ratios in int8 the last is within it, so all steps are needed.
+BUDGET = "0.23MB"
+
+
+def options_of(imagery: Path, budget: str = BUDGET) -> ee.DeployOptions:
+    return ee.DeployOptions(data=imagery, tile=64, tiles=12, budget=budget)
+
+
+def digests(bundle: Path) -> dict[str, str]:
+    return {name: entry.sha256 for name, entry in read_manifest(bundle).files.items()}
+
+
+def step_of(what: str) -> str:
+    """Return the step of a line of progress: ``prune by 0.5``."""
+    return what.removeprefix("deploy: ").partition(",")[0]
+
+
+@pytest.fixture
+def work_done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count what stages finish."""
+    done: Counter[str] = Counter()
+
+    def counted(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            found = stage(*arguments)
+            done[name] += 1
+            return found
+
+        return run
+
+    for name in ("Planner", "prune_ensemble", "calibrate_ensemble", "export_bundle"):
+        monkeypatch.setattr(road, name, counted(name, getattr(road, name)))
+    return done
+
+
+def test_an_interruption_at_each_step_costs_no_finished_work(
+    motes: Path, imagery: Path, out: Path, tmp_path: Path, work_done: Counter[str]
+) -> None:
+    seen: list[str] = []
+    ee.deploy(
+        motes,
+        tmp_path / "x.eosfm",
+        options_of(imagery),
+        progress=lambda what, done, total: seen.append(step_of(what)),
+    )
+    steps = list(dict.fromkeys(seen))
+    assert len(steps) >= 7  # tiles, study, costs, prune, calibrate, judge, export
+    once = dict(work_done)
+    work_done.clear()
+
+    def stop_at(step: str) -> Callable[[str, int, int], None]:
+        def tell(what: str, done: int, total: int) -> None:
+            if step_of(what) == step:
+                raise KeyboardInterrupt
+
+        return tell
+
+    for step in steps:
+        with pytest.raises(KeyboardInterrupt):
+            ee.deploy(motes, out / "x.eosfm", options_of(imagery), progress=stop_at(step))
+        assert leftovers(out) in ([], ["x.eosfm.work"]), step
+    assert leftovers(out) == ["x.eosfm.work"]
+    ee.deploy(motes, out / "x.eosfm", options_of(imagery))
+    assert leftovers(out) == ["x.eosfm"]
+    assert work_done["prune_ensemble"] == once["prune_ensemble"]
+    assert work_done["calibrate_ensemble"] == once["calibrate_ensemble"]
+    # The study is in memory: it is made again until the plans that come of it are written.
+    assert work_done["Planner"] <= 2
+
+
+def test_another_budget_resumes_and_other_imagery_begins_anew(
+    motes: Path, imagery: Path, out: Path, tmp_path: Path, work_done: Counter[str]
+) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if step_of(what).startswith("prune"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ee.deploy(motes, out / "x.eosfm", options_of(imagery), progress=stop)
+    assert work_done == {"Planner": 1}
+    ee.deploy(motes, out / "x.eosfm", options_of(imagery, "60000ms"))
+    assert work_done["Planner"] == 1
+
+    with pytest.raises(KeyboardInterrupt):
+        ee.deploy(motes, out / "y.eosfm", options_of(imagery), progress=stop)
+    other = write_scene(tmp_path / "other.tif", scene_pixels(3, 400, 600, seed=1))
+    with pytest.warns(OtherRequestWarning, match=r"y\.eosfm\.work is of other options or inputs"):
+        ee.deploy(motes, out / "y.eosfm", options_of(other, "60000ms"))
+    assert work_done["Planner"] == 3
+    assert leftovers(out) == ["x.eosfm", "y.eosfm"]
+
+
+def test_a_replay_makes_the_same_files(
+    motes: Path, imagery: Path, out: Path, tmp_path: Path, work_done: Counter[str]
+) -> None:
+    report = ee.deploy(motes, out / "x.eosfm", options_of(imagery))
+    assert (report.record.ratio, report.record.precision) == (0.5, "int8")
+    work_done.clear()
+    again = tmp_path / "again" / "x.eosfm"
+    inside("deploy", motes, "--replay", out / "x.eosfm" / "deploy.yaml", "-o", again)
+    assert digests(again) == digests(out / "x.eosfm")
+    assert work_done["prune_ensemble"] == work_done["calibrate_ensemble"] == 1
+
+
+@pytest.fixture
+def recorded(motes: Path, imagery: Path, tmp_path: Path) -> Path:
+    """The record of a deployment that prunes nothing."""
+    ee.deploy(motes, tmp_path / "made" / "x.eosfm", options_of(imagery, "60000ms"))
+    return tmp_path / "made" / "x.eosfm" / "deploy.yaml"
+
+
+def test_a_replay_of_something_else_is_refused(
+    recorded: Path,
+    motes: Path,
+    specks: Path,
+    imagery: Path,
+    out: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = write_scene(tmp_path / "other.tif", scene_pixels(3, 400, 600, seed=1))
+    edited = tmp_path / "edited.yaml"
+    content = yaml.safe_load(recorded.read_text())
+    edited.write_text(yaml.safe_dump({**content, "ratio": 0.3}))
+    for arguments, message in (
+        ((specks, "--replay", recorded), "is not the ensemble that was deployed"),
+        ((motes, "--replay", recorded, "--data", other), "other tiles were drawn than"),
+        ((motes, "--replay", recorded, "--budget", "4ms"), "--replay and --budget are given"),
+        ((motes, "--replay", recorded, "--tiles", 4), "--replay and --tiles are given"),
+        ((motes, "--replay", imagery), "is not YAML"),
+        ((motes, "--replay", edited), "fp32 at ratio 0.3 is not there"),
+        ((motes, "--replay", tmp_path / "none.yaml"), "none.yaml does not exist"),
+    ):
+        assert exit_code("deploy", *arguments, "-o", out / "y.eosfm") == ExitCode.WRONG_USE
+        assert message in capsys.readouterr().err
+        assert leftovers(out) == []
+    replaced = recorded.parent
+    arguments = (motes, "--replay", recorded, "--overwrite", "-o", replaced)
+    assert exit_code("deploy", *arguments) == ExitCode.WRONG_USE
+    assert "is in the output" in capsys.readouterr().err
+    assert read_deploy_record(recorded).ratio == 0
