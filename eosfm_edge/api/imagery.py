@@ -19,7 +19,7 @@ from eosfm_edge.api.options import (
 )
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_file, sha256_file
-from eosfm_edge.formats.bands import Band, parse_bands
+from eosfm_edge.formats.bands import parse_bands
 from eosfm_edge.formats.base import read_json_model
 from eosfm_edge.formats.ensemble import InputBand
 from eosfm_edge.formats.imagery import IMAGERY_NAME, KeptFile, KeptImagery
@@ -32,29 +32,39 @@ IMAGERY = "a scene, a folder of bands or chips, or a manifest (.yaml)"
 WithImagery = TypeVar("WithImagery", PruneOptions, CalibrateOptions, DeployOptions, ExportOptions)
 
 
-def describe_imagery(
-    data: Sequence[Scene],
-    *,
-    seed: int,
-    bands: Sequence[Band] | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
-    nodata: float | str | None = None,
-) -> KeptImagery:
+def describe_imagery(data: Sequence[Scene], *, seed: int) -> KeptImagery:
     """Describe imagery as it is now, with the digests of its files.
 
     Raises:
         UserError: a file cannot be read.
     """
-    return KeptImagery.model_validate(
-        {
-            "files": [_described(one) for one in data],
-            "seed": seed,
-            "bands": tuple(map(str, bands)) if bands else None,
-            "scale": scale,
-            "offset": offset,
-            "nodata": nodata,
-        }
+    return KeptImagery(files=tuple(map(_described, data)), seed=seed)
+
+
+def used_imagery(
+    options: PruneOptions | DeployOptions, kept: KeptImagery | None, seed: int
+) -> KeptImagery:
+    """Describe the imagery that a verb has used, and how it has read it.
+
+    Args:
+        options: of the verb, with what was kept in them.
+        kept: the description of the files, if they were not given; they are as they were then.
+        seed: of the choice of tiles, where neither of these says it.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    if options.seed is not None:
+        seed = options.seed
+    elif kept is not None:
+        seed = kept.seed
+    return KeptImagery(
+        files=kept.files if kept else tuple(map(_described, options.data)),
+        seed=seed,
+        bands=tuple(map(str, options.bands)) if options.bands else None,
+        scale=options.scale,
+        offset=options.offset,
+        nodata=options.nodata,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 
 import eosfm_edge as ee
+from eosfm_edge.api.deploying.search import front
 from eosfm_edge.api.options import DeployOptions, as_path
 from eosfm_edge.cli.options import (
     EnsembleArgument,
@@ -100,15 +101,17 @@ def _show(report: DeployReport, place: Path) -> None:
 
 
 def _table(candidates: Sequence[DeployCandidate], taken: DeployRecord | None = None) -> Table:
-    """Return the candidates with what they cost, and what those that were tried leave."""
+    """Return the candidates with what they cost, and what those that were tried leave.
+
+    Those of the Pareto front are marked: no other that was tried beats them in everything.
+    """
     table = Table("", "ratio", "precision", "ms", "MB", "mJ", "cosine", "dB", "drop %", box=None)
     for name in ("ratio", "ms", "MB", "mJ", "cosine", "dB", "drop %"):
         next(c for c in table.columns if c.header == name).justify = "right"
+    unbeaten = front(candidates)
     for one in candidates:
-        mark = ""
-        if one.failed:
-            mark = "failed"
-        elif taken and (one.ratio, one.precision) == (taken.ratio, taken.precision):
+        mark = "failed" if one.failed else "front" if one in unbeaten else ""
+        if taken and (one.ratio, one.precision) == (taken.ratio, taken.precision):
             mark = "taken"
         table.add_row(
             mark,

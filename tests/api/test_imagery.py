@@ -138,3 +138,16 @@ def test_a_description_that_is_not_valid_is_named(six: Path, tmp_path: Path) -> 
     (six / "imagery.json").write_text('{"files": []}')
     with pytest.raises(ee.UserError, match=r"imagery.json is not valid: files"):
         ee.export(six, tmp_path / "b.eosfm")
+
+
+def test_what_overrides_the_kept_imagery_is_kept_with_the_result(
+    six: Path, scene: Path, tmp_path: Path
+) -> None:
+    from eosfm_edge.api.imagery import describe_imagery, keep_imagery, kept_imagery
+
+    keep_imagery(six, describe_imagery([scene], seed=3))
+    pruned(six, tmp_path / "p", ee.PruneOptions(**QUICK, scale=0.002, trust_values=True))
+    found = kept_imagery(tmp_path / "p")
+    assert found is not None
+    assert (found.scale, found.seed) == (0.002, 3)
+    assert found.files == describe_imagery([scene], seed=3).files

@@ -43,6 +43,27 @@ WRONG = {
         "export six --target jetson",
         "fix:      eosfm-edge export six --target jetson --data SCENE",
     ),
+    "no budget and no imagery": (
+        "deploy six",
+        "fix:      eosfm-edge deploy six --budget 40ms --data SCENE",
+    ),
+    "no budget": ("deploy six --data s.tif", "expected: one or more of --budget 40ms, 5MB"),
+    "no imagery to deploy on": (
+        "deploy six --budget 5MB",
+        "fix:      eosfm-edge deploy six --budget 5MB --data SCENE",
+    ),
+    "one of several budgets that is none": (
+        "deploy six --budget 40ms,fast --data s.tif",
+        "the budget is 'fast'",
+    ),
+    "a budget of energy that is not known": (
+        "deploy six --budget 300mJ --data s.tif",
+        "power_modes in the profile",
+    ),
+    "a budget that pruning cannot search": (
+        "prune six --budget 300mJ --data s.tif",
+        "expected: one like 40ms, 5MB or fidelity=0.98",
+    ),
     "imagery that is not there": ("calibrate six --data x.tif", "x.tif does not exist"),
     "a recipe that is not there": (
         "prune six --ratio 0.5 --recipe gentle --data s.tif",

@@ -101,7 +101,7 @@ def test_another_budget_resumes_and_other_imagery_begins_anew(
     with pytest.raises(KeyboardInterrupt):
         ee.deploy(motes, out / "x.eosfm", options_of(imagery), progress=stop)
     assert work_done == {"Planner": 1}
-    ee.deploy(motes, out / "x.eosfm", options_of(imagery, "60000ms"))
+    ee.deploy(motes, out / "x.eosfm", options_of(imagery, "60000ms,fidelity=0.5"))
     assert work_done["Planner"] == 1
 
     with pytest.raises(KeyboardInterrupt):

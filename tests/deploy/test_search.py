@@ -97,7 +97,8 @@ def test_for_fidelity_the_fastest_of_all_is_found(
     assert (found is None) == (not good)
     if found:
         assert found.milliseconds == min(one.milliseconds or 0 for one in good)
-    assert len(tried) <= 3 * len(WIDE_TO_NARROW)  # halving seven takes three
+    # Halving seven takes three, after the first guess of a narrower precision.
+    assert len(tried) <= 4 * len(WIDE_TO_NARROW) - 1
 
 
 @given(worlds(), st.data())

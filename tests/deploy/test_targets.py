@@ -1,4 +1,4 @@
-"""What is known of targets, and what a deployment says of it."""
+"""Targets of deployments: their speed and energy as far as they are known."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_time_and_energy_of_another_board_are_expected_by_its_data_sheet(
     motes: Path, imagery: Path, out: Path, tmp_path: Path
 ) -> None:
     board = write_board(tmp_path)
-    report = deploy(motes, imagery, out / "x.eosfm", target=board, budget="5mJ,1000ms")
+    report = deploy(motes, imagery, out / "x.eosfm", target=board, budget="8mJ,1000ms")
     record = report.record
     assert record.timing == "expected"
     first = record.candidate(0.0, "fp32")
@@ -57,7 +57,7 @@ def test_the_time_and_energy_of_another_board_are_expected_by_its_data_sheet(
     assert taken.times_as_fast == pytest.approx(first.milliseconds / (taken.milliseconds or 0))
     assert f"{taken.times_as_fast:.1f}" in record.verdict.summary
     assert "as fast (expected)" in record.verdict.summary
-    assert (taken.millijoules or 9) <= 5 < first.millijoules
+    assert (taken.millijoules or 9) <= 8 < first.millijoules
     # As the target's own function has it, of the bundle that was written.
     manifest = read_manifest(out / "x.eosfm")
     assert manifest.macs is not None and manifest.profile is not None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,10 @@ class Wanted:
 
     @property
     def request(self) -> tuple[object, ...]:
-        """All that the steps depend on. Budgets are not of it: they only say which are done."""
+        """All that the steps depend on.
+
+        Budgets are not of it: they say which steps are done, and names of steps tell the rest.
+        """
         return (
             self.ensemble.spec.model_dump_json(),
             self.tiles.sha256,
@@ -94,9 +98,12 @@ class Wanted:
             self.device,
             self.tile,
             self.recipe,
-            self.max_drop,
-            self.promised,
         )
+
+    @property
+    def variant(self) -> str:
+        """The part of names that says what int8 has to keep."""
+        return "" if self.max_drop is None else f"-drop-{self.max_drop:g}"
 
 
 class Road:
@@ -135,8 +142,10 @@ class Road:
             after: others that may have to be tried, for the time that is left.
         """
         self._ahead = _EXPORT + sum(map(self._effort, after))
+        held_to = "-promised" if self._wanted.promised else ""
+        variant = self._wanted.variant if candidate.precision == "int8" else ""
         (found,) = self._work.step(
-            f"judged-{candidate.precision}-{candidate.ratio:g}.json",
+            f"judged-{candidate.precision}-{candidate.ratio:g}{variant}{held_to}.json",
             lambda: (self._judge(candidate),),
             lambda made, path: path.write_bytes(_CANDIDATES.dump_json(made)),
             _read_candidates,
@@ -223,7 +232,7 @@ class Road:
 
     def _scales(self, ratio: float) -> Path:
         """Return the calibration of the ensemble pruned by a ratio."""
-        place = self._place(f"int8-{ratio:g}")
+        place = self._place(f"int8-{ratio:g}{self._wanted.variant}")
         if not place.exists():
             recipe = CalibrationRecipe(
                 budget=CalibrationBudget(max_drop=self._wanted.max_drop),
@@ -298,7 +307,7 @@ class Road:
             if precision == "int8":
                 scales = load_scales(self._scales(ratio), pruned)
         except CheckFailedError as error:
-            return candidate.model_copy(update={"failed": str(error).splitlines()[0]})
+            return failed(candidate, error)
         with self._step(f"judge {candidate.name}", _JUDGE) as tell:
             engine = self._wanted.device.profile.engine
             deployed = deployment(pruned, engine, precision, scales)
@@ -310,6 +319,8 @@ class Road:
             (costs,) = self._costs([(pruned, deployed.native, precision)])
             tell("judge", 2, 2)
         noisy = [level.sqnr_db for level in levels if level.sqnr_db is not None]
+        if not all(map(isfinite, (*noisy, *(level.cosine for level in levels)))):
+            return failed(candidate, CheckFailedError("a level has values that are not finite"))
         return DeployCandidate(
             ratio=ratio,
             precision=precision,
@@ -330,6 +341,11 @@ class Road:
         levels = fidelity_of(self._ensemble, pruned, self._tiles)
         if promised is not None and levels is not None:
             require_promise(levels, promised, f"pruning by {ratio:g}")
+
+
+def failed(candidate: DeployCandidate, error: CheckFailedError) -> DeployCandidate:
+    """Return a candidate that a check found wrong."""
+    return candidate.model_copy(update={"failed": str(error).splitlines()[0]})
 
 
 def _read_candidates(path: Path) -> tuple[DeployCandidate, ...] | None:

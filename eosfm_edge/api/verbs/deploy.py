@@ -16,11 +16,11 @@ from eosfm_edge.api.deploying.pace import Pace
 from eosfm_edge.api.deploying.search import Limits, best, nearest, to_try
 from eosfm_edge.api.imagery import (
     IMAGERY,
-    describe_imagery,
     kept_imagery,
     no_imagery,
     radiometry_of,
     require_imagery,
+    used_imagery,
     with_kept,
 )
 from eosfm_edge.api.options import DeployOptions, ImageryOptions, PathLike, as_path
@@ -48,7 +48,6 @@ from eosfm_edge.targets.registry import find_target
 if TYPE_CHECKING:
     from eosfm_edge.api.deploying.road import Road
     from eosfm_edge.formats.ensemble import EnsembleSpec
-    from eosfm_edge.formats.imagery import KeptImagery
     from eosfm_edge.runtime.verify import Verification
 
 
@@ -187,7 +186,7 @@ def deploy(
                 DeployRecord,
                 created_with=f"eosfm-edge {eosfm_edge.__version__}",
                 ensemble=DeployedFrom.of(spec),
-                imagery=kept or _described(options, seed),
+                imagery=used_imagery(options, kept, seed),
                 tiles=asked,
                 tiles_sha256=tiles.sha256,
                 target=profile,
@@ -231,10 +230,25 @@ def _search(
         ratio, precision = taken.ratio, taken.precision
         record = describe(ratio=ratio, precision=precision, candidates=candidates)
         try:
-            return record, road.export(ratio, precision, bundle, record_text(record))
+            manifest = road.export(ratio, precision, bundle, record_text(record))
+            _require_size(manifest, limits)
         except CheckFailedError as error:
             failed = taken.model_copy(update={"failed": str(error).splitlines()[0]})
             candidates = _with(candidates, failed)
+        else:
+            return record, manifest
+
+
+def _require_size(manifest: Manifest, limits: Limits) -> None:
+    """Check the files that the native engine reads, as they were written, against the budget.
+
+    Raises:
+        CheckFailedError: they are larger.
+    """
+    size = sum(manifest.files[name].size for name in manifest.of_role("common", "native")) / 1e6
+    for budget in limits.budgets:
+        if budget.kind == "MB" and not budget.met_by(size):
+            raise CheckFailedError(f"its files are of {size:.6f} MB", expected=f"at most {budget}")
 
 
 def _with(
@@ -331,15 +345,4 @@ def _nothing_asked(ensemble: Path, options: DeployOptions) -> UserError:
         "no budget was given" + ("" if options.data else ", and no imagery"),
         expected=expected if options.data else f"{expected}; and {IMAGERY}",
         remedy=shlex.join(words),
-    )
-
-
-def _described(options: DeployOptions, seed: int) -> KeptImagery:
-    return describe_imagery(
-        options.data,
-        seed=seed,
-        bands=options.bands,
-        scale=options.scale,
-        offset=options.offset,
-        nodata=options.nodata,
     )

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 from eosfm_edge.api.checks import require_ensemble, require_output, require_there
 from eosfm_edge.api.imagery import (
     IMAGERY,
-    describe_imagery,
     keep_imagery,
     kept_imagery,
     no_imagery,
     radiometry_of,
     require_imagery,
+    used_imagery,
     with_kept,
 )
 from eosfm_edge.api.options import PathLike, PruneOptions, as_path
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.formats.budget import Kind, parse_budget
 from eosfm_edge.formats.ensemble import CONTENTS as ENSEMBLE_CONTENTS
-from eosfm_edge.formats.imagery import KeptImagery
 from eosfm_edge.formats.plan import read_plan, require_plan_fits
 from eosfm_edge.formats.recipe import DEFAULT, Recipe, load_recipe
 from eosfm_edge.progress import Progress, silent
@@ -118,7 +117,7 @@ def prune(
         progress,
     )
     if target is not None:
-        keep_imagery(target, kept or _described(options, report.plan.recipe.seed))
+        keep_imagery(target, used_imagery(options, kept, report.plan.recipe.seed))
     try:
         report.require_promise(str(target))
     except CheckFailedError as error:
@@ -186,14 +185,3 @@ def _whole(ensemble: Path, options: PruneOptions) -> WholeSpecialists | None:
         return None
     chips = read_chips(options.labels, ensemble) if options.labels else ()
     return WholeSpecialists(None if wanted == "useful" else int(wanted), options.rank_by, chips)
-
-
-def _described(options: PruneOptions, seed: int) -> KeptImagery:
-    return describe_imagery(
-        options.data,
-        seed=seed,
-        bands=options.bands,
-        scale=options.scale,
-        offset=options.offset,
-        nodata=options.nodata,
-    )
