@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from support.command import run
-from support.shared import make_once
 
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
@@ -21,7 +20,6 @@ from eosfm_edge.formats.bundle import (
     MANIFEST_NAME,
     MODEL_NAME,
     Manifest,
-    Purpose,
     read_manifest,
     role_of,
 )
@@ -35,19 +33,6 @@ FILES = {
     "onnx": [CHAIN_NAME, MODEL_NAME],
     "all": [CHAIN_NAME, MODEL_NAME, *SPECIALISTS],
 }
-
-
-@pytest.fixture(scope="session")
-def bundles(specks: Path, imagery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the same bundle for each purpose: native.eosfm, onnx.eosfm, all.eosfm."""
-
-    def make(folder: Path) -> None:
-        purposes: tuple[Purpose, ...] = ("native", "onnx", "all")
-        for purpose in purposes:
-            options = ExportOptions(tile=64, purpose=purpose)
-            export_bundle(specks, imagery, folder / f"{purpose}.eosfm", options)
-
-    return make_once(tmp_path_factory, "bundles by purpose", make)
 
 
 @pytest.fixture

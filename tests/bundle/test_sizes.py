@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 import zstandard
 from support.command import run
-from support.shared import make_once
 
 import eosfm_edge as ee
 from eosfm_edge.bundle.digests import zstd_size
 from eosfm_edge.bundle.sizes import bundle_sizes
-from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 from eosfm_edge.formats.bundle import MANIFEST_NAME, MODEL_NAME, read_manifest
 from eosfm_edge.machine import processors
 from eosfm_edge.native.binding import Model
@@ -25,14 +23,10 @@ from eosfm_edge.native.header import EosfmError
 from eosfm_edge.targets.registry import find_target, target_names
 
 
-@pytest.fixture(scope="session")
-def whole(specks: Path, imagery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def whole(bundles: Path) -> Path:
     """A bundle for all engines."""
-
-    def make(folder: Path) -> None:
-        export_bundle(specks, imagery, folder / "whole.eosfm", ExportOptions(tile=64))
-
-    return make_once(tmp_path_factory, "whole bundle", make) / "whole.eosfm"
+    return bundles / "all.eosfm"
 
 
 @pytest.fixture
