@@ -49,6 +49,8 @@ def deploy(
     budget of fidelity alone it is the fastest that keeps it. Exits with 1, and writes nothing, if
     none meets the budgets. An interrupted deployment resumes from what it finished.
     """
+    from eosfm_edge.bundle.sizes import bundle_sizes
+
     source = the_ensemble(ensemble, "deploy", options)
     place = _place(source, options) if output is None else as_path(output)
     try:
@@ -60,6 +62,7 @@ def deploy(
         else:
             console().print(_table(error.candidates))
         raise
+    sizes = bundle_sizes(place, report.manifest)
     if as_json:
         verdict = report.record.verdict
         print_json(
@@ -71,10 +74,11 @@ def deploy(
                 "verification": report.verification,
                 "engines": report.engines,
                 "next_step": report.next_step,
+                "sizes": sizes,
             }
         )
         return
-    _show(report, place)
+    _show(report, place, sizes.summary)
 
 
 def _place(source: Path, options: DeployOptions) -> Path:
@@ -86,7 +90,7 @@ def _place(source: Path, options: DeployOptions) -> Path:
     return bundle_place(source, options)
 
 
-def _show(report: DeployReport, place: Path) -> None:
+def _show(report: DeployReport, place: Path, sizes: str) -> None:
     out = console()
     record = report.record
     out.print(_table(record.candidates, record))
@@ -96,6 +100,7 @@ def _show(report: DeployReport, place: Path) -> None:
         out.print(engine.summary)
     taken = "no pruning" if record.ratio == 0 else f"pruned by {record.ratio:g}"
     out.print(f"{place}: {record.precision}, {taken}, for {record.target.name}")
+    out.print(sizes)
     out.print(report.next_step)
     out.print(record.verdict.summary)
 

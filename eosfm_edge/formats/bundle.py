@@ -53,9 +53,9 @@ CONTENTS = (
     f"{ENGINES_FOLDER}/*",
 )
 
-# Who reads a file: all of them; the CPU and CUDA engines of libeosfm; ONNX Runtime and TensorRT; or
-# no engine, but who sets a board up or wants to know how the bundle was made.
-Role = Literal["common", Source, "device"]
+# Who reads a file: all of them; the CPU and CUDA engines of libeosfm; ONNX Runtime and TensorRT; no
+# engine, but who sets a board up; or nobody there, but who wants to know how the bundle was made.
+Role = Literal["common", Source, "device", "record"]
 # What a bundle is exported for.
 Purpose = Literal[Source, "all"]
 
@@ -218,7 +218,9 @@ class FileEntry(Strict):
 
 def role_of(path: str) -> Role:
     """Return who reads a file of a bundle, by its path."""
-    if path.startswith(f"{DEVICE_FOLDER}/") or path == DEPLOY_NAME:
+    if path == DEPLOY_NAME:
+        return "record"
+    if path.startswith(f"{DEVICE_FOLDER}/"):
         return "device"
     if path.endswith(".onnx"):
         return "onnx"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,13 @@ import pytest
 from support.command import exit_code, inside, leftovers
 
 import eosfm_edge as ee
+from eosfm_edge.api.deploying import road
+from eosfm_edge.api.imagery import describe_imagery, keep_imagery
 from eosfm_edge.errors import ExitCode
+from eosfm_edge.formats.budget import parse_budgets
 from eosfm_edge.formats.bundle import read_manifest
-from eosfm_edge.formats.deploy import read_deploy_record
+from eosfm_edge.formats.deploy import DeployCandidate, read_deploy_record, verdict_of
+from eosfm_edge.pruning import promise
 
 SMALL = ("--tile", 64, "--tiles", 12)
 
@@ -38,7 +44,7 @@ def test_a_bundle_within_budgets_is_written_verified_and_run(
     assert leftovers(out) == ["six.eosfm"]
 
     manifest = read_manifest(bundle)
-    assert manifest.files["deploy.yaml"].role == "device"
+    assert manifest.files["deploy.yaml"].role == "record"
     native = [manifest.files[name] for name in manifest.of_role("common", "native")]
     assert sum(entry.size for entry in native) <= 0.4e6
     taken = record.candidate(record.ratio, record.precision)
@@ -93,3 +99,92 @@ def test_a_fidelity_that_a_budget_of_cost_does_not_leave_fails(
     with pytest.raises(ee.BudgetsNotMetError, match=r"no candidate is within 0\.25MB, fidelity=1"):
         deploy(motes, imagery, out / "x.eosfm", budget="0.25MB,fidelity=1")
     assert leftovers(out) == []
+
+
+def test_json_holds_the_verdict_and_the_record(
+    specks: Path, imagery: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("deploy", specks, "--data", imagery, *SMALL, "--budget", "60000ms", "--json")
+    inside(*arguments, "-o", out / "x.eosfm")
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"]["summary"].endswith("within budget")
+    assert found["record"] == read_deploy_record(out / "x.eosfm" / "deploy.yaml").model_dump(
+        mode="json"
+    )
+    assert found["manifest"]["files"]["deploy.yaml"]["role"] == "record"
+    assert found["next_step"].startswith("run it: eosfm-edge run ")
+
+
+def test_the_ensemble_the_imagery_and_the_output_need_not_be_named(
+    motes: Path, imagery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(motes, out / "six")
+    keep_imagery(out / "six", describe_imagery([imagery], seed=5))
+    monkeypatch.chdir(out)
+    inside("deploy", *SMALL, "--budget", "60000ms")
+    assert leftovers(out) == ["six", "six-cpu.eosfm"]
+    record = read_deploy_record(out / "six-cpu.eosfm" / "deploy.yaml")
+    assert record.imagery == describe_imagery([imagery], seed=5)
+
+
+def test_what_fails_the_checks_of_the_export_is_not_taken(
+    motes: Path, imagery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = road.export_bundle
+
+    def fails_in_int8(*arguments: Any) -> Any:
+        if arguments[3].precision == "int8":
+            raise ee.CheckFailedError("int8 differs too much")
+        return export(*arguments)
+
+    monkeypatch.setattr(road, "export_bundle", fails_in_int8)
+    # Only by int8 is it within that without pruning.
+    record = deploy(motes, imagery, out / "x.eosfm", budget="0.35MB").record
+    assert record.candidate(0.0, "int8").failed == "int8 differs too much"
+    assert record.precision != "int8" and record.ratio > 0
+    assert leftovers(out) == ["x.eosfm"]
+
+
+def test_files_are_held_to_the_budget_as_they_are_written(
+    specks: Path, imagery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = road.time_encoders
+    monkeypatch.setattr(
+        road, "time_encoders", lambda *a: [replace(one, native_bytes=999) for one in timed(*a)]
+    )
+    with pytest.raises(ee.BudgetsNotMetError, match=r"its files are of 0\.\d+ MB"):
+        deploy(specks, imagery, out / "x.eosfm", budget="0.001MB")
+    assert leftovers(out) == []
+
+
+def test_pruning_is_held_to_its_promise_where_no_fidelity_is_asked_for(
+    motes: Path, imagery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promise, "_DECIBELS", (99.0, 99.0, 99.0))
+    with pytest.raises(ee.BudgetsNotMetError, match="does not keep the fidelity that is promised"):
+        deploy(motes, imagery, out / "x.eosfm", budget="0.23MB")
+    deploy(motes, imagery, out / "x.eosfm", budget="0.23MB,fidelity=0.5")
+    assert leftovers(out) == ["x.eosfm"]
+
+
+def test_a_verdict_names_the_budgets_that_are_missed() -> None:
+    before = DeployCandidate(ratio=0, precision="fp32", milliseconds=9, times_as_fast=1, size=900)
+    after = DeployCandidate(
+        ratio=0.5,
+        precision="int8",
+        milliseconds=3,
+        times_as_fast=3,
+        size=300,
+        cosine=0.9,
+        sqnr_db=28.6,
+        drop=2,
+    )
+    budgets = parse_budgets(["2ms,1MB,fidelity=0.98"])
+    found = verdict_of(before, after, budgets, 1.0, "expected")
+    assert found.summary == (
+        "3.0\N{MULTIPLICATION SIGN} as fast (expected), 3.0\N{MULTIPLICATION SIGN} smaller, "
+        "29 dB at worst: over 2ms, fidelity=0.98, a drop of 1 %"
+    )
+    assert verdict_of(before, after, budgets[1:2], 2.0, "measured").summary.endswith(
+        "29 dB at worst: within budget"
+    )
