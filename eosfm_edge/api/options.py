@@ -512,7 +512,16 @@ class RunOptions(ImageryOptions):
     """Options of a run over a scene."""
 
     backend: Backend = Field("native", description="Who computes.")
-    quicklook: bool = Field(False, description="Write quicklook.png: the scene and its features.")
+    quicklook: bool = Field(
+        False,
+        description="Write quicklook.png, the scene and its features, and groups.tif, a map of "
+        "groups of features.",
+    )
+    beside: FilePath | None = Field(
+        None,
+        description="What another bundle's run over the scene wrote: the quicklook shows both and "
+        "says how many cells are in the same group.",
+    )
     threads: int = Field(0, ge=0, description="0: all cores.")
     grn: Annotated[Literal["tile", "scene"], Expert()] = Field(
         "tile",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from eosfm_edge.runtime.run import RunReport
 
 
-@with_options(RunOptions, packets="SIZE", packet_levels="LEVELS")
+@with_options(RunOptions, packets="SIZE", packet_levels="LEVELS", beside="FEATURES")
 def run(
     bundle: BundleArgument,
     scene: Annotated[str, typer.Argument(metavar="SCENE", help="The scene.")],
@@ -56,6 +56,8 @@ def _table(report: RunReport, output: str) -> Table:
         f"{report.seconds:.1f} s, {report.seconds_per_megapixel:.2f} s per megapixel "
         f"({report.backend}: {report.compute_seconds:.1f} s)",
     )
+    if report.same_group is not None:
+        rows.add_row("same group", f"{100 * report.same_group:.1f} % of cells, of both runs")
     for name, size in report.bytes.items():
         rows.add_row(name, megabytes(size))
     rows.add_row("all", f"{megabytes(sum(report.bytes.values()))} in {output}")

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from eosfm_edge.bundle.palette import Palette, palette_bytes
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
 from eosfm_edge.ensemble.state import check_shared, check_specialist
 from eosfm_edge.errors import UserError
@@ -25,6 +26,7 @@ from eosfm_edge.formats.base import Sha256
 from eosfm_edge.formats.ensemble import (
     CONTENTS,
     INPUT_ADAPTER,
+    PALETTE_NAME,
     PRUNING_ADAPTER,
     SHARED_NAME,
     SPEC_NAME,
@@ -89,6 +91,7 @@ def save_ensemble(
     specialists: Sequence[Mapping[str, Tensor]],
     shared: Mapping[str, Tensor],
     *,
+    palette: Palette | None = None,
     overwrite: bool = False,
 ) -> EnsembleSpec:
     """Write an ensemble directory, whole or not at all; returns its spec with the digests.
@@ -98,6 +101,7 @@ def save_ensemble(
         describe: the spec; its digests are replaced by those of the files written.
         specialists: each specialist's tensors, under timm's names, in the spec's order.
         shared: everything else, under the reference's names.
+        palette: that its bundles shall have; None: one that is fitted when they are exported.
         overwrite: replace a directory that is there.
     """
     with atomic_directory(directory, contents=CONTENTS, overwrite=overwrite) as scratch:
@@ -115,11 +119,18 @@ def save_ensemble(
             }
         )
         (scratch / SPEC_NAME).write_text(spec.model_dump_json(indent=1) + "\n")
+        if palette is not None:
+            (scratch / PALETTE_NAME).write_bytes(palette_bytes(palette))
     return spec
 
 
 def save_model(
-    directory: Path, ensemble: Ensemble, name: str, *, overwrite: bool = False
+    directory: Path,
+    ensemble: Ensemble,
+    name: str,
+    *,
+    palette: Palette | None = None,
+    overwrite: bool = False,
 ) -> EnsembleSpec:
     """Write a model as an ensemble directory of a name; see :func:`save_ensemble`."""
     specialists: list[dict[str, Tensor]] = [{} for _ in ensemble.spec.specialists]
@@ -131,7 +142,7 @@ def save_model(
         elif not key.endswith("num_batches_tracked"):
             shared[key] = value
     spec = ensemble.spec.model_copy(update={"name": name})
-    return save_ensemble(directory, spec, specialists, shared, overwrite=overwrite)
+    return save_ensemble(directory, spec, specialists, shared, palette=palette, overwrite=overwrite)
 
 
 def header_of_specialist(specialist: SpecialistSpec) -> dict[str, str]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from eosfm_edge.bundle.palette import Palette, palette_bytes
 from eosfm_edge.device.cross import require_tools
 from eosfm_edge.device.package import write_device_package
 from eosfm_edge.engines.build import build_engines
+from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.store import load_ensemble
 from eosfm_edge.exporting.choice import choose_precision
 from eosfm_edge.exporting.deployment import load_scales
@@ -29,8 +31,11 @@ from eosfm_edge.formats.bundle import (
     Purpose,
     require_bundle_name,
 )
+from eosfm_edge.formats.ensemble import PALETTE_NAME
 from eosfm_edge.formats.precision import DevicePrecision
 from eosfm_edge.formats.target import Profile
+from eosfm_edge.network.palette import kept_palette, palette_of, palette_of_tiles
+from eosfm_edge.network.tiles import as_seen
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.reading import Radiometry
@@ -137,6 +142,10 @@ def export_bundle(
         else:
             assert options.precision != "fp8", "no target exports it"
             written = write_checked(scratch, wanted, options.precision)
+        palette = kept_palette(ensemble_directory, written.channels)
+        if palette is None:
+            palette = _fitted_palette(ensemble, scene, tile.size, options)
+        (scratch / PALETTE_NAME).write_bytes(palette_bytes(palette))
         if profile.architecture == "aarch64":
             write_device_package(scratch / DEVICE_FOLDER, profile, bundle.name, options.purpose)
         for name, text in options.beside.items():
@@ -146,3 +155,17 @@ def export_bundle(
         if profile.engine == "tensorrt-rtx" and manifest.graphs:
             build_engines(scratch, manifest, options.compute_capabilities, progress)
     return manifest
+
+
+def _fitted_palette(
+    ensemble: Ensemble,
+    scene: SceneName | Sequence[FloatArray],
+    size: int,
+    options: ExportOptions,
+) -> Palette:
+    """Fit a palette for an ensemble that brings none."""
+    if isinstance(scene, str | Path):
+        return palette_of(
+            ensemble, [scene], size, names=options.names, radiometry=options.radiometry
+        )
+    return palette_of_tiles(ensemble, [as_seen(ensemble.spec, tile) for tile in scene])

@@ -23,7 +23,14 @@ from eosfm_edge.formats.base import (
     Strict,
     read_json_model,
 )
-from eosfm_edge.formats.ensemble import SPEC_NAME, InputBand, Provenance, PruningRecord, Shape
+from eosfm_edge.formats.ensemble import (
+    PALETTE_NAME,
+    SPEC_NAME,
+    InputBand,
+    Provenance,
+    PruningRecord,
+    Shape,
+)
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.formats.target import Profile
 
@@ -44,6 +51,7 @@ CONTENTS = (
     MODEL_NAME,
     FUSION_NAME,
     CHAIN_NAME,
+    PALETTE_NAME,
     f"{SPECIALISTS_FOLDER}/*.gguf",
     f"{SPECIALISTS_FOLDER}/*.onnx",
     f"{DEVICE_FOLDER}/*",
@@ -54,8 +62,9 @@ CONTENTS = (
 )
 
 # Who reads a file: all of them; the CPU and CUDA engines of libeosfm; ONNX Runtime and TensorRT; no
-# engine, but who sets a board up; or nobody there, but who wants to know how the bundle was made.
-Role = Literal["common", Source, "device", "record"]
+# engine, but who draws pictures of features, or who sets a board up; or nobody there, but who wants
+# to know how the bundle was made.
+Role = Literal["common", Source, "picture", "device", "record"]
 # What a bundle is exported for.
 Purpose = Literal[Source, "all"]
 
@@ -224,6 +233,8 @@ def role_of(path: str) -> Role:
         return "device"
     if path.endswith(".onnx"):
         return "onnx"
+    if path == PALETTE_NAME:
+        return "picture"
     return "native" if path.startswith(f"{SPECIALISTS_FOLDER}/") else "common"
 
 

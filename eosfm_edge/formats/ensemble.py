@@ -23,8 +23,15 @@ from eosfm_edge.formats.imagery import IMAGERY_NAME
 SPEC_NAME = "ensemble.json"
 SHARED_NAME = "ensemble.safetensors"
 SPECIALISTS_FOLDER = "specialists"
+PALETTE_NAME = "palette.safetensors"  # bundle/palette.py
 # What an ensemble's directory holds.
-CONTENTS = (SPEC_NAME, SHARED_NAME, IMAGERY_NAME, f"{SPECIALISTS_FOLDER}/*.safetensors")
+CONTENTS = (
+    SPEC_NAME,
+    SHARED_NAME,
+    IMAGERY_NAME,
+    PALETTE_NAME,
+    f"{SPECIALISTS_FOLDER}/*.safetensors",
+)
 _BUNDLE_HAS = "manifest.json"  # formats.bundle, which reads it, imports this module
 LEVEL_STRIDES = (4, 8, 16, 32)
 LEVELS = range(len(LEVEL_STRIDES))

@@ -116,16 +116,17 @@ def draw_tiles(
 
 def in_physical_units(stored: scene_tiles.Tiles, spec: EnsembleSpec) -> Tiles:
     """Return tiles of stored values as an ensemble's specialists see them."""
-
-    def physical(tile: FloatImage) -> Tensor:
-        return physical_units(spec, torch.from_numpy(tile[np.newaxis]))[0]
-
     return Tiles(
-        [physical(tile) for tile in stored.calibration],
-        [physical(tile) for tile in stored.held_out],
+        [as_seen(spec, tile) for tile in stored.calibration],
+        [as_seen(spec, tile) for tile in stored.held_out],
         stored.sha256,
         stored.source,
     )
+
+
+def as_seen(spec: EnsembleSpec, tile: FloatImage) -> Tensor:
+    """Return a tile of stored values (bands, H, W) as specialists see it."""
+    return physical_units(spec, torch.from_numpy(tile[np.newaxis]))[0]
 
 
 def inputs_of(ensemble: Ensemble, owner: int, tiles: Sequence[Tensor]) -> list[Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from eosfm_edge.bundle.palette import Palette
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.store import load_ensemble, save_model
 from eosfm_edge.errors import UserError
@@ -19,6 +20,12 @@ from eosfm_edge.formats.ensemble import CONTENTS
 from eosfm_edge.formats.plan import Plan, plan_text, read_plan, require_plan_fits, write_plan
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.formats.recipe import LEAST_TILES, Recipe
+from eosfm_edge.network.palette import (
+    kept_palette,
+    level_channels,
+    palette_of,
+    palette_of_tiles,
+)
 from eosfm_edge.network.tiles import Tiles, load_tiles
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.pruning.apply import apply_plan
@@ -117,8 +124,34 @@ def prune_ensemble(
             return PruneReport(plan, tiles, tried)
         pruned = apply_plan(ensemble, plan, tiles, work=work, progress=progress)
         report = judge(ensemble, pruned, plan, tiles, tried, options.budget, options.precision)
-        save_model(output, pruned, plain_name(output.name) or "pruned", overwrite=options.overwrite)
+        save_model(
+            output,
+            pruned,
+            plain_name(output.name) or "pruned",
+            palette=_palette(directory, scenes, ensemble, pruned, options),
+            overwrite=options.overwrite,
+        )
     return report
+
+
+def _palette(
+    directory: Path,
+    scenes: Sequence[SceneName] | Tiles,
+    ensemble: Ensemble,
+    pruned: Ensemble,
+    options: PruneOptions,
+) -> Palette | None:
+    """Return the original's palette, by which both are coloured; None if their channels differ."""
+    channels = level_channels(pruned)
+    if level_channels(ensemble) != channels:
+        return None
+    if kept := kept_palette(directory, channels):
+        return kept
+    if isinstance(scenes, Tiles):
+        return palette_of_tiles(ensemble, scenes.calibration)
+    return palette_of(
+        ensemble, scenes, options.tile, names=options.names, radiometry=options.radiometry
+    )
 
 
 def _given_plan(options: PruneOptions, ensemble: Ensemble) -> Plan | None:

@@ -29,7 +29,7 @@ _OVERVIEWS_ABOVE = 512  # cells a side
 
 def written_bytes(width: int, height: int, channels: int) -> int:
     """Return about how large a level's GeoTIFF is that does not compress, with its overviews."""
-    block = _block_size(channels)
+    block = block_size(channels)
     blocks = -(-width // block) * -(-height // block)  # those at the edges are whole ones
     size = blocks * block * block * channels * 4
     size += size // 100 + (64 << 10)  # DEFLATE in vain, and headers
@@ -89,9 +89,9 @@ class LevelRaster:
         Raises:
             UserError: it does not fit on the disk.
         """
-        cells, block = self._cells, _block_size(self.level.channels)
+        cells, block = self._cells, block_size(self.level.channels)
         needed = written_bytes(cells.width, cells.height, cells.channels)
-        with _write_errors(self.path, needed):
+        with write_errors(self.path, needed):
             plain = self._write_with_overviews(block)
             self._cells.close()  # the next file takes its space
             rasterio.shutil.copy(
@@ -151,7 +151,7 @@ class LevelRaster:
             interleave="pixel",
             bigtiff="IF_SAFER",
         ) as dataset:
-            for window in _windows(cells.width, cells.height, block):
+            for window in windows(cells.width, cells.height, block):
                 left, top, width, height = window.flatten()
                 pixels = cells.read(left, top, width, height).transpose(2, 0, 1)
                 dataset.write(pixels, window=window)
@@ -159,7 +159,8 @@ class LevelRaster:
         return checksum
 
 
-def _windows(width: int, height: int, block: int) -> Iterator[Window]:
+def windows(width: int, height: int, block: int) -> Iterator[Window]:
+    """Give the windows of a raster's blocks."""
     for top in range(0, height, block):
         for left in range(0, width, block):
             yield Window(left, top, min(block, width - left), min(block, height - top))
@@ -178,13 +179,14 @@ def _read_checksums(path: Path, sizes: int, block: int) -> list[int]:
         options = {"overview_level": size - 1} if size else {}
         checksum = 0
         with rasterio.open(path, **options) as dataset:
-            for window in _windows(dataset.width, dataset.height, block):
+            for window in windows(dataset.width, dataset.height, block):
                 checksum = _add_to_checksum(checksum, dataset.read(window=window))
         checksums.append(checksum)
     return checksums
 
 
-def _block_size(channels: int) -> int:
+def block_size(channels: int) -> int:
+    """Return the cells of a block's side, which holds all channels."""
     side = 512
     while side > 16 and side * side * channels * 4 > _BLOCK_BYTES:
         side //= 2
@@ -192,7 +194,13 @@ def _block_size(channels: int) -> int:
 
 
 @contextmanager
-def _write_errors(path: Path, needed: int) -> Iterator[None]:
+def write_errors(path: Path, needed: int) -> Iterator[None]:
+    """Turn what GDAL and rasterio raise, where a raster does not fit, into a UserError.
+
+    Args:
+        path: the raster.
+        needed: bytes that it takes.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -21,7 +21,12 @@ from eosfm_edge.packets.words import PacketOptions
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.runtime.backends import open_context
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
-from eosfm_edge.runtime.quicklook import write_quicklook
+from eosfm_edge.runtime.quicklook import (
+    GROUPS_NAME,
+    QUICKLOOK_NAME,
+    require_comparable,
+    write_quicklook,
+)
 from eosfm_edge.runtime.scene_pass import ScenePass, Tiling
 from eosfm_edge.scene.containers import SceneName
 from eosfm_edge.scene.radiometry import require_plausible_scene
@@ -30,7 +35,6 @@ from eosfm_edge.scene.scene import Scene, open_scene
 
 COARSEST = 32  # stride of the last level: tiles start on its grid, so that all levels' cells meet
 
-QUICKLOOK_NAME = "quicklook.png"
 PACKETS_NAME = "features.eosp"
 
 
@@ -51,7 +55,9 @@ class RunOptions:
             tile, rounded up to that.
         halo: pixels along a tile's edges whose features are not used, a multiple of 32 up to half
             of the overlap.
-        quicklook: write ``quicklook.png`` too.
+        quicklook: write ``quicklook.png`` and ``groups.tif`` too.
+        beside: the output of another run over the same scene, which the quicklook shows beside
+            this one; None: it shows this one alone.
         packets: write ``features.eosp`` too.
         overwrite: replace an output that is there.
         names: what the bands of the scene are, if its files do not say so.
@@ -64,6 +70,7 @@ class RunOptions:
     overlap: int | None = None
     halo: int = 0
     quicklook: bool = False
+    beside: Path | None = None
     packets: PacketOptions | None = None
     overwrite: bool = False
     names: Sequence[Band] | None = None
@@ -75,6 +82,8 @@ class RunReport:
     """The report of a run.
 
     ``seconds`` is the whole run's wall time, ``compute_seconds`` the backend's share of it.
+    ``same_group`` is the share of cells that are in the same group of features as in the run that
+    the quicklook shows beside this one, if there is one.
     """
 
     backend: str
@@ -85,6 +94,7 @@ class RunReport:
     seconds: float
     compute_seconds: float
     bytes: dict[str, int]
+    same_group: float | None = None
 
     @property
     def seconds_per_megapixel(self) -> float:
@@ -127,7 +137,12 @@ def run_scene(
             expected="the native backend, for GRN over the scene",
             remedy="run without --grn scene, or with --backend native",
         )
-    inputs = (bundle, scene_path)
+    if options.beside is not None and not options.quicklook:
+        raise UserError(
+            f"{options.beside} is to be shown beside this run, and no quicklook is wanted",
+            remedy="add --quicklook",
+        )
+    inputs = (bundle, scene_path, options.beside)
     require_outside(output, [path for path in inputs if isinstance(path, Path)])
     manifest = read_manifest(bundle)
     # Before the manifest's bands and units are believed of the scene.
@@ -142,9 +157,11 @@ def run_scene(
         )
         require_plausible_scene(scene)
         tiles = tiling.tiles(scene)
+        if options.beside is not None:
+            require_comparable(options.beside, manifest.levels, scene)
 
         names = (f"{level.name}.tif" for level in manifest.levels)
-        contents = (*names, QUICKLOOK_NAME, PACKETS_NAME)
+        contents = (*names, QUICKLOOK_NAME, GROUPS_NAME, PACKETS_NAME)
         folder = stack.enter_context(
             atomic_directory(output, contents=contents, overwrite=options.overwrite)
         )
@@ -201,10 +218,11 @@ def run_scene(
         progress("writing", len(rasters), len(rasters))
         if packets:
             sizes[PACKETS_NAME] = packets.finish()
+        same_group = None
         if options.quicklook:
-            path = folder / QUICKLOOK_NAME
-            write_quicklook(path, scene, manifest.input, rasters[0].path)
-            sizes[path.name] = path.stat().st_size
+            same_group = write_quicklook(folder, bundle, manifest, scene, options.beside)
+            for name in (GROUPS_NAME, QUICKLOOK_NAME):
+                sizes[name] = (folder / name).stat().st_size
         return RunReport(
             backend=context.backend,
             grn=options.grn,
@@ -214,6 +232,7 @@ def run_scene(
             seconds=time.monotonic() - started,
             compute_seconds=compute_seconds,
             bytes=sizes,
+            same_group=same_group,
         )
 
 

@@ -23,15 +23,16 @@ from eosfm_edge.formats.bundle import (
     read_manifest,
     role_of,
 )
+from eosfm_edge.formats.ensemble import PALETTE_NAME
 from eosfm_edge.native.gguf import read_gguf
 from eosfm_edge.runtime.verify import verify_bundle
 from eosfm_edge.targets.registry import find_target
 
 SPECIALISTS = ["specialists/s0.gguf", "specialists/s1.gguf"]
 FILES = {
-    "native": [CHAIN_NAME, *SPECIALISTS],
-    "onnx": [CHAIN_NAME, MODEL_NAME],
-    "all": [CHAIN_NAME, MODEL_NAME, *SPECIALISTS],
+    "native": [CHAIN_NAME, PALETTE_NAME, *SPECIALISTS],
+    "onnx": [CHAIN_NAME, MODEL_NAME, PALETTE_NAME],
+    "all": [CHAIN_NAME, MODEL_NAME, PALETTE_NAME, *SPECIALISTS],
 }
 
 

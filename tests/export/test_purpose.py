@@ -45,7 +45,7 @@ def test_the_command_exports_for_whom_it_is_told(
     code, out, err = run("export", specks, *arguments, *given, "--json")
     assert code == 0, err
     manifest = json.loads(out)["manifest"]
-    assert {entry["role"] for entry in manifest["files"].values()} == roles
+    assert {entry["role"] for entry in manifest["files"].values()} == {*roles, "picture"}
     assert bool(manifest["graphs"]) == ("onnx" in roles)
 
 

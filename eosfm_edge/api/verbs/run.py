@@ -47,7 +47,8 @@ def run(
     """
     options = options or RunOptions()
     place, target, image = as_path(bundle), as_path(output), as_scene(scene)
-    require_outside(target, [path for path in (place, image) if isinstance(path, Path)])
+    inputs = (place, image, options.beside)
+    require_outside(target, [path for path in inputs if isinstance(path, Path)])
     levels = parse_levels(options.packet_levels)
     packets = None
     if options.packets is not None:
@@ -65,6 +66,7 @@ def run(
             overlap=options.overlap,
             halo=options.halo,
             quicklook=options.quicklook,
+            beside=options.beside,
             packets=packets,
             overwrite=overwrite,
             names=options.bands,
