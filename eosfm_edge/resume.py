@@ -68,17 +68,23 @@ NOTHING_KEPT = Work()
 
 
 @contextmanager
-def resumable(output: Path | None, request: Sequence[object]) -> Iterator[Work]:
+def resumable(
+    output: Path | None,
+    request: Sequence[object],
+    *,
+    keep_after: type[CheckFailedError] | None = None,
+) -> Iterator[Work]:
     """Give the finished steps of a run, which are removed when the block succeeds.
 
     The steps of an interrupted run of the same request are kept for the next; those of another
-    request are removed first. They are also removed when a check fails, since the same request
-    would fail again.
+    request are removed first, with a warning. They are also removed when a check fails, since the
+    same request would fail again.
 
     Args:
         output: what the block writes; None: nothing, and no steps are kept.
         request: everything the result depends on, compared as text. The version of this package
             is always part of it.
+        keep_after: the failed check that depends on more than the request: the steps are kept.
 
     Raises:
         UserError: the work directory exists and is not ours, or cannot be written.
@@ -110,8 +116,9 @@ def resumable(output: Path | None, request: Sequence[object]) -> Iterator[Work]:
         raise cannot_write(directory, error) from error
     try:
         yield Work(directory)
-    except CheckFailedError:
-        shutil.rmtree(directory)
+    except CheckFailedError as error:
+        if keep_after is None or not isinstance(error, keep_after):
+            shutil.rmtree(directory)
         raise
     except UserError:
         if not any(path != mark for path in directory.iterdir()):

@@ -140,3 +140,23 @@ def test_a_folder_that_is_not_ours_is_not_touched(output: Path) -> None:
     ):
         pass
     assert (work / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_failed_check_of_more_than_the_request_keeps_the_steps(output: Path) -> None:
+    class OverBudgetError(CheckFailedError):
+        pass
+
+    step = Step()
+    for error, done in (
+        (OverBudgetError("5 MB"), 1),
+        (OverBudgetError("6 MB"), 1),
+        (CheckFailedError("too little is left"), 1),
+        (OverBudgetError("7 MB"), 2),
+    ):
+        with (
+            pytest.raises(type(error)),
+            resumable(output, REQUEST, keep_after=OverBudgetError) as work,
+        ):
+            step.run(work)
+            raise error
+        assert step.done == done

@@ -59,6 +59,10 @@ class DeployCandidate(Strict):
         """Its name in messages."""
         return f"{self.precision} pruned by {self.ratio:g}"
 
+    def as_failed(self, error: UserError) -> DeployCandidate:
+        """Return the candidate as one that a check found wrong."""
+        return self.model_copy(update={"failed": str(error).splitlines()[0]})
+
     def value(self, kind: Kind) -> float | None:
         """Return what a kind of budget is about; None if it is not known."""
         if kind == "ms":

@@ -86,7 +86,8 @@ def test_an_impossible_budget_leaves_nothing_and_names_the_nearest(
     assert "no candidate is within 0.01MB" in printed.err
     assert "0.01MB: 0." in printed.err and "by int8 pruned by 0.5" in printed.err
     assert "int8" in printed.out  # the candidates
-    assert leftovers(out) == []
+    assert "resumes from what is finished" in printed.err
+    assert leftovers(out) == ["x.eosfm.work"]
 
     assert exit_code(*arguments, "--json", "-o", out / "x.eosfm") == ExitCode.CHECK_FAILED
     found = json.loads(capsys.readouterr().out)
@@ -98,7 +99,7 @@ def test_a_fidelity_that_a_budget_of_cost_does_not_leave_fails(
 ) -> None:
     with pytest.raises(ee.BudgetsNotMetError, match=r"no candidate is within 0\.25MB, fidelity=1"):
         deploy(motes, imagery, out / "x.eosfm", budget="0.25MB,fidelity=1")
-    assert leftovers(out) == []
+    assert leftovers(out) == ["x.eosfm.work"]
 
 
 def test_json_holds_the_verdict_and_the_record(
@@ -154,7 +155,7 @@ def test_files_are_held_to_the_budget_as_they_are_written(
     )
     with pytest.raises(ee.BudgetsNotMetError, match=r"its files are of 0\.\d+ MB"):
         deploy(specks, imagery, out / "x.eosfm", budget="0.001MB")
-    assert leftovers(out) == []
+    assert leftovers(out) == ["x.eosfm.work"]
 
 
 def test_pruning_is_held_to_its_promise_where_no_fidelity_is_asked_for(

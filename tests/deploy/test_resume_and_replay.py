@@ -113,6 +113,17 @@ def test_another_budget_resumes_and_other_imagery_begins_anew(
     assert leftovers(out) == ["x.eosfm", "y.eosfm"]
 
 
+def test_a_budget_that_was_missed_is_raised_without_doing_work_again(
+    motes: Path, imagery: Path, out: Path, work_done: Counter[str]
+) -> None:
+    with pytest.raises(ee.BudgetsNotMetError):
+        ee.deploy(motes, out / "x.eosfm", options_of(imagery, f"{BUDGET},fidelity=1"))
+    once = dict(work_done)
+    ee.deploy(motes, out / "x.eosfm", options_of(imagery, f"{BUDGET},fidelity=0.5"))
+    assert work_done == {**once, "export_bundle": 1}
+    assert leftovers(out) == ["x.eosfm"]
+
+
 def test_a_replay_makes_the_same_files(
     motes: Path, imagery: Path, out: Path, tmp_path: Path, work_done: Counter[str]
 ) -> None:

@@ -307,7 +307,7 @@ class Road:
             if precision == "int8":
                 scales = load_scales(self._scales(ratio), pruned)
         except CheckFailedError as error:
-            return failed(candidate, error)
+            return candidate.as_failed(error)
         with self._step(f"judge {candidate.name}", _JUDGE) as tell:
             engine = self._wanted.device.profile.engine
             deployed = deployment(pruned, engine, precision, scales)
@@ -320,7 +320,7 @@ class Road:
             tell("judge", 2, 2)
         noisy = [level.sqnr_db for level in levels if level.sqnr_db is not None]
         if not all(map(isfinite, (*noisy, *(level.cosine for level in levels)))):
-            return failed(candidate, CheckFailedError("a level has values that are not finite"))
+            return candidate.as_failed(CheckFailedError("a level has values that are not finite"))
         return DeployCandidate(
             ratio=ratio,
             precision=precision,
@@ -341,11 +341,6 @@ class Road:
         levels = fidelity_of(self._ensemble, pruned, self._tiles)
         if promised is not None and levels is not None:
             require_promise(levels, promised, f"pruning by {ratio:g}")
-
-
-def failed(candidate: DeployCandidate, error: CheckFailedError) -> DeployCandidate:
-    """Return a candidate that a check found wrong."""
-    return candidate.model_copy(update={"failed": str(error).splitlines()[0]})
 
 
 def _read_candidates(path: Path) -> tuple[DeployCandidate, ...] | None:

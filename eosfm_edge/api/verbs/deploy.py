@@ -54,11 +54,13 @@ if TYPE_CHECKING:
 class BudgetsNotMetError(CheckFailedError):
     """No candidate meets the budgets; nothing is written.
 
+    What was made of candidates is kept beside the output, for other budgets.
+
     Attributes:
         candidates: what there was to choose from.
     """
 
-    def __init__(self, candidates: Sequence[DeployCandidate], limits: Limits) -> None:
+    def __init__(self, candidates: Sequence[DeployCandidate], limits: Limits, work: Path) -> None:
         asked = [str(budget) for budget in limits.budgets]
         if limits.max_drop is not None:
             asked.append(f"a drop of at most {limits.max_drop:g} %")
@@ -66,8 +68,9 @@ class BudgetsNotMetError(CheckFailedError):
         super().__init__(
             "\n    ".join((f"no candidate is within {', '.join(asked)}", *failed)),
             expected="\n            ".join(("one; the nearest are", *nearest(candidates, limits))),
-            remedy="allow more, or first take away what channels cannot give: eosfm-edge prune "
-            "with --specialists K or --scope width",
+            remedy="allow more: the same command with other budgets resumes from what is finished, "
+            f"in {work}; or first take away what channels cannot give: eosfm-edge prune with "
+            "--specialists K or --scope width",
         )
         self.candidates = tuple(candidates)
 
@@ -173,7 +176,7 @@ def deploy(
         replayed.max_drop if replayed else options.max_drop,
         promised=not limits.of_fidelity,
     )
-    with resumable(target, wanted.request) as work:
+    with resumable(target, wanted.request, keep_after=BudgetsNotMetError) as work:
         road = Road(wanted, work, Pace(progress))
         made = work_directory(target) / target.name
         if replayed:
@@ -226,15 +229,14 @@ def _search(
             candidates = _with(candidates, road.judged(left[0], left[1:]))
         taken = best(candidates, limits)
         if taken is None:
-            raise BudgetsNotMetError(candidates, limits)
+            raise BudgetsNotMetError(candidates, limits, bundle.parent)
         ratio, precision = taken.ratio, taken.precision
         record = describe(ratio=ratio, precision=precision, candidates=candidates)
         try:
             manifest = road.export(ratio, precision, bundle, record_text(record))
             _require_size(manifest, limits)
         except CheckFailedError as error:
-            failed = taken.model_copy(update={"failed": str(error).splitlines()[0]})
-            candidates = _with(candidates, failed)
+            candidates = _with(candidates, taken.as_failed(error))
         else:
             return record, manifest
 
@@ -274,7 +276,7 @@ def _build(bundle: Path, device: Device, progress: Progress) -> tuple[EngineEntr
 def _next_step(bundle: Path, device: Device, engines: Sequence[EngineEntry]) -> str:
     """Return what to do with a bundle now."""
     name = device.profile.name
-    if device.is_here or name == "cpu":
+    if device.is_here:
         return f"run it: eosfm-edge run {bundle} SCENE -o features"
     if device.profile.engine == "onnxruntime" or engines:
         return f"on {name}: eosfm-edge verify {bundle.name}"
