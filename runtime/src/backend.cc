@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "context.h"
+#include "engine_names.h"
 
 namespace eosfm {
 namespace {
@@ -58,7 +58,7 @@ bool find_beside(const char* file, char* path, size_t size) {
 
 // libeosfm_NAME.so for NAME and NAME-VARIANT. It stays loaded: what it stands on may have threads.
 eosfm_status load_backend(const char* name, const eosfm_backend** result, ErrorText& error) {
-  char file[kMostBackendName + 32];
+  char file[kMostEngineName + 32];
   const int length = static_cast<int>(strcspn(name, "-"));
   snprintf(file, sizeof file, "libeosfm_%.*s.so", length, name);
   char beside[1024];

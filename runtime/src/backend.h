@@ -4,15 +4,12 @@
 
 #include "../backends/backend.h"
 #include "model.h"
+#include "settings.h"
 
 namespace eosfm {
 
-constexpr int kMostBackendName = 64;
-
 // Loads libeosfm_NAME.so of a backend, which stays loaded.
 eosfm_status load_backend(const char* name, const eosfm_backend** result, ErrorText& error);
-
-struct Settings;
 
 class Backend {
  public:

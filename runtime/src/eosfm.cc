@@ -2,32 +2,19 @@
 #include "eosfm.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "context.h"
-#include "kernels/isa.h"
+#include "engines.h"
 #include "ladder.h"
 #include "model.h"
+#include "native_engine.h"
 #include "stream.h"
 #include "structs.h"
 
 using namespace eosfm;
 
 namespace {
-
-// The kernels of the environment's choice, or else of this processor's best.
-eosfm_status choose(const Kernels** kernels, ErrorText& text) {
-  const char* wanted = getenv("EOSFM_ISA");
-  *kernels = choose_kernels(wanted);
-  if (*kernels != nullptr) return EOSFM_OK;
-  return wanted != nullptr && *wanted != '\0'
-             ? text.fail(EOSFM_UNSUPPORTED,
-                         "EOSFM_ISA is '%s', which this processor or this library has "
-                         "not",
-                         wanted)
-             : text.fail(EOSFM_UNSUPPORTED, "this processor has neither AVX2 with FMA nor NEON");
-}
 
 // Opens the bundle whose files `set` sets. `source` is where they are, which must not be null.
 template <class Set>
@@ -59,7 +46,7 @@ eosfm_status open_from(const void* source, Set set, const eosfm_open_options* gi
     status = set(*model, text);
   }
   const Kernels* kernels = nullptr;
-  if (status == EOSFM_OK) status = choose(&kernels, text);
+  if (status == EOSFM_OK) status = NativeEngine::choose_kernels(&kernels, text);
   if (status == EOSFM_OK) status = model->load(*kernels, text);
   if (status == EOSFM_OK) {
     *result = model;
@@ -233,26 +220,10 @@ eosfm_status eosfm_model_get_requirements(eosfm_model* model, const eosfm_contex
                                           eosfm_requirements* requirements) {
   return give(model, requirements, [&](eosfm_requirements& own, ErrorText& text) {
     Settings settings;
-    PackedModel shapes;
     eosfm_status status = settings.set(options, model->chain, text);
-    if (status != EOSFM_OK) return status;
-    const char* backends = settings.backends;
-    const bool is_native = backends != nullptr && names_backend(backends, kNative) &&
-                           (model->has_weights() || !names_others(backends));
-    if (is_native) status = model->shape(settings.precision, &shapes, text);
-    if (status != EOSFM_OK) return status;
-    if (is_native) own.context_bytes = context_bytes(settings, model->chain, shapes, *model->kernels);
-    if (backends == nullptr || names_others(backends)) {
-      const size_t bytes = context_bytes(settings, model->chain, 0);
-      if (bytes > own.context_bytes) own.context_bytes = bytes;
-    }
-    eosfm_backend_memory memory = {0, 0};
-    if (backends != nullptr) memory = most_memory(*model, settings);
-    own.device_bytes = memory.device_bytes;
-    own.pinned_bytes = memory.pinned_bytes;
-    own.weights_bytes = shapes.bytes;
+    if (status == EOSFM_OK) status = measure_most(*model, settings, &own, text);
     own.mapped_bytes = model->mapped_bytes();
-    return EOSFM_OK;
+    return status;
   });
 }
 
@@ -280,15 +251,15 @@ void eosfm_context_destroy(eosfm_context* context) {
 }
 
 const char* eosfm_context_get_error(const eosfm_context* context) {
-  return context != nullptr ? context->error.text : "";
+  return context != nullptr ? context->error().text : "";
 }
 
 int32_t eosfm_context_get_error_code(const eosfm_context* context) {
-  return context != nullptr ? context->error.code : 0;
+  return context != nullptr ? context->error().code : 0;
 }
 
 const char* eosfm_context_get_backend(const eosfm_context* context) {
-  return context != nullptr ? context->backend() : "";
+  return context != nullptr ? context->engine_name() : "";
 }
 
 eosfm_status eosfm_context_set_active(eosfm_context* context, const uint8_t* active, size_t count) {
@@ -322,23 +293,13 @@ eosfm_status eosfm_context_measure_specialist(eosfm_context* context, int32_t in
 }
 
 eosfm_status eosfm_library_describe_engine(int32_t index, eosfm_engine_info* given) {
-  static const char* const kNames[] = {kNative,
-                                       "cuda",
-                                       "onnxruntime",
-                                       "onnxruntime-cuda",
-                                       "onnxruntime-tensorrt",
-                                       "onnxruntime-tensorrt-rtx",
-                                       "tensorrt"};
   ErrorText text;
   const eosfm_status status = check_struct(given, text);
   if (status != EOSFM_OK || index < 0) return EOSFM_BAD_ARGUMENT;
-  if (index >= static_cast<int32_t>(sizeof kNames / sizeof *kNames)) return EOSFM_END;
   eosfm_engine_info info = read_struct(given);
-  info.name = kNames[index];
-  const Kernels* kernels = nullptr;
-  const eosfm_backend* backend = nullptr;
-  info.status = index == 0 ? choose(&kernels, text) : load_backend(info.name, &backend, text);
-  info.isa = info.status == EOSFM_OK && kernels != nullptr ? kernels->name : nullptr;
+  info.name = known_engine(index);
+  if (info.name == nullptr) return EOSFM_END;
+  info.status = find_engine(info.name, &info.isa, text);
   if (info.reason != nullptr && info.reason_size > 0) {
     snprintf(info.reason, info.reason_size, "%s", info.status == EOSFM_OK ? "" : text.text);
   }
@@ -353,7 +314,7 @@ eosfm_status eosfm_context_verify(eosfm_context* context, double worst[EOSFM_LEV
 eosfm_status eosfm_context_get_tolerance(eosfm_context* context, double tolerance[EOSFM_LEVELS]) {
   return alone(context, [&] {
     if (tolerance == nullptr) {
-      return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the tolerance");
+      return context->error().fail(EOSFM_BAD_ARGUMENT, "there is no place for the tolerance");
     }
     for (int level = 0; level < kLevels; ++level) {
       tolerance[level] = static_cast<double>(context->tolerance()[level]);
@@ -366,7 +327,7 @@ eosfm_status eosfm_context_get_stream_bytes(eosfm_context* context, const eosfm_
                                             size_t* bytes) {
   return alone(context, [&] {
     if (bytes != nullptr) return eosfm_stream::measure(context, options, bytes);
-    return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the size");
+    return context->error().fail(EOSFM_BAD_ARGUMENT, "there is no place for the size");
   });
 }
 
@@ -374,12 +335,12 @@ eosfm_status eosfm_stream_create(eosfm_context* context, const eosfm_stream_opti
                                  eosfm_stream** result) {
   return alone(context, [&] {
     if (result == nullptr) {
-      return context->error.fail(EOSFM_BAD_ARGUMENT, "there is no place for the stream");
+      return context->error().fail(EOSFM_BAD_ARGUMENT, "there is no place for the stream");
     }
     const eosfm_allocator& allocator = context->model()->memory.allocator();
     eosfm_stream* stream = make<eosfm_stream>(allocator);
     const eosfm_status status =
-        stream != nullptr ? stream->begin(context, options) : context->error.no_memory("the stream");
+        stream != nullptr ? stream->begin(context, options) : context->error().no_memory("the stream");
     if (status == EOSFM_OK) {
       *result = stream;
     } else {

@@ -3,25 +3,26 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engines.h"
+
 namespace eosfm {
 namespace {
 
-// Takes the first name off a list and returns what is left; null when there is no name, or a bad one.
-const char* take_name(const char* names, char (&name)[kMostBackendName]) {
-  names += strspn(names, " ");
-  const size_t length = strspn(names, "abcdefghijklmnopqrstuvwxyz0123456789-");
-  const bool ends = names[length] == ' ' || names[length] == '\0';
-  if (length == 0 || *names == '-' || length >= sizeof name || !ends) return nullptr;
-  memcpy(name, names, length);
-  name[length] = '\0';
-  return names + length + strspn(names + length, " ");
+template <class T>
+void raise(T* most, T value) {
+  if (value > *most) *most = value;
 }
 
-eosfm_status create_on(eosfm_model* model, const Settings& settings, const char* backend,
-                       eosfm_context** result, ErrorText& error) {
+// Creates a context on the engine that a name stands for. One that is named is taken only if it gives the known
+// answer, unless it is the library's own.
+eosfm_status create_on(const char* name, eosfm_model* model, const Settings& settings, eosfm_context** result,
+                       ErrorText& error) {
   eosfm_context* context = make<eosfm_context>(model->memory.allocator());
-  const eosfm_status status =
-      context != nullptr ? context->create(model, settings, backend, error) : error.no_memory("the context");
+  eosfm_status status =
+      context != nullptr ? context->create(model, settings, name, error) : error.no_memory("the context");
+  if (status == EOSFM_OK && name != nullptr && strcmp(name, kNative) != 0) {
+    status = context->prove(error);
+  }
   if (status != EOSFM_OK) {
     unmake(model->memory.allocator(), context);
     return status;
@@ -32,71 +33,47 @@ eosfm_status create_on(eosfm_model* model, const Settings& settings, const char*
 
 void log_next(const eosfm_model& model, const char* name, const char* reason, const char* next) {
   if (model.log == nullptr) return;
-  char line[kTextSize + 3 * kMostBackendName];
+  char line[kTextSize + 3 * kMostEngineName];
   snprintf(line, sizeof line, "%s is not used: %s; %s is next", name, reason, next);
   model.log(model.log_user, EOSFM_LOG_WARNING, line);
 }
 
 }  // namespace
 
-bool are_backends(const char* names) {
-  char name[kMostBackendName];
-  do {
-    names = take_name(names, name);
-  } while (names != nullptr && *names != '\0');
-  return names != nullptr;
-}
-
-bool names_backend(const char* names, const char* backend) {
-  char name[kMostBackendName];
-  while (*names != '\0') {
-    names = take_name(names, name);
-    if (strcmp(name, backend) == 0) return true;
-  }
-  return false;
-}
-
-bool names_others(const char* names) {
-  char name[kMostBackendName];
-  while (*names != '\0') {
-    names = take_name(names, name);
-    if (strcmp(name, kNative) != 0) return true;
-  }
-  return false;
-}
-
-bool is_engine_name(const char* name) {
-  char copy[kMostBackendName];
-  const char* left = take_name(name, copy);
-  return left != nullptr && *left == '\0' && strcmp(name, copy) == 0 && strcmp(name, kNative) != 0;
-}
-
-eosfm_backend_memory most_memory(const eosfm_model& model, const Settings& settings) {
-  eosfm_backend_memory most = {0, 0};
-  char name[kMostBackendName];
-  for (const char* left = settings.backends; *left != '\0';) {
+eosfm_status measure_most(const eosfm_model& model, const Settings& settings, eosfm_requirements* most,
+                          ErrorText& error) {
+  eosfm_status status = EOSFM_OK;
+  bool is_any = false;
+  const auto include = [&](const char* name) {
+    eosfm_requirements one = EOSFM_REQUIREMENTS_INIT;
+    status = measure_engine(name, model, settings, &one, error);
+    if (status != EOSFM_OK) return;
+    is_any = true;
+    raise(&most->context_bytes, one.context_bytes);
+    raise(&most->weights_bytes, one.weights_bytes);
+    raise(&most->device_bytes, one.device_bytes);
+    raise(&most->pinned_bytes, one.pinned_bytes);
+  };
+  if (settings.backends == nullptr) include(nullptr);
+  char name[kMostEngineName];
+  for (const char* left = settings.backends; left != nullptr && *left != '\0';) {
     left = take_name(left, name);
-    eosfm_backend_memory one = {0, 0};
-    ErrorText ignored;
-    const bool is_host = settings.engine.compute != nullptr && strcmp(name, settings.engine.name) == 0;
-    if (strcmp(name, kNative) == 0 || is_host ||
-        Backend::measure(name, model, settings.batch, &one, ignored) != EOSFM_OK) {
-      continue;
-    }
-    if (one.device_bytes > most.device_bytes) most.device_bytes = one.device_bytes;
-    if (one.pinned_bytes > most.pinned_bytes) most.pinned_bytes = one.pinned_bytes;
+    include(name);
+    // An engine whose files the bundle lacks leaves the work to the others.
+    if (status != EOSFM_OK && status != EOSFM_NOT_FOUND) return status;
   }
-  return most;
+  most->context_bytes += eosfm_context::own_bytes(settings, model.chain);
+  return is_any ? EOSFM_OK : status;
 }
 
 eosfm_status create_first(eosfm_model* model, const Settings& settings, eosfm_context** result,
                           ErrorText& error) {
-  if (settings.backends == nullptr) return create_on(model, settings, nullptr, result, error);
-  char name[kMostBackendName];
-  char next[kMostBackendName];
+  if (settings.backends == nullptr) return create_on(nullptr, model, settings, result, error);
+  char name[kMostEngineName];
+  char next[kMostEngineName];
   const char* left = take_name(settings.backends, name);
   for (;;) {
-    const eosfm_status status = create_on(model, settings, name, result, error);
+    const eosfm_status status = create_on(name, model, settings, result, error);
     if (status == EOSFM_OK || *left == '\0') return status;
     left = take_name(left, next);
     log_next(*model, name, error.text, next);

@@ -155,10 +155,10 @@ class Array {
 };
 
 // Makes one object; null when there is no memory.
-template <class T>
-T* make(const eosfm_allocator& allocator) {
+template <class T, class... Arguments>
+T* make(const eosfm_allocator& allocator, Arguments&&... arguments) {
   void* memory = take(allocator, bytes_of<T>());
-  return memory != nullptr ? new (memory) T() : nullptr;
+  return memory != nullptr ? new (memory) T(static_cast<Arguments&&>(arguments)...) : nullptr;
 }
 
 template <class T>

@@ -136,9 +136,7 @@ void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, 
 
 namespace {
 
-int tiles_ahead_of(const eosfm_context& context) {
-  return context.has_batches() ? context.batches().slots * context.batches().batch : 1;
-}
+int tiles_ahead_of(const eosfm_context& context) { return context.slots() * context.batch(); }
 
 }  // namespace
 
@@ -151,7 +149,7 @@ eosfm_status eosfm_stream::measure(eosfm_context* context, const eosfm_stream_op
   const Settings& tile = context->settings();
   eosfm_stream_options options;
   int overlap = 0;
-  const eosfm_status status = read(given, tile, chain, &options, &overlap, context->error);
+  const eosfm_status status = read(given, tile, chain, &options, &overlap, context->error());
   if (status != EOSFM_OK) return status;
   Layout layout;
   StreamMemory memory = {};
@@ -164,16 +162,16 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
   context_ = context;
   const Chain& chain = context_->model()->chain;
   const Settings& tile = context_->settings();
-  eosfm_status status = read(given, tile, chain, &options_, &overlap_, context_->error);
+  eosfm_status status = read(given, tile, chain, &options_, &overlap_, context_->error());
   if (status != EOSFM_OK) return status;
   Layout sizes;
   const int tiles_ahead = tiles_ahead_of(*context);
   memory_.lay_out(sizes, options_, overlap_, tiles_ahead, tile, chain);
   const size_t bytes = sizes.size();
   const Memory& memory = context_->model()->memory;
-  status = memory.check_room(bytes, "a stream", context_->error);
+  status = memory.check_room(bytes, "a stream", context_->error());
   if (status != EOSFM_OK) return status;
-  if (!span_.allocate(memory.allocator(), bytes)) return context_->error.no_memory("the stream");
+  if (!span_.allocate(memory.allocator(), bytes)) return context_->error().no_memory("the stream");
   Layout layout(span_.data());
   memory_.lay_out(layout, options_, overlap_, tiles_ahead, tile, chain);
   const size_t plane = static_cast<size_t>(tile.width) * tile.height;
@@ -198,22 +196,22 @@ eosfm_status eosfm_stream::push_rows(int band, const void* rows, int count, int 
   Swath& swath = memory_.swath;
   const bool is_mask = band == EOSFM_STREAM_MASK && swath.mask() >= 0;
   if ((!is_mask && (band < 0 || band >= chain.bands.size())) || count < 0 || taken == nullptr) {
-    return context_->error.fail(EOSFM_BAD_ARGUMENT,
-                                "band %d of %d gets %d rows, or there is no place "
-                                "for how many were taken%s",
-                                band, chain.bands.size(), count,
-                                band == EOSFM_STREAM_MASK ? "; the stream was begun without a mask" : "");
+    return context_->error().fail(EOSFM_BAD_ARGUMENT,
+                                  "band %d of %d gets %d rows, or there is no place "
+                                  "for how many were taken%s",
+                                  band, chain.bands.size(), count,
+                                  band == EOSFM_STREAM_MASK ? "; the stream was begun without a mask" : "");
   }
   const int index = is_mask ? swath.mask() : band;
   if (rows != nullptr && width != swath.width(index)) {
-    return context_->error.fail(EOSFM_BAD_ARGUMENT,
-                                "band %d (%s) gets rows of %d pixels, expected %d, "
-                                "which cover the scene's %d",
-                                band, is_mask ? "mask" : chain.bands[band].name, width, swath.width(index),
-                                options_.width);
+    return context_->error().fail(EOSFM_BAD_ARGUMENT,
+                                  "band %d (%s) gets rows of %d pixels, expected %d, "
+                                  "which cover the scene's %d",
+                                  band, is_mask ? "mask" : chain.bands[band].name, width, swath.width(index),
+                                  options_.width);
   }
   if (ended_) {
-    return context_->error.fail(EOSFM_BAD_ARGUMENT, "rows are pushed after the end of the scene");
+    return context_->error().fail(EOSFM_BAD_ARGUMENT, "rows are pushed after the end of the scene");
   }
   *taken = swath.push(index, rows, count, tile_row_ * (context_->settings().height - overlap_));
   return EOSFM_OK;
@@ -232,10 +230,10 @@ void eosfm_stream::reset() {
 }
 
 eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_patch* given_patch) {
-  eosfm_status status = check_struct(given_patch, context_->error);
+  eosfm_status status = check_struct(given_patch, context_->error());
   if (status != EOSFM_OK) return status;
   eosfm_patch patch = read_struct(given_patch);
-  status = check_structs(patch.levels, kLevels, context_->error);
+  status = check_structs(patch.levels, kLevels, context_->error());
   if (status != EOSFM_OK) return status;
   eosfm_run_options options;
   status = context_->read_run_options(given_options, &options);  // of tiles that are skipped too
@@ -247,7 +245,7 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_pa
   // Whether a row of tiles is the last depends on whether anything comes after it.
   if (!ended_ && rows <= end) return EOSFM_AGAIN;
   const StreamTile* tile = nullptr;
-  status = context_->has_batches() ? compute_ahead(rows, options, &tile) : compute(rows, options, &tile);
+  status = compute(rows, options, &tile);
   if (status != EOSFM_OK) return status;
   if (tile->skipped && options.present != nullptr) memset(options.present, 0, options.present_count);
   give(*tile, &patch);
@@ -264,24 +262,10 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_pa
   return EOSFM_OK;
 }
 
+// The engine is given what follows in the row, as far as it has slots, before the first tile is waited for. Rows of
+// the next row of tiles may not be there yet.
 eosfm_status eosfm_stream::compute(int64_t rows, const eosfm_run_options& options,
                                    const StreamTile** result) {
-  StreamTile* tile = &memory_.tiles[0];
-  read_tile(rows, tile_column_, tile);
-  *result = tile;
-  if (tile->skipped) return EOSFM_OK;
-  const eosfm_image pixels = image();
-  eosfm_level levels[kLevels];
-  get_features(levels);
-  CellWeights weights;
-  if (context_->gathers()) weights = weigh(*tile);
-  return located(context_->run(&pixels, levels, &options, context_->gathers() ? &weights : nullptr), *tile);
-}
-
-// The backend is given what follows in the row before the first tile is waited for. Rows of the next row of
-// tiles may not be there yet.
-eosfm_status eosfm_stream::compute_ahead(int64_t rows, const eosfm_run_options& options,
-                                         const StreamTile** result) {
   context_->begin(options);
   if (!context_->claim(this)) forget_ahead();
   eosfm_status status = EOSFM_OK;
@@ -331,20 +315,23 @@ eosfm_status eosfm_stream::read_ahead(int64_t rows) {
     tile->slot = slot_;
     tile->index = filled_;
     const eosfm_image pixels = image();
-    const eosfm_status status = context_->stage(&pixels, slot_, filled_);
+    const bool gathers = context_->gathers();
+    CellWeights weights;
+    if (gathers) weights = weigh(*tile);
+    const eosfm_status status = context_->stage(&pixels, gathers ? &weights : nullptr, slot_, filled_);
     if (status != EOSFM_OK) return status;
     ++filled_;
   }
   ++ahead_;
   ++next_column_;
   row_read_ = tile->last_column;
-  const bool is_full = filled_ == context_->batches().batch || (row_read_ && filled_ > 0);
+  const bool is_full = filled_ == context_->batch() || (row_read_ && filled_ > 0);
   return is_full ? start_slot() : EOSFM_OK;
 }
 
 eosfm_status eosfm_stream::start_slot() {
   const eosfm_status status = context_->start(slot_, filled_);
-  slot_ = (slot_ + 1) % context_->batches().slots;
+  slot_ = (slot_ + 1) % context_->slots();
   filled_ = 0;
   return status;
 }
@@ -499,9 +486,9 @@ void eosfm_stream::get_features(eosfm_level* levels) const {
 // Says in which tile values are not finite.
 eosfm_status eosfm_stream::located(eosfm_status status, const StreamTile& tile) {
   if (status != EOSFM_NOT_FINITE) return status;
-  const ErrorText reason = context_->error;
-  return context_->error.fail(status, "the tile at column %d, row %lld: %.400s", tile.pixels.column,
-                              static_cast<long long>(tile.pixels.row), reason.text);
+  const ErrorText reason = context_->error();
+  return context_->error().fail(status, "the tile at column %d, row %lld: %.400s", tile.pixels.column,
+                                static_cast<long long>(tile.pixels.row), reason.text);
 }
 
 void eosfm_stream::give(const StreamTile& place, eosfm_patch* patch) {

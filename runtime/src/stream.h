@@ -16,7 +16,7 @@ struct StreamTile {
   bool last_row;
   bool last_column;
   bool skipped;
-  int slot;  // of a backend's batches
+  int slot;  // of the engine's
   int index;
   float* shares[kLevels];  // of valid pixels among those in the scene, for each of its cells
 };
@@ -25,11 +25,11 @@ struct StreamTile {
 struct StreamMemory {
   Swath swath;
   Mosaic levels[kLevels];
-  float* planes;            // [bands][tile height][tile width]
-  uint8_t* valid;           // [tile height][tile width]
-  StreamTile* tiles;        // a ring of those that may be ahead
-  float* whole[kLevels];    // of valid pixels among all of a cell, for the tile that was read
-  float* once[kLevels];     // the same, times the tile's weight where others cover the cell too
+  float* planes;          // [bands][tile height][tile width]
+  uint8_t* valid;         // [tile height][tile width]
+  StreamTile* tiles;      // a ring of those that may be ahead
+  float* whole[kLevels];  // of valid pixels among all of a cell, for the tile that was read
+  float* once[kLevels];   // the same, times the tile's weight where others cover the cell too
   eosfm_band* bands;
 
   void lay_out(Layout& layout, const eosfm_stream_options& options, int overlap, int tiles_ahead,
@@ -65,8 +65,6 @@ struct eosfm_stream {
   eosfm_image image() const;
   eosfm_status located(eosfm_status status, const eosfm::StreamTile& tile);
   eosfm_status compute(int64_t rows, const eosfm_run_options& options, const eosfm::StreamTile** result);
-  eosfm_status compute_ahead(int64_t rows, const eosfm_run_options& options,
-                             const eosfm::StreamTile** result);
   eosfm_status take_first(const eosfm_run_options& options, const eosfm::StreamTile** result);
   bool may_read_ahead() const;
   eosfm_status read_ahead(int64_t rows);
@@ -85,7 +83,7 @@ struct eosfm_stream {
   int64_t tile_row_ = 0;
   int tile_column_ = 0;
   int64_t tiles_ = 0;
-  // Of tiles of the row that are ahead, with a backend that has batches.
+  // Of tiles of the row that are read and not given yet: as many as the engine's slots hold.
   int first_ = 0;  // in the ring
   int ahead_ = 0;
   int next_column_ = 0;    // to be read

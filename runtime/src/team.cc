@@ -68,9 +68,11 @@ int Pool::start(const eosfm_allocator& allocator, int workers, const Hook& hook)
 
 bool Pool::is_here() const { return started_ == 0 || process_ == getpid(); }
 
-Pool::~Pool() {
-  // There is nobody to wait for, and mutex and conditions are as the threads left them.
-  if (!is_here()) return;
+Pool::~Pool() { end(); }
+
+void Pool::end() {
+  // In a fork's child there is nobody to wait for, and mutex and conditions are as the threads left them.
+  if (ending_ || !is_here()) return;
   pthread_mutex_lock(&mutex_);
   ending_ = true;
   round_.fetch_add(1, std::memory_order_release);

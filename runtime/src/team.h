@@ -70,6 +70,8 @@ class Pool {
   int start(const eosfm_allocator& allocator, int workers, const Hook& hook);
   // What that takes.
   static size_t bytes(int workers) { return bytes_of<Seat>(workers - 1); }
+  // Ends the threads, once they have done what they are at.
+  void end();
   int workers() const { return workers_; }
   // Whether the threads are in this process: the child of a fork has only the one that forked.
   bool is_here() const;
