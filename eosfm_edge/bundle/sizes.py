@@ -90,7 +90,7 @@ class BundleSizes:
                 f"{self.all.summary} for both"
             )
         else:
-            sent = self.all.summary
+            sent = (self.native or self.onnx or self.all).summary
         if self.memory is None:
             return f"to send: {sent}; the memory of a run is not known: {self.no_memory}"
         return f"to send: {sent}; to run a tile: {self.memory.summary}"

@@ -17,6 +17,7 @@ import eosfm_edge as ee
 from eosfm_edge.bundle.digests import zstd_size
 from eosfm_edge.bundle.sizes import bundle_sizes
 from eosfm_edge.formats.bundle import MANIFEST_NAME, MODEL_NAME, read_manifest
+from eosfm_edge.formats.ensemble import PALETTE_NAME
 from eosfm_edge.machine import processors
 from eosfm_edge.native.binding import Model
 from eosfm_edge.native.header import EosfmError
@@ -44,6 +45,8 @@ def on_disk(bundle: Path, *, without: str) -> list[Path]:
 )
 def test_bytes_to_send_are_those_of_the_files(whole: Path, kind: str, without: str) -> None:
     files = on_disk(whole, without=without)
+    if kind != "all":  # no engine needs the palette
+        files = [path for path in files if path.name != PALETTE_NAME]
     if kind == "onnx":
         files = [path for path in files if path.parent.name != "specialists"]
     sent = getattr(bundle_sizes(whole, read_manifest(whole)), kind)
@@ -114,7 +117,8 @@ def test_the_last_line_of_export_and_inspect_says_it(
         assert all(word in last for word in words), last
         sizes = ee.open(bundle).sizes
         assert last == sizes.summary
-        assert f"{sizes.all.raw:,} bytes ({sizes.all.compressed:,} by zstd -3)" in last
+        sent = {"native": sizes.native, "onnx": sizes.onnx, "all": sizes.all}[purpose]
+        assert f"{sent.raw:,} bytes ({sent.compressed:,} by zstd -3)" in last
         code, out, err = run("inspect", bundle)
         assert code == 0 and out.splitlines()[-1] == last, err
         code, out, err = run("inspect", bundle, "--json")
@@ -129,7 +133,8 @@ def test_export_prints_sizes_as_json(specks: Path, imagery: Path, tmp_path: Path
     code, out, err = run("export", specks, *arguments)
     assert code == 0, err
     printed, sizes = json.loads(out)["sizes"], ee.open(bundle).sizes
-    assert printed["native"] == printed["all"] == vars(sizes.all)
+    assert printed["native"] == vars(sizes.native) and printed["all"] == vars(sizes.all)
+    assert sizes.all.files == sizes.native.files + 1  # the palette, which no device needs
     assert printed["onnx"] is None and sizes.onnx is None
     assert printed["memory"] == vars(sizes.memory)
 
