@@ -7,6 +7,8 @@
 namespace eosfm {
 namespace {
 
+constexpr char kKnownTolerances[] = "eosfm.known.tolerances";  // of the library's own engines
+
 float float_at(const Tensor& tensor, int64_t i) {
   float value;
   memcpy(&value, tensor.data + 4 * i, sizeof value);
@@ -161,12 +163,12 @@ eosfm_status Chain::parse_tolerances(const char* key, float (&tolerances)[kLevel
 // A bundle may do without graphs, or without what the library's own engines compute from.
 eosfm_status Chain::parse_graphs(ErrorText& error) {
   static constexpr char kFiles[] = "eosfm.graphs.files";
-  static constexpr char kTolerances[] = "eosfm.known.tolerances";
-  eosfm_status status = EOSFM_OK;
-  if (!file.has(kFiles)) return parse_tolerances(kTolerances, tolerance, error);
-  status = parse_tolerances("eosfm.graphs.tolerances", graph_tolerance, error);
+  if (!file.has(kFiles)) return parse_tolerances(kKnownTolerances, tolerance, error);
+  eosfm_status status = parse_tolerances("eosfm.graphs.tolerances", graph_tolerance, error);
   memcpy(tolerance, graph_tolerance, sizeof tolerance);
-  if (status == EOSFM_OK && file.has(kTolerances)) status = parse_tolerances(kTolerances, tolerance, error);
+  if (status == EOSFM_OK && file.has(kKnownTolerances)) {
+    status = parse_tolerances(kKnownTolerances, tolerance, error);
+  }
   uint32_t count = 0;
   if (status == EOSFM_OK) status = file.read_count(kFiles, 1, kMostSpecialists + 1, &count, error);
   if (status != EOSFM_OK) return status;
@@ -252,6 +254,10 @@ eosfm_status Chain::parse_runs(ErrorText& error) {
 
 eosfm_status Chain::check(const int (*widths)[kLevels], ErrorText& error) {
   char text[64];
+  if (!file.has(kKnownTolerances)) {
+    return error.fail(EOSFM_BAD_BUNDLE, "%s has no %s, expected them where the specialists' files are",
+                      file.file_name(), kKnownTolerances);
+  }
   for (int s = 0; s < specialists.size(); ++s) {
     for (int level = 0; level < kLevels; ++level) {
       set_channels_[s][level] = widths[s][level];

@@ -15,6 +15,7 @@ from support.command import run
 
 from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
+from eosfm_edge.formats.backends import BACKENDS, SOURCES
 from eosfm_edge.formats.bundle import (
     CHAIN_NAME,
     MANIFEST_NAME,
@@ -46,6 +47,10 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def test_every_backend_says_what_it_computes_from() -> None:
+    assert set(SOURCES) == set(BACKENDS)
 
 
 @pytest.mark.parametrize("purpose", FILES)

@@ -15,7 +15,7 @@ from eosfm_edge.native.binding import Model
 from eosfm_edge.native.header import NOT_FOUND, EosfmError
 from eosfm_edge.runtime.backends import onnxruntime_library
 
-UNSUPPORTED = 4
+BAD_BUNDLE, UNSUPPORTED = 3, 4
 BANDS, TILE = 2, 32
 
 
@@ -96,6 +96,24 @@ def test_a_damaged_specialist_is_no_missing_one(whole: Path, tmp_path: Path) -> 
         file.write(b"FFUG")
     with pytest.raises(EosfmError, match=r"s0\.gguf"):
         Model(bundle)
+
+
+def test_a_tolerance_belongs_to_the_files(whole: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(whole, tmp_path / "b")
+    chain = bundle / "chain.gguf"
+    content = chain.read_bytes()
+    assert content.count(b"eosfm.known.tolerances") == 1
+    chain.write_bytes(content.replace(b"eosfm.known.tolerances", b"eosfm.other.tolerances"))
+    with pytest.raises(EosfmError, match=r"has no eosfm\.known\.tolerances") as error:
+        Model(bundle)
+    assert error.value.status == BAD_BUNDLE
+    delete_all(bundle)
+    library = onnxruntime_library()
+    with (
+        Model(bundle) as model,
+        model.context(None, backends="onnxruntime", backend_library=library) as context,
+    ):
+        assert context.verify()[0]
 
 
 def test_without_graphs_the_specialists_are_needed(tmp_path: Path) -> None:
