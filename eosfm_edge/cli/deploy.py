@@ -42,7 +42,7 @@ def deploy(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Deploy an ensemble: prune, calibrate, export and verify until budgets are met.
+    """Prune, calibrate, export and verify until budgets are met.
 
     Ratios and precisions are weighed by what they cost on the target, and those that are within the
     budgets are made and judged on held-out tiles. The most faithful one becomes the bundle; with a

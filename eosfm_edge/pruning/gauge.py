@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eosfm_edge.ensemble.model import Ensemble, build_from_state
-from eosfm_edge.ensemble.specialist import build_encoder
+from eosfm_edge.ensemble.specialist import build_encoder, view_of
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.budget import Budget
 from eosfm_edge.formats.plan import Plan
@@ -14,7 +14,8 @@ from eosfm_edge.formats.precision import Precision
 from eosfm_edge.network.fidelity import least_cosine
 from eosfm_edge.network.tiles import Tiles
 from eosfm_edge.pruning.apply import apply_plan
-from eosfm_edge.pruning.encoder import kept_widths
+from eosfm_edge.pruning.encoder import kept_widths, pruned_view
+from eosfm_edge.pruning.features import FeatureMoments
 from eosfm_edge.pruning.measured import MeasuredTable
 from eosfm_edge.pruning.measures import fidelity_of, footprints_of
 from eosfm_edge.pruning.narrow import narrowed_state
@@ -55,17 +56,26 @@ def gauge(
         return least_cosine(found)
 
     def footprint(plan: Plan) -> float:
-        found = footprints_of([of_shapes(ensemble, planner, plan)], tiles, precision)[0]
+        found = footprints_of([of_shapes(ensemble, plan, planner.moments)], tiles, precision)[0]
         return found.ms if budget.kind == "ms" else found.megabytes
 
     return fidelity if budget.kind == "fidelity" else footprint
 
 
-def of_shapes(ensemble: Ensemble, planner: Planner, plan: Plan) -> Ensemble:
-    """Return an ensemble of a plan's shapes with any weights: time does not depend on them."""
-    views = planner.views_after(plan)
+def of_shapes(
+    ensemble: Ensemble, plan: Plan, moments: Sequence[FeatureMoments] | None = None
+) -> Ensemble:
+    """Return an ensemble of a plan's shapes with any weights: time does not depend on them.
+
+    Args:
+        ensemble: the original.
+        plan: what goes.
+        moments: of its features, where the plan removes whole specialists.
+    """
+    before = [view_of(encoder) for encoder in ensemble.encoders]
+    views = [pruned_view(v, one.groups) for v, one in zip(before, plan.specialists, strict=True)]
     kept = {
-        owner: kept_widths(planner.views[owner].shape, one.groups)
+        owner: kept_widths(before[owner].shape, one.groups)
         for owner, one in enumerate(plan.specialists)
     }
     state = narrowed_state(ensemble, kept)
@@ -77,6 +87,6 @@ def of_shapes(ensemble: Ensemble, planner: Planner, plan: Plan) -> Ensemble:
     described = ensemble.spec.model_copy(update={"specialists": tuple(specialists)})
     empty = build_from_state(described, state)
     if plan.removed:
-        assert planner.moments is not None
-        empty = without_specialists(empty, plan.removed, planner.moments)
+        assert moments is not None
+        empty = without_specialists(empty, plan.removed, moments)
     return empty

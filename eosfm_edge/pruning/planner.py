@@ -11,7 +11,7 @@ from torch import Tensor
 from eosfm_edge.ensemble.cost import ensemble_cost, runs_of
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.specialist import view_of
-from eosfm_edge.ensemble.view import Cost, EncoderView
+from eosfm_edge.ensemble.view import Cost
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.plan import CREATED_WITH, GroupPlan, Plan, SpecialistPlan
 from eosfm_edge.formats.recipe import Recipe
@@ -114,13 +114,6 @@ class Planner:
             params_after=after.params,
             specialists=tuple(specialists),
         )
-
-    def views_after(self, plan: Plan) -> list[EncoderView]:
-        """Return the views of the specialists' encoders after a plan."""
-        return [
-            pruned_view(view, one.groups)
-            for view, one in zip(self.views, plan.specialists, strict=True)
-        ]
 
     def _share_of_each(self, ratio: float) -> float:
         """Return the share that every specialist that stays must lose."""

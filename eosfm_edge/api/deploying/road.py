@@ -7,13 +7,13 @@ candidate, and not after an interruption. Tiles are drawn once and are the same 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -51,11 +51,14 @@ from eosfm_edge.resume import Work
 from eosfm_edge.scene.tiles import Tiles
 from eosfm_edge.targets.expectation import expected_time
 
+Kept = TypeVar("Kept")
+
 # The shares of multiply-accumulates that candidates lose. Beyond the last nothing is promised.
-RATIOS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+RATIOS: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 _MILD = 0.6  # specialists that lose more are distilled
 # The time that steps take of a specialist, in that of the study of its channels.
 _STUDY, _COSTS, _PRUNE, _DISTILLED, _CALIBRATE, _JUDGE, _EXPORT = 1.0, 0.3, 1.2, 3.0, 2.0, 0.2, 0.5
+_RATIOS: TypeAdapter[tuple[float, ...]] = TypeAdapter(tuple[float, ...])
 _CANDIDATES: TypeAdapter[tuple[DeployCandidate, ...]] = TypeAdapter(tuple[DeployCandidate, ...])
 
 
@@ -125,12 +128,7 @@ class Road:
 
     def candidates(self) -> tuple[DeployCandidate, ...]:
         """Return every ratio that can be planned in every precision, with what it costs."""
-        return self._work.step(
-            "candidates.json",
-            self._costed,
-            lambda made, path: path.write_bytes(_CANDIDATES.dump_json(made)),
-            _read_candidates,
-        )
+        return self._kept("candidates.json", _CANDIDATES, self._costed)
 
     def judged(
         self, candidate: DeployCandidate, after: Sequence[DeployCandidate] = ()
@@ -144,11 +142,10 @@ class Road:
         self._ahead = _EXPORT + sum(map(self._effort, after))
         held_to = "-promised" if self._wanted.promised else ""
         variant = self._wanted.variant if candidate.precision == "int8" else ""
-        (found,) = self._work.step(
+        (found,) = self._kept(
             f"judged-{candidate.precision}-{candidate.ratio:g}{variant}{held_to}.json",
+            _CANDIDATES,
             lambda: (self._judge(candidate),),
-            lambda made, path: path.write_bytes(_CANDIDATES.dump_json(made)),
-            _read_candidates,
         )
         return found
 
@@ -189,6 +186,19 @@ class Road:
         each = sum(map(bool, self._ensemble.sets))
         with self._pace.step(name, effort * each, self._ahead * each) as tell:
             yield tell
+
+    def _kept(self, name: str, form: TypeAdapter[Kept], make: Callable[[], Kept]) -> Kept:
+        """Return the result of a step that is kept as JSON; a damaged file is made again."""
+
+        def load(path: Path) -> Kept | None:
+            try:
+                return form.validate_json(path.read_bytes())
+            except ValidationError:
+                return None
+
+        return self._work.step(
+            name, make, lambda made, path: path.write_bytes(form.dump_json(made)), load
+        )
 
     def _effort(self, candidate: DeployCandidate) -> float:
         """Return about how long a candidate takes to be made and judged."""
@@ -244,25 +254,30 @@ class Road:
                 calibrate_ensemble(source, self._tiles, place, options, tell)
         return place
 
-    def _costed(self) -> tuple[DeployCandidate, ...]:
+    def _plannable(self) -> tuple[float, ...]:
+        """Write the plan of every ratio, and return those for which there is one."""
         self._ahead = _COSTS + _PRUNE
-        planner = self._planner
+        for place, ratio in enumerate(RATIOS):
+            try:
+                self._plan(ratio)
+            except UserError:
+                return RATIOS[:place]  # so much cannot be removed, nor more
+        return RATIOS
+
+    def _costed(self) -> tuple[DeployCandidate, ...]:
+        ratios = self._kept("ratios.json", _RATIOS, self._plannable)
         found: list[DeployCandidate] = []
         self._ahead = _PRUNE
         with self._step("costs", _COSTS) as tell:
-            for done, ratio in enumerate(RATIOS):
-                tell("costs", done, len(RATIOS))
-                try:
-                    plan = self._plan(ratio)
-                except UserError:
-                    break  # so much cannot be removed, nor more
-                shape = of_shapes(self._ensemble, planner, plan) if ratio else self._ensemble
+            for done, ratio in enumerate(ratios):
+                tell("costs", done, len(ratios))
+                shape = of_shapes(self._ensemble, self._plan(ratio)) if ratio else self._ensemble
                 subjects = [nominal(shape, one) for one in self._wanted.device.precisions]
                 found += [
                     DeployCandidate(ratio=ratio, precision=subject[2], **costs)
                     for subject, costs in zip(subjects, self._costs(subjects), strict=True)
                 ]
-            tell("costs", len(RATIOS), len(RATIOS))
+            tell("costs", len(ratios), len(ratios))
         return tuple(found)
 
     def _costs(self, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
@@ -341,10 +356,3 @@ class Road:
         levels = fidelity_of(self._ensemble, pruned, self._tiles)
         if promised is not None and levels is not None:
             require_promise(levels, promised, f"pruning by {ratio:g}")
-
-
-def _read_candidates(path: Path) -> tuple[DeployCandidate, ...] | None:
-    try:
-        return _CANDIDATES.validate_json(path.read_bytes())
-    except ValidationError:
-        return None
