@@ -14,6 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from eosfm_edge.bundle.palette import FloatArray, Palette, read_palette
@@ -147,9 +148,14 @@ def require_comparable(folder: Path, levels: Sequence[Level], scene: Scene) -> N
             )
         wide, tall = (-(-pixels // level.stride) for pixels in (scene.width, scene.height))
         transform = scene.transform @ Affine.scale(level.stride)
-        with rasterio.open(path) as raster:
-            found = f"{raster.count} channels of {raster.width} x {raster.height} cells"
-            elsewhere = not raster.transform.almost_equals(transform) or raster.crs != scene.crs
+        try:
+            with rasterio.open(path) as raster:
+                found = f"{raster.count} channels of {raster.width} x {raster.height} cells"
+                elsewhere = not raster.transform.almost_equals(transform) or raster.crs != scene.crs
+        except RasterioIOError as error:
+            raise UserError(
+                f"cannot read {path}: {error}", expected="what eosfm-edge run wrote"
+            ) from error
         wanted = f"{level.channels} channels of {wide} x {tall} cells"
         if found != wanted or elsewhere:
             where = f", which lie elsewhere than {scene.path}" if elsewhere else ""
@@ -167,8 +173,10 @@ def _levels(folder: Path, levels: Sequence[Level]) -> list[Path]:
 def _fitted_to(levels: Sequence[Path], name: str) -> Palette:
     """Fit a palette to the features of a run."""
     cells = [_read(path, _FITTED_SIDE, lambda features: features) for path in levels]
-    flat = [level.reshape(len(level), -1) for level in cells]
-    return fit_palette([level[:, np.isfinite(level).all(axis=0)].T for level in flat], name)
+    flat = [level.reshape(len(level), -1).T for level in cells]
+    valid = [level[np.isfinite(level).all(axis=1)] for level in flat]
+    # A coarse level's cells may all be without data where some of a fine one's have some.
+    return fit_palette([np.pad(level, ((0, not len(level)), (0, 0))) for level in valid], name)
 
 
 def _draw(picture: Picture) -> Image.Image:
@@ -180,7 +188,7 @@ def _draw(picture: Picture) -> Image.Image:
         colours = [_colours(picture, seen, number) for number in range(len(manifest.levels))]
         heading = "First three principal components of the features"
         rows.append(Row(colours, f"{heading}: {seen.name}" if len(picture.runs) > 1 else heading))
-    name = scene.path.name if isinstance(scene.path, Path) else scene.path
+    name = str(scene.path).rsplit("/", 1)[-1]
     return draw_page(
         (scene.width, scene.height),
         f"{manifest.name} · {manifest.precision}",

@@ -170,6 +170,18 @@ def test_a_palette_that_was_not_sent_is_not_missed(
     assert report.bytes["quicklook.png"] > 0
 
 
+def test_a_run_fits_no_colours_to_cells_without_data(bundle: Path, tmp_path: Path) -> None:
+    """One corner has data: a cell of level 1 has features then, and none of level 4."""
+    old = edited(bundle, tmp_path / "old.eosfm", palette=False)
+    pixels = np.zeros((13, 96, 96), np.uint16)
+    pixels[:, :9, :9] = scene_pixels(13, 9, 9)
+    scene = write_scene(tmp_path / "s.tif", pixels, S2_L1C, nodata=0)
+    run_scene(old, scene, tmp_path / "out", WITH_QUICKLOOK)
+    with rasterio.open(tmp_path / "out" / "level4.tif") as level:
+        assert np.isnan(level.read()).all()
+    assert (tmp_path / "out" / "quicklook.png").exists()
+
+
 def test_an_altered_palette_is_not_used(bundle: Path, scene: Path, tmp_path: Path) -> None:
     forged = edited(bundle, tmp_path / "forged.eosfm", palette=True)
     path = forged / "palette.safetensors"
@@ -260,6 +272,8 @@ def test_other_features_are_refused_before_the_run(
         raster.transform = Affine.translation(100, 0) @ raster.transform
     assert "lie elsewhere" in complaint(moved)
     assert "add --quicklook" in complaint(features, quicklook=False)
+    (moved / "level1.tif").write_bytes(b"no raster")
+    assert "cannot read" in complaint(moved)
 
 
 def test_an_output_that_is_compared_with_is_not_replaced(
