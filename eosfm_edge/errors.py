@@ -53,3 +53,7 @@ class CheckFailedError(UserError):
 
 class SceneWarning(UserWarning):
     """A scene is read in a way that it does not itself confirm."""
+
+
+class BackendWarning(UserWarning):
+    """A backend cannot be used, and another computes instead."""

@@ -25,7 +25,7 @@ from pydantic import (
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import file_kind
 from eosfm_edge.formats.adaptation import AdaptationMode
-from eosfm_edge.formats.backends import BACKENDS, Backend
+from eosfm_edge.formats.backends import BACKENDS, Backend, BackendChoice
 from eosfm_edge.formats.bands import PRESETS, Band, parse_bands
 from eosfm_edge.formats.bundle import Purpose
 from eosfm_edge.formats.calibration import Grn, Method
@@ -505,13 +505,17 @@ class BuildOptions(Options):
 class VerifyOptions(Options):
     """Who computes the known answer."""
 
-    backend: Backend = Field("native", description="Who computes.")
+    backend: BackendChoice = Field(
+        "native", description="Who computes. auto: the fastest here that gives the known answer."
+    )
 
 
 class RunOptions(ImageryOptions):
     """Options of a run over a scene."""
 
-    backend: Backend = Field("native", description="Who computes.")
+    backend: BackendChoice = Field(
+        "native", description="Who computes. auto: the fastest here that gives the known answer."
+    )
     quicklook: bool = Field(
         False,
         description="Write quicklook.png, the scene and its features, and groups.tif, a map of "

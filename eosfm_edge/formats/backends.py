@@ -7,6 +7,8 @@ from typing import Literal, get_args
 # These compute on any machine: export checks a bundle on both.
 CpuBackend = Literal["native", "onnxruntime"]
 Backend = Literal[CpuBackend, "cuda", "onnxruntime-cuda", "tensorrt"]
+# ``auto`` is the fastest that gives the known answer.
+BackendChoice = Literal[Backend, "auto"]
 
 CPU_BACKENDS: tuple[CpuBackend, ...] = get_args(CpuBackend)
 BACKENDS: tuple[Backend, ...] = get_args(Backend)

@@ -20,6 +20,7 @@ from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE
 from eosfm_edge.packets.words import PacketOptions
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.runtime.backends import open_context
+from eosfm_edge.runtime.fastest import fastest_backend
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
 from eosfm_edge.runtime.quicklook import (
     GROUPS_NAME,
@@ -46,8 +47,8 @@ class RunOptions:
     """Options of a run.
 
     Attributes:
-        backend: who computes; what needs a GPU and cannot have it is replaced, see
-            :data:`eosfm_edge.formats.backends.LADDERS`.
+        backend: who computes; ``auto`` for the fastest that gives the known answer. What needs a
+            GPU and cannot have it is replaced, see :data:`eosfm_edge.formats.backends.LADDERS`.
         threads: of the backend; 0 for all cores.
         grn: over what global response normalisation takes its norms. ``scene`` runs all tiles
             twice, and only the native backend can.
@@ -131,9 +132,12 @@ def run_scene(
     """
     options = options or RunOptions()
     started = time.monotonic()
-    if options.grn == "scene" and options.backend != "native":
+    backend = options.backend
+    if options.grn == "scene" and backend == "auto":
+        backend = "native"
+    elif options.grn == "scene" and backend != "native":
         raise UserError(
-            f"the {options.backend} backend normalises every tile by itself",
+            f"the {backend} backend normalises every tile by itself",
             expected="the native backend, for GRN over the scene",
             remedy="run without --grn scene, or with --backend native",
         )
@@ -145,8 +149,10 @@ def run_scene(
     inputs = (bundle, scene_path, options.beside)
     require_outside(output, [path for path in inputs if isinstance(path, Path)])
     manifest = read_manifest(bundle)
+    if backend == "auto":
+        backend = fastest_backend(bundle, manifest, tell, options.threads)
     # Before the manifest's bands and units are believed of the scene.
-    require_intact(bundle, manifest, options.backend)
+    require_intact(bundle, manifest, backend)
     tiling = tiling_of(options.overlap, options.halo, manifest.tile.size)
 
     with ExitStack() as stack:
@@ -182,7 +188,7 @@ def run_scene(
                 PacketWriter(folder / PACKETS_NAME, identity, options.packets)
             )
 
-        ladder = LADDERS.get(options.backend, (options.backend,))
+        ladder = LADDERS.get(backend, (backend,))
         backends = with_files(bundle, manifest, ladder)
         context = stack.enter_context(
             open_context(bundle, manifest, backends, options.threads, tell)

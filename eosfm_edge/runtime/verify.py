@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from eosfm_edge.bundle.intact import require_intact
 from eosfm_edge.formats.bundle import LevelDifference, read_manifest
 from eosfm_edge.runtime.backends import open_context, wrong_answer
+from eosfm_edge.runtime.fastest import fastest_backend
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,15 @@ class Verification:
     levels: tuple[LevelDifference, ...]
 
 
-def verify_bundle(bundle: Path, backend: str) -> Verification:
+def verify_bundle(
+    bundle: Path, backend: str, tell: Callable[[str], None] = lambda sentence: None
+) -> Verification:
     """Check every file's digest and the manifest's agreement with them, then the known answer.
+
+    Args:
+        bundle: the bundle's directory.
+        backend: who computes; ``auto`` for the fastest that gives the known answer.
+        tell: called with a sentence for every backend that ``auto`` finds to give another one.
 
     Raises:
         CheckFailedError: a file is missing, altered or surplus, the manifest was edited, or a level
@@ -33,6 +42,8 @@ def verify_bundle(bundle: Path, backend: str) -> Verification:
         UserError: the bundle cannot be read, or the backend cannot run it.
     """
     manifest = read_manifest(bundle)
+    if backend == "auto":
+        backend = fastest_backend(bundle, manifest, tell)
     absent = require_intact(bundle, manifest, backend)
     with open_context(bundle, manifest, [backend]) as context:
         is_right, relative = context.verify()

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 
 from eosfm_edge.api.imagery import radiometry_of
 from eosfm_edge.api.options import PathLike, RunOptions, as_path, as_scene
+from eosfm_edge.errors import BackendWarning
 from eosfm_edge.files import require_outside
 from eosfm_edge.packets.words import PacketOptions, parse_levels, parse_size
 from eosfm_edge.progress import Progress, silent
 
 if TYPE_CHECKING:
     from eosfm_edge.runtime.run import RunReport
-
-
-class BackendWarning(UserWarning):
-    """A backend cannot be used, and another computes instead."""
 
 
 def run(

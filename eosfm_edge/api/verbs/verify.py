@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from eosfm_edge.api.options import PathLike, VerifyOptions, as_path
+from eosfm_edge.errors import BackendWarning
 from eosfm_edge.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ def verify(
     from eosfm_edge.runtime.verify import verify_bundle
 
     progress("verify", 0, 1)
-    found = verify_bundle(place, options.backend)
+    found = verify_bundle(
+        place,
+        options.backend,
+        tell=lambda sentence: warnings.warn(sentence, BackendWarning, stacklevel=2),
+    )
     progress("verify", 1, 1)
     return found
