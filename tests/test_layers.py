@@ -28,6 +28,7 @@ LAYERS = (
     ("ensemble",),
     ("network",),
     ("calibration", "exporting", "pruning", "runtime"),
+    ("deploying",),
     ("api",),
     ("cli",),
 )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 
 import eosfm_edge as ee
-from eosfm_edge.api.deploying.search import front
 from eosfm_edge.api.options import DeployOptions, as_path
 from eosfm_edge.cli.options import (
     EnsembleArgument,
@@ -23,6 +22,7 @@ from eosfm_edge.cli.output import console, print_json
 from eosfm_edge.cli.places import bundle_place, the_ensemble
 from eosfm_edge.cli.progress import shown_progress
 from eosfm_edge.cli.typed import with_options
+from eosfm_edge.deploying.search import front
 
 if TYPE_CHECKING:
     from eosfm_edge.api.verbs.deploy import DeployReport

@@ -23,7 +23,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 """
 
-NEEDS_TORCH = ("ensemble", "network", "pruning", "calibration", "exporting")
+NEEDS_TORCH = ("ensemble", "network", "pruning", "calibration", "exporting", "deploying")
 
 
 def test_every_other_module_can_be_imported() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import eosfm_edge as ee
-from eosfm_edge.api.deploying import road
 from eosfm_edge.api.verbs import deploy as verb
+from eosfm_edge.deploying import road
 from eosfm_edge.formats.recipe import Recipe
 from eosfm_edge.native import timing
 from eosfm_edge.pruning import promise

@@ -12,8 +12,8 @@ import pytest
 from support.command import exit_code, inside, leftovers
 
 import eosfm_edge as ee
-from eosfm_edge.api.deploying import road
 from eosfm_edge.api.imagery import describe_imagery, keep_imagery
+from eosfm_edge.deploying import road
 from eosfm_edge.errors import ExitCode
 from eosfm_edge.formats.budget import parse_budgets
 from eosfm_edge.formats.bundle import read_manifest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eosfm_edge.api.deploying import pace
-from eosfm_edge.api.deploying.pace import Pace, duration
+from eosfm_edge.deploying import pace
+from eosfm_edge.deploying.pace import Pace, duration
 
 
 class Clock:

@@ -13,7 +13,7 @@ from support.command import exit_code, inside, leftovers
 from support.scenes import scene_pixels, write_scene
 
 import eosfm_edge as ee
-from eosfm_edge.api.deploying import road
+from eosfm_edge.deploying import road
 from eosfm_edge.errors import ExitCode
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.formats.deploy import read_deploy_record

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from eosfm_edge.api.deploying.search import Limits, best, front, nearest, to_try
+from eosfm_edge.deploying.search import Limits, best, front, nearest, to_try
 from eosfm_edge.formats.budget import Budget
 from eosfm_edge.formats.deploy import DeployCandidate
 from eosfm_edge.formats.precision import Precision

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 
 import eosfm_edge
 from eosfm_edge.api.checks import require_ensemble, require_output
-from eosfm_edge.api.deploying.device import Device, require_known_costs
-from eosfm_edge.api.deploying.pace import Pace
-from eosfm_edge.api.deploying.search import Limits, best, nearest, to_try
 from eosfm_edge.api.imagery import (
     IMAGERY,
     kept_imagery,
@@ -26,6 +23,9 @@ from eosfm_edge.api.imagery import (
 from eosfm_edge.api.options import DeployOptions, ImageryOptions, PathLike, as_path
 from eosfm_edge.api.verbs.build import build
 from eosfm_edge.api.verbs.verify import verify
+from eosfm_edge.deploying.device import Device, require_known_costs
+from eosfm_edge.deploying.pace import Pace
+from eosfm_edge.deploying.search import Limits, best, nearest, to_try
 from eosfm_edge.device.cross import require_tools
 from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.files import atomic_directory
@@ -46,7 +46,7 @@ from eosfm_edge.targets.feasibility import default_purpose, tile_of
 from eosfm_edge.targets.registry import find_target
 
 if TYPE_CHECKING:
-    from eosfm_edge.api.deploying.road import Road
+    from eosfm_edge.deploying.road import Road
     from eosfm_edge.formats.ensemble import EnsembleSpec
     from eosfm_edge.runtime.verify import Verification
 
@@ -147,7 +147,7 @@ def deploy(
     if replayed:
         _require_the_same(replayed, spec, ensemble)
     require_imagery(options.data, ensemble, kept, options.replay)
-    from eosfm_edge.api.deploying.road import Road, Wanted
+    from eosfm_edge.deploying.road import Road, Wanted
     from eosfm_edge.ensemble.store import load_ensemble
     from eosfm_edge.network.tiles import draw_tiles
 

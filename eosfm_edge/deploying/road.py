@@ -19,12 +19,12 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from eosfm_edge.api.deploying.device import Device
-from eosfm_edge.api.deploying.pace import Pace
 from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
 from eosfm_edge.calibration.encoder import Recipe as CalibrationRecipe
 from eosfm_edge.calibration.judge import Judge
 from eosfm_edge.calibration.mixed import Budget as CalibrationBudget
+from eosfm_edge.deploying.device import Device
+from eosfm_edge.deploying.pace import Pace
 from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble
 from eosfm_edge.ensemble.store import load_ensemble

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from eosfm_edge.api.deploying.device import PRECISIONS
+from eosfm_edge.deploying.device import PRECISIONS
 from eosfm_edge.formats.budget import Budget
 from eosfm_edge.formats.deploy import DeployCandidate
 
