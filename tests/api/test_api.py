@@ -16,7 +16,17 @@ from support.weights import S2_INPUT, encoder_state
 import eosfm_edge as ee
 from eosfm_edge.formats.bands import S2_L1C
 
-VERBS = ("import_ensemble", "prune", "calibrate", "export", "build", "run", "verify", "bench")
+VERBS = (
+    "import_ensemble",
+    "prune",
+    "calibrate",
+    "export",
+    "deploy",
+    "build",
+    "verify",
+    "run",
+    "bench",
+)
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -16,7 +16,7 @@ from eosfm_edge.cli.progress import shown_progress
 from eosfm_edge.errors import UserError
 from eosfm_edge.exporting.exporter import ExportOptions, export_bundle
 
-REPORTS = ("import", "prune", "calibrate", "export", "build", "verify", "run", "bench")
+REPORTS = ("import", "prune", "calibrate", "export", "deploy", "build", "verify", "run", "bench")
 
 
 @pytest.fixture(scope="module")
