@@ -65,4 +65,4 @@ def say(message: str) -> None:
 
 def megabytes(size: int) -> str:
     """Return a number of bytes as people read it."""
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
