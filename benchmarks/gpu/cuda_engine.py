@@ -13,7 +13,7 @@ numpy, and no network; PyTorch is used if it is there.
 1. checks the known answer in half precision (int8 where the bundle has it) and in float32, at
    batches of 1, 4 and 16, and how far each level is from the CPU engine's;
 2. runs `compute-sanitizer` over one image, if it is there;
-3. replays CUDA graphs of 30 and 523 empty kernels: the launches alone, of this engine's plan and of
+3. replays CUDA graphs of 30 and 523 empty kernels: the launches alone, of this engine and of
    TensorRT-RTX's for the demo's bundle;
 4. lets contenders take turns: one image from the host's memory to the host's memory, and a row of
    tiles as a stream; PyTorch eager and as CUDA graph are among them;

@@ -1,7 +1,7 @@
-/* What libeosfm and its backends, which are shared objects of their own, have between them.
+/* The interface between libeosfm and its backends, which are shared objects of their own.
  *
- * libeosfm_NAME.so exports one symbol, EOSFM_BACKEND_SYMBOL: an eosfm_backend. Its name has the version of
- * this interface, so that others do not find it. */
+ * libeosfm_NAME.so exports one symbol, EOSFM_BACKEND_SYMBOL: an eosfm_backend. The symbol has the version of
+ * this interface in its name, so that libeosfm does not find a backend of another version. */
 #ifndef EOSFM_BACKEND_H
 #define EOSFM_BACKEND_H
 
@@ -14,10 +14,10 @@
 extern "C" {
 #endif
 
-/* What a context wants computed. All of it is there only while the engine is opened. */
+/* The bundle and settings that an engine is opened with. They live only until `open` returns. */
 typedef struct eosfm_backend_request {
   const char *name;    /* "onnxruntime-cuda" */
-  const char *library; /* the file of what the backend stands on; NULL: it is searched for */
+  const char *library; /* the file of the library beneath the backend; NULL: it is searched for */
   const eosfm_file *files; /* chain.gguf and the specialists, of a backend that reads weights */
   size_t file_count;
   const eosfm_file *
@@ -42,43 +42,43 @@ typedef struct eosfm_backend_request {
   size_t error_size;
 } eosfm_backend_request;
 
-/* Of a backend that computes images in batches, and the next while the host is busy with the last: a slot
- * holds a batch. Calls come from one thread at a time. A function that fails returns a negative number, and
- * the engine's `error` has the reason. */
+/* The functions of an engine that computes batches of images while the host does other work. A slot holds a batch.
+ * Calls come from one thread at a time. A function that fails returns a negative number, and `error` then has the
+ * reason. */
 typedef struct eosfm_batches {
   int32_t batch; /* images of a slot, at most; 0: images go one by one through the engine's compute */
   int32_t slots; /* that may be under way at once */
   void *user;
-  /* Where an image of a slot that is not under way is to be written: [bands][tile][tile], as the sensor stores it. */
+  /* Returns where to write an image of a slot that is not under way: [bands][tile][tile], as the sensor stores it. */
   float *(*image)(void *user, int32_t slot, int32_t index);
   /* Starts the first `count` images of a slot and returns at once. */
   int (*start)(void *user, int32_t slot, int32_t count);
-  /* 0 while the slot is under way, 1 when it is done. */
+  /* Returns 0 while the slot is under way, 1 when it is done. */
   int (*query)(void *user, int32_t slot);
-  /* A level of an image of a slot that is done: [channels][height][width]. */
+  /* Returns a level of an image of a slot that is done: [channels][height][width]. */
   float *(*level)(void *user, int32_t slot, int32_t index, int32_t level);
   const char *(*error)(void *user);
 } eosfm_batches;
 
-/* What an engine allocates, beside what libeosfm does. */
+/* Bytes that an engine allocates, beside those of libeosfm. */
 typedef struct eosfm_backend_memory {
   size_t device_bytes; /* of a GPU's memory */
   size_t pinned_bytes; /* of the host's, that cannot be paged out */
 } eosfm_backend_memory;
 
-/* Of a bundle's files, what a backend computes from. */
+/* The files of a bundle that a backend computes from. */
 typedef enum eosfm_backend_reads {
   EOSFM_BACKEND_READS_GRAPHS = 0,
   EOSFM_BACKEND_READS_WEIGHTS = 1
 } eosfm_backend_reads;
 
 typedef struct eosfm_backend {
-  /* Fills an engine in, or `batches`; what `close` is given is in either's `user`. Like libeosfm's own
+  /* Fills in an engine, or `batches`; `close` gets the `user` of the one that was filled in. Like libeosfm's own
    * functions it writes nothing to the standard streams. */
   eosfm_status (*open)(const eosfm_backend_request *request, eosfm_engine *engine, eosfm_batches *batches);
   void (*close)(void *user);
   int32_t reads; /* an eosfm_backend_reads */
-  /* Says what an engine would allocate, without the device. NULL: the backend cannot know. */
+  /* Finds how much an engine would allocate, without the device. NULL: the backend cannot know. */
   eosfm_status (*measure)(const eosfm_backend_request *request, eosfm_backend_memory *memory);
 } eosfm_backend;
 

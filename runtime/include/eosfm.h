@@ -109,13 +109,13 @@ typedef enum eosfm_status {
   EOSFM_BUSY = 13         /* another call is using the context; its sentence stays as it is */
 } eosfm_status;
 
-/* "0.1.0", of the library that is loaded. Compare with EOSFM_VERSION_... of the header. */
+/* Returns the version of the loaded library, "0.1.0". Compare it with EOSFM_VERSION_... of the header. */
 EOSFM_API const char *eosfm_library_get_version(void);
 
-/* The EOSFM_VERSION_NUMBER of the library that is loaded. */
+/* Returns the EOSFM_VERSION_NUMBER of the loaded library. */
 EOSFM_API int32_t eosfm_library_get_version_number(void);
 
-/* A few words for a status; never NULL. */
+/* Returns a few words for a status; never NULL. */
 EOSFM_API const char *eosfm_status_get_text(int status);
 
 /* ---- Models ---------------------------------------------------------------------------------- */
@@ -316,11 +316,11 @@ typedef struct eosfm_context_options {
                                  all specialists are active and GRN is the tile's. */
   const eosfm_gate *gate; /* copied; NULL: there is none. Not with an engine, nor where the fusion is a
                              product. */
-  /* Who may compute: names with spaces between them, of which the first that works here is taken. NULL:
+  /* The engines that may compute: names with spaces between them, of which the first that works here is taken. NULL:
    * "native", which is this library, or the engine if there is one. With an engine, its name is to be
    * among them. See "Backends" below. */
   const char *backends;
-  const char *backend_library; /* the file of what backends stand on; NULL: it is searched for */
+  const char *backend_library; /* the file of the library beneath a backend; NULL: it is searched for */
   int32_t batch; /* tiles of a stream that a backend computes at once, 1 to 64; 0: its choice, which is 4 for
                     cuda. Results do not depend on it. Others than cuda compute one at a time. */
   /* Called on each of the context's own threads before it computes anything, with 1 to threads - 1; the
@@ -349,15 +349,15 @@ typedef struct eosfm_context_options {
  *
  * as in "onnxruntime-tensorrt onnxruntime-cuda native". The name up to its first '-' is that of a shared
  * object, libeosfm_NAME.so, which is loaded when it is first asked for: from the directory of this
- * library, or else as the system finds it. It loads what it stands on in turn: ONNX Runtime is
+ * library, or else as the system finds it. It loads the library beneath it in turn: ONNX Runtime is
  * `backend_library`, or else the environment's EOSFM_ONNXRUNTIME, or else libonnxruntime.so.1 as the
  * system finds it; NVIDIA's plugin is EOSFM_TENSORRT_RTX, or else
  * libonnxruntime_providers_nv_tensorrt_rtx.so; the driver for cuda is `backend_library`, or else
- * libcuda.so.1. What was loaded stays loaded.
+ * libcuda.so.1. Loaded libraries stay loaded.
  *
  * An engine of the host's takes its turn where `backends` has its name, before a shared object of that name:
- * as "mine onnxruntime-cuda native" has it. It is opened when it first computes, if it likes, which is for
- * the known answer. One that the options have without `backends` is used as it is, without that check.
+ * as in "mine onnxruntime-cuda native". It may open its own resources when it first computes, which is for
+ * the known answer. One that is given without `backends` is used without that check.
  *
  * A backend is taken only if it gives the bundle's known answer. For one that is not, the model's log gets
  * a warning with the reason, and the next is tried; if it was the last, eosfm_context_create fails with
@@ -373,7 +373,7 @@ typedef struct eosfm_context_options {
 
 typedef struct eosfm_requirements {
   size_t struct_size;
-  size_t context_bytes; /* what the context itself keeps, stacks of its threads not counted */
+  size_t context_bytes; /* of the context itself, without the stacks of its threads */
   size_t weights_bytes; /* the weights for this precision, which contexts of a model share */
   size_t mapped_bytes; /* the bundle's files */
   size_t device_bytes; /* of a GPU's memory, that cuda allocates: beside what its driver takes for itself */
@@ -382,7 +382,7 @@ typedef struct eosfm_requirements {
 
 #define EOSFM_REQUIREMENTS_INIT {sizeof(eosfm_requirements), 0, 0, 0, 0, 0}
 
-/* Gives what a context with these options will need; with several backends, the needs of the largest. NULL
+/* Gives the needs of a context with these options; with several backends, those of the neediest. NULL
  * options are the defaults. A backend whose library or files are missing needs nothing; of native alone that is
  * EOSFM_NOT_FOUND. Creating takes a little more for a moment, which memory_peak_bytes shows afterwards.
  *
@@ -406,10 +406,10 @@ EOSFM_API const char *eosfm_context_get_error(const eosfm_context *context);
 /* Returns the code beneath that failure, as eosfm_model_get_error_code does. */
 EOSFM_API int32_t eosfm_context_get_error_code(const eosfm_context *context);
 
-/* Returns who computes: one of the backends' names, or the name of the options' engine. */
+/* Returns the name of the engine that computes: one of `backends`, or that of the options' engine. */
 EOSFM_API const char *eosfm_context_get_backend(const eosfm_context *context);
 
-/* An engine by which a context can be asked to compute. */
+/* An engine on which a context can be created. */
 typedef struct eosfm_engine_info {
   size_t struct_size;
   const char *name; /* as in eosfm_context_options.backends; lives for ever */
@@ -418,14 +418,14 @@ typedef struct eosfm_engine_info {
                        the native engine needs */
   char *reason; /* the caller's, or NULL: where the sentence goes if it is not here, and "" if it is */
   size_t reason_size;
-  const char *isa; /* the instruction set that the native engine would use here, as "avx512-vnni"; NULL of other
-                      engines, and if it is not here; lives for ever */
+  const char *isa; /* the instruction set that the native engine would use here: "avx512-vnni"; NULL for
+                      other engines, and if it is not here; lives for ever */
 } eosfm_engine_info;
 
 #define EOSFM_ENGINE_INFO_INIT {sizeof(eosfm_engine_info), NULL, 0, NULL, 0, NULL}
 
 /* Describes the engine `index`, from 0, of those that this version knows; EOSFM_END behind the last. Loads its
- * shared object, but nothing that this stands on in turn: whether there is a GPU, or an ONNX Runtime, is
+ * shared object, but not the libraries beneath it: whether there is a GPU, or an ONNX Runtime, is
  * known when eosfm_context_create is asked for it.
  *
  * Status: EOSFM_OK, EOSFM_END, EOSFM_BAD_ARGUMENT. */
@@ -473,7 +473,7 @@ EOSFM_API eosfm_status eosfm_context_measure_specialist(eosfm_context *context, 
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_UNSUPPORTED, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_set_active(eosfm_context *context, const uint8_t *active, size_t count);
 
-/* Over what global response normalisation (GRN) takes the norms of a specialist's hidden channels. */
+/* The pixels over which global response normalisation (GRN) takes the norms of a specialist's hidden channels. */
 typedef enum eosfm_grn {
   EOSFM_GRN_TILE = 0, /* over the image of each run, as the network was trained: the default */
   EOSFM_GRN_GATHER = 1, /* over its valid pixels, and the sums of squares are added up over the images */
@@ -512,7 +512,7 @@ typedef enum eosfm_dtype {
   EOSFM_BIG_ENDIAN = 256 /* added to one of these: the most significant byte comes first */
 } eosfm_dtype;
 
-/* One band of an image, where it lies. scale, offset and nodata are the bundle's (eosfm_model_describe_band),
+/* One band of an image in the caller's memory. scale, offset and nodata are the bundle's (eosfm_model_describe_band),
  * unless `calibrated` is not 0: then they are those given here. Values of 32-bit integers and doubles are
  * scaled in double and then rounded to float32; others are scaled in float32. */
 typedef struct eosfm_band {
@@ -525,8 +525,8 @@ typedef struct eosfm_band {
   float scale; /* physical = stored * scale + offset; not 0 */
   float offset;
   int32_t has_nodata;
-  double nodata; /* compared with what is stored: as float32 in bands of EOSFM_F32, and otherwise exactly.
-                    The bundle's is a float32, to which what is stored is rounded first. */
+  double nodata; /* compared with stored values: as float32 in bands of EOSFM_F32, and otherwise exactly.
+                    The bundle's is a float32: stored values are rounded to float32 before. */
   int32_t step; /* pixels of the image, in each direction, that one of this band covers: 1 to 1024. Each
                     pixel of the image takes the value that covers it. */
   int32_t row_origin; /* pixels of the image by which the band's first row begins before the image's, */
@@ -549,9 +549,9 @@ typedef struct eosfm_image {
 
 #define EOSFM_IMAGE_INIT {sizeof(eosfm_image), NULL, 0, NULL, 0, 0}
 
-/* Where a level goes: `channels` planes of (height / stride) x (width / stride) floats, the cells of a
- * row beside each other. Strides are in floats, and data is aligned to them. data NULL: the level is
- * not wanted. */
+/* The place of a level in the caller's memory: `channels` planes of (height / stride) x (width / stride)
+ * floats, with adjacent cells in a row. Strides are in floats, and data is aligned to them. data NULL: the
+ * level is not wanted. */
 typedef struct eosfm_level {
   size_t struct_size;
   float *data;
@@ -567,7 +567,7 @@ typedef int (*eosfm_progress_fn)(void *user, int32_t done, int32_t total);
 
 typedef struct eosfm_run_options {
   size_t struct_size;
-  int64_t deadline_ms; /* from the call on; 0: none. Looked at when eosfm_context_cancel is. */
+  int64_t deadline_ms; /* from the call on; 0: none. Checked whenever cancellation is. */
   eosfm_progress_fn progress;
   void *progress_user;
   /* A flag for each specialist, or NULL: which are in the levels, when the run succeeds. With it, a run
@@ -582,7 +582,7 @@ typedef struct eosfm_run_options {
 
 /* Computes the levels of an image. The caller's buffers are written at the end: a run that is
  * cancelled, too late or refused leaves them as they were. EOSFM_NOT_FINITE if a specialist, an engine or
- * the fusion gives infinities or NaN, which weights that were damaged do, and images whose values are of
+ * the fusion gives infinities or NaN, as with damaged weights and with images whose values are in
  * another unit: only where the fusion is the first to do so have levels been written. Once fusion has
  * started, cancellation and the deadline are ignored and the run completes.
  *
@@ -650,7 +650,7 @@ EOSFM_API eosfm_status eosfm_context_get_tolerance(eosfm_context *context, doubl
  * all that it needs when it begins. Its errors are at eosfm_context_get_error. */
 typedef struct eosfm_stream eosfm_stream;
 
-/* How the rows of a band come. scale, offset and nodata are as those of eosfm_band. */
+/* The layout of a band's pushed rows. scale, offset and nodata are as those of eosfm_band. */
 typedef struct eosfm_stream_band {
   size_t struct_size;
   int32_t dtype; /* an eosfm_dtype */
@@ -676,7 +676,7 @@ typedef struct eosfm_stream_options {
   int32_t overlap; /* pixels that neighbouring tiles share, a multiple of 32 below their sides; -1: a
                       quarter of the smaller side, rounded up to that */
   int32_t halo; /* pixels along a tile's edges towards its neighbours whose features are not used,
-                      since what surrounds them is not in the tile; 0 to half of the overlap, a multiple
+                      since their surroundings are not in the tile; 0 to half of the overlap, a multiple
                       of 32. See below. */
   const eosfm_stream_band *bands; /* the model's, in order */
   size_t band_count;
@@ -686,7 +686,7 @@ typedef struct eosfm_stream_options {
   int32_t levels[EOSFM_LEVELS]; /* not 0: the level is wanted */
   const eosfm_stream_band *mask; /* how the rows of a mask of the host's come, which are pushed as those of
                                     the band EOSFM_STREAM_MASK: EOSFM_U8, 0 where the scene is not valid.
-                                    NULL: there is none. Calibration and nodata are not looked at. */
+                                    NULL: there is none. Calibration and nodata are ignored. */
 } eosfm_stream_options;
 
 #define EOSFM_STREAM_OPTIONS_INIT \
@@ -710,7 +710,7 @@ EOSFM_API eosfm_status eosfm_stream_create(eosfm_context *context, const eosfm_s
 /* Gives the next `count` rows of a band, or of EOSFM_STREAM_MASK, which are copied. `rows` NULL: they are
  * missing, and become nodata. `width` is how many pixels a row has, of which none is left out: as many as
  * it takes to cover the scene's from the band's origin on, (width + column_origin) / step, rounded up.
- * EOSFM_BAD_ARGUMENT for rows of any other length: they would shear. It is not looked at if they are
+ * EOSFM_BAD_ARGUMENT for rows of any other length: they would shear. It is ignored if the rows are
  * missing. `taken` gets how many had room: the bands' rows may come in any order, but none more than two
  * tiles ahead of the others. Push the rest after EOSFM_AGAIN; if no band takes any then, one has ended and
  * so has the scene. The scene ends where its shortest band, or mask, does.

@@ -24,7 +24,7 @@
 
 namespace eosfm {
 
-// What a call returned, and its sentence if it failed.
+// The status of a call, and its sentence if it failed.
 class Status {
  public:
   Status() = default;
@@ -40,9 +40,9 @@ class Status {
 
   bool ok() const noexcept { return code_ == EOSFM_OK; }
   eosfm_status code() const noexcept { return code_; }
-  // What was found and what was expected; "" for EOSFM_OK. Lives as long as this object.
+  // Returns the sentence: what was found and what was expected; "" for EOSFM_OK. Lives as long as this object.
   const char* sentence() const noexcept { return sentence_.data(); }
-  // The system's errno or what an engine returned, beneath the failure; 0: there is none.
+  // Returns the code beneath the failure: the system's errno or the engine's; 0 if there is none.
   std::int32_t error_code() const noexcept { return error_code_; }
 
  private:
@@ -51,7 +51,7 @@ class Status {
   std::array<char, 512> sentence_ = {};
 };
 
-// A value, and whether there is one. After a failure it is empty, or its struct's defaults.
+// A value or a failure. After a failure the value is empty, or has its struct's defaults.
 template <class T>
 class [[nodiscard]] Result {
  public:
@@ -75,7 +75,7 @@ class [[nodiscard]] Result {
   Status status_;
 };
 
-// "0.1.0" of the library that is loaded, and its EOSFM_VERSION_NUMBER.
+// Return the version of the loaded library: "0.1.0", and its EOSFM_VERSION_NUMBER.
 inline const char* library_version() noexcept { return eosfm_library_get_version(); }
 inline std::int32_t library_version_number() noexcept { return eosfm_library_get_version_number(); }
 
@@ -94,8 +94,7 @@ inline Result<EngineInfo> describe_engine(std::int32_t index) {
   info.reason_size = sizeof reason;
   const Status status(eosfm_library_describe_engine(index, &info), "");
   if (!status.ok()) return {EngineInfo(), status};
-  return {EngineInfo{info.name, Status(static_cast<eosfm_status>(info.status), reason), info.isa},
-          status};
+  return {EngineInfo{info.name, Status(static_cast<eosfm_status>(info.status), reason), info.isa}, status};
 }
 
 struct Closer {
@@ -104,7 +103,7 @@ struct Closer {
   void operator()(eosfm_stream* stream) const noexcept { eosfm_stream_destroy(stream); }
 };
 
-// What a tile of a stream completes. Data is the stream's, until its next patch.
+// The patch that a tile of a stream completes. Its data belongs to the stream and lasts until the next patch.
 class Patch {
  public:
   Patch() = default;
@@ -139,7 +138,7 @@ class Stream {
   // Begins another scene with the same options, without allocating.
   [[nodiscard]] Status reset() { return status_of(eosfm_stream_reset(get())); }
 
-  // EOSFM_AGAIN: push more rows first. EOSFM_END: there are no more patches.
+  // Computes the next patch. EOSFM_AGAIN: push more rows first. EOSFM_END: there are no more patches.
   [[nodiscard]] Status pull_patch(Patch& patch, const eosfm_run_options& options = EOSFM_RUN_OPTIONS_INIT) {
     patch.patch_.levels = patch.levels_.data();
     return status_of(eosfm_stream_pull_patch(get(), &options, &patch.patch_));
@@ -166,7 +165,7 @@ class Context {
                            const eosfm_run_options& options = EOSFM_RUN_OPTIONS_INIT) {
     return status_of(eosfm_context_run(get(), &image, levels, &options));
   }
-  // Ends the run that is going on and those that follow, until resume(); both from any thread.
+  // Ends the current run and later ones, until resume(). Any thread may call both.
   void cancel() const noexcept { eosfm_context_cancel(get()); }
   void resume() const noexcept { eosfm_context_resume(get()); }
 
@@ -228,12 +227,12 @@ class Model {
   // Takes over a model.
   explicit Model(eosfm_model* model) : handle_(model) {}
 
-  // Memory comes from options.allocator, where there is one.
+  // Opens the bundle in a directory. Memory comes from options.allocator, where there is one.
   static Result<Model> open(const char* directory, eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT) {
     return open_with(options,
                      [&](eosfm_model** model) { return eosfm_model_open(directory, &options, model); });
   }
-  // The files must stay as they are until the model is closed.
+  // Opens a bundle in memory. The files must not change until the model is closed.
   static Result<Model> open_memory(const eosfm_file* files, std::size_t count,
                                    eosfm_open_options options = EOSFM_OPEN_OPTIONS_INIT) {
     return open_with(
@@ -271,7 +270,7 @@ class Model {
   eosfm_model* get() const noexcept { return handle_.get(); }
 
  private:
-  // Opens with a place for the sentence, where the caller has none.
+  // Opens with a buffer for the sentence, if the caller gives none.
   template <class Open>
   static Result<Model> open_with(eosfm_open_options& options, const Open& open) {
     char sentence[512] = "";

@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-/* How the values of a packet are encoded. */
+/* The encodings of a packet's values. */
 typedef enum eosfm_packet_encoding {
   EOSFM_PACKET_FP16 = 0, /* IEEE 754 binary16, rounded to nearest */
   EOSFM_PACKET_INT8 = 1  /* integers from -127 to 127 times a step for each channel */
@@ -47,7 +47,7 @@ typedef struct eosfm_packet {
   const void *payload; /* in the data that was given; this and what follows are not looked at in writing */
   size_t payload_size;
   size_t work_size; /* bytes of work memory that decoding takes, at most 2^28 */
-  size_t spent; /* bytes of false packets that were looked at so far: 0 at first, then left as it is */
+  size_t spent; /* bytes of false packets that were read so far: 0 at first, then left as it is */
 } eosfm_packet;
 
 #define EOSFM_PACKET_INIT \
@@ -63,20 +63,20 @@ typedef struct eosfm_packet {
 EOSFM_API eosfm_status eosfm_packet_find(const void *data, size_t size, size_t *offset, size_t *lost,
                                          eosfm_packet *packet);
 
-/* Writes the features, [channels][height][width], NaN where there is no data. `work` is of the packet's
- * work_size. Beside it, libzstd allocates what it needs until this returns. EOSFM_BAD_BUNDLE: the payload is
+/* Decodes a packet into features, [channels][height][width], NaN where there is no data. `work` has the packet's
+ * work_size bytes. Beside it, libzstd allocates what it needs until this returns. EOSFM_BAD_BUNDLE: the payload is
  * not what the header says, though the checksum agrees; features may have been written in part then.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BAD_BUNDLE. */
 EOSFM_API eosfm_status eosfm_packet_decode(const eosfm_packet *packet, float *features, void *work);
 
-/* Bytes that a packet must be allowed to have: a header, and a cell or some. */
+/* The least `most` of eosfm_packet_encode: a header, and room for a cell or some. */
 #define EOSFM_PACKET_LEAST 256
 
-/* Takes a packet's bytes, which are gone after the call. Returns 0 to go on; anything else ends the writing. */
+/* Takes a packet's bytes, which are gone after the call. Returns 0 to continue; anything else ends the writing. */
 typedef int (*eosfm_packet_send_fn)(void *user, const void *data, size_t size);
 
-/* Gives the bytes of work memory that writing takes. EOSFM_BAD_ARGUMENT if the packet's fields cannot be: a
+/* Gives the bytes of work memory that writing takes. EOSFM_BAD_ARGUMENT unless the packet has a
  * level from 1 to 4, sides of 1 to 1024 cells, 1 to 65535 channels that are among the level's, and at most
  * 2^28 bytes of content, 2 for a value in fp16 and 1 in int8.
  *

@@ -1,4 +1,4 @@
-/* See eosfm_packets.h, and docs/packets.md for what the bytes are. */
+/* The packets of eosfm_packets.h. docs/packets.md describes the bytes. */
 #include "eosfm_packets.h"
 
 #include <math.h>
@@ -18,8 +18,8 @@ enum {
 /* libzstd's level: more effort takes several times as long and saves a few per cent. */
 enum { kCompression = 3 };
 
-/* Structs are read and filled by the caller's size, as src/structs.h does for those of eosfm.h. What every
- * caller's has ends with these fields. */
+/* Structs are read and filled by the caller's size, as src/structs.h does for those of eosfm.h. Every caller's has
+ * all fields up to these. */
 static const size_t kFirstPacketSize = offsetof(eosfm_packet, spent) + sizeof(size_t);
 static const size_t kFirstLevelSize = offsetof(eosfm_level, row_stride) + sizeof(ptrdiff_t);
 static const size_t kMostStructSize = 4096;
@@ -59,7 +59,7 @@ static uint32_t u32(const uint8_t *at) { return u16(at) | u16(at + 2) << 16; }
  * may be claimed by many false headers. Damage alone comes nowhere near it. */
 static const size_t kCredit = 16;
 
-/* Bytes of the content of a packet with these fields; 0 if there can be no such packet. */
+/* Returns the bytes of the content of a packet with these fields; 0 if there can be no such packet. */
 static size_t content_size(const eosfm_packet *packet) {
   const int has_sides =
       packet->height >= 1 && packet->height <= kMostSide && packet->width >= 1 && packet->width <= kMostSide;
@@ -77,7 +77,7 @@ static size_t content_size(const eosfm_packet *packet) {
 }
 
 /* Reads the header of the packet that may begin here; returns how many bytes it claims, or 0 if it contradicts
- * itself. Nothing behind the header is looked at. */
+ * itself. Does not read behind the header. */
 static size_t read_header(const uint8_t *at, size_t size, eosfm_packet *found) {
   if (size < kHeader || memcmp(at, "EOSP", 4) != 0 || u16(at + 4) != kVersion || u16(at + 6) != kHeader) {
     return 0;
@@ -100,7 +100,7 @@ static size_t read_header(const uint8_t *at, size_t size, eosfm_packet *found) {
   return content_size(found) > 0 && content_size(found) == found->work_size ? whole : 0;
 }
 
-/* Whether the packet is as it was sent, and its payload says that it gives what the header says. */
+/* Returns whether the checksum matches, and whether the payload promises as much content as the header. */
 static int is_intact(const uint8_t *at, size_t whole, const eosfm_packet *found) {
   return crc32_z(0, at + kCheckedFrom, whole - kCheckedFrom) == u32(at + 12) &&
          ZSTD_getFrameContentSize(found->payload, found->payload_size) == found->work_size;
@@ -136,7 +136,7 @@ eosfm_status eosfm_packet_find(const void *data, size_t size, size_t *offset, si
   return EOSFM_END;
 }
 
-/* IEEE 754 binary16 to binary32. */
+/* Converts IEEE 754 binary16 to binary32. */
 static float from_half(uint32_t half) {
   const uint32_t sign = (half & 0x8000U) << 16;
   const uint32_t exponent = half >> 10 & 0x1fU;
@@ -194,7 +194,8 @@ static void put32(uint8_t *at, uint32_t value) {
   put16(at + 2, value >> 16);
 }
 
-/* binary32 to IEEE 754 binary16, rounded to nearest, ties to even; one NaN for all, which compresses better. */
+/* Converts binary32 to IEEE 754 binary16, rounded to nearest, ties to even. All NaN become one, which compresses
+ * better. */
 static uint32_t to_half(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
@@ -206,7 +207,7 @@ static uint32_t to_half(float value) {
   return sign | (((size + 0xfffU + (size >> 13 & 1U)) >> 13) - (112U << 10));
 }
 
-/* What writing has from its caller, and its memory. */
+/* The arguments of a writing, and its memory. */
 typedef struct Writing {
   const eosfm_level *features;
   size_t most;
@@ -228,7 +229,7 @@ static float value_at(const Writing *writing, const Part *part, int32_t channel,
   return part->first[channel * writing->features->channel_stride + y * writing->features->row_stride + x];
 }
 
-/* All low bytes, then all high bytes. Returns whether fp16 can hold the values. */
+/* Writes all low bytes, then all high bytes. Returns whether fp16 can hold the values. */
 static int write_halves(const Writing *writing, const Part *part) {
   const eosfm_packet *fields = &part->fields;
   uint8_t *low = writing->content;
@@ -246,7 +247,7 @@ static int write_halves(const Writing *writing, const Part *part) {
   return 1;
 }
 
-/* A step for each channel, its largest value / 127, and then integers. */
+/* Writes a step for each channel, its largest value / 127, and then integers. */
 static void write_integers(const Writing *writing, const Part *part) {
   const eosfm_packet *fields = &part->fields;
   uint8_t *integer = writing->content + (size_t)fields->channels * sizeof(float);
@@ -322,7 +323,7 @@ static eosfm_status send_part(const Writing *writing, const Part *whole) {
   const eosfm_packet *fields = &whole->fields;
   const size_t room = writing->most - kHeader;
   const size_t wanted = (size - kHeader + room - 1) / room + 1;
-  /* Who wants some cells wants all of their channels less often than the other way round. */
+  /* Cut channels first: a reader more often wants all cells of some channels than all channels of some cells. */
   const int axis = fields->channels > 1 ? 0 : fields->height > 1 ? 1 : 2;
   const int32_t length = axis == 0 ? fields->channels : axis == 1 ? fields->height : fields->width;
   const int32_t even = wanted < (size_t)length ? length / (int32_t)wanted : 1;

@@ -13,14 +13,14 @@
 namespace eosfm {
 namespace {
 
-// Finds the file that this library is in. The loader's name for it will not do: it may be relative to where
-// the process once was, and for a program it is whatever argv[0] says.
+// Finds the file of this library. The loader's name for it is no use: it may be relative to a directory that the
+// process has left, and for a program it is whatever argv[0] says.
 bool find_own_file(char* path, size_t size) {
   const auto address = reinterpret_cast<uintptr_t>(&eosfm_library_get_version);
   const int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   bool found = false;
   char text[2 * PATH_MAX];
-  size_t held = 0;  // of it, from the beginning of a line
+  size_t held = 0;  // bytes of the text, from the start of a line
   while (maps >= 0 && !found) {
     const ssize_t count = read(maps, text + held, sizeof text - 1 - held);
     if (count < 0 && errno == EINTR) continue;
@@ -56,7 +56,6 @@ bool find_beside(const char* file, char* path, size_t size) {
 
 }  // namespace
 
-// libeosfm_NAME.so for NAME and NAME-VARIANT. It stays loaded: what it stands on may have threads.
 eosfm_status load_backend(const char* name, const eosfm_backend** result, ErrorText& error) {
   char file[kMostEngineName + 32];
   const int length = static_cast<int>(strcspn(name, "-"));
@@ -78,7 +77,7 @@ eosfm_status load_backend(const char* name, const eosfm_backend** result, ErrorT
 
 namespace {
 
-// What a backend is asked for, with the files that it reads.
+// The request to a backend, and the files that it reads.
 struct Request {
   eosfm_backend_request request = {};
   Array<FileBytes> opened;

@@ -1,4 +1,4 @@
-// A backend in a shared object: loaded, and an engine of it opened.
+// Backends: shared objects that hold engines. Loads one and opens an engine of it.
 #ifndef EOSFM_SRC_BACKEND_H
 #define EOSFM_SRC_BACKEND_H
 
@@ -8,7 +8,7 @@
 
 namespace eosfm {
 
-// Loads libeosfm_NAME.so of a backend, which stays loaded.
+// Loads libeosfm_NAME.so for NAME and NAME-VARIANT. It stays loaded: libraries beneath it may have threads.
 eosfm_status load_backend(const char* name, const eosfm_backend** result, ErrorText& error);
 
 class Backend {
@@ -18,16 +18,16 @@ class Backend {
   Backend& operator=(const Backend&) = delete;
   ~Backend();
 
-  // Opens an engine of the bundle's graphs or weights.
+  // Opens an engine on the bundle's graphs or weights.
   eosfm_status open(const char* name, eosfm_model& model, const Settings& settings, ErrorText& error);
-  // Says what an engine would allocate; nothing, if the backend cannot know.
+  // Finds how much an engine would allocate; leaves `memory` as it is if the backend cannot know.
   static eosfm_status measure(const char* name, const eosfm_model& model, int batch,
                               eosfm_backend_memory* memory, ErrorText& error);
   const eosfm_engine& engine() const { return engine_; }
   const eosfm_batches& batches() const { return batches_; }
-  // Of the known answer, as this engine gives it: [levels].
+  // Returns how far the known answer may be off with this engine: [levels].
   const float* tolerance() const { return tolerance_; }
-  // What it allocates beside the model's memory, of a GPU's and pinned, which counts as taken of that.
+  // Returns the bytes that it allocates of a GPU's memory and pinned, which count as taken of the model's.
   size_t reserved_bytes() const { return reserved_; }
 
  private:

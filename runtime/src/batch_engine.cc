@@ -39,7 +39,7 @@ eosfm_status BatchEngine::allocate(ErrorText& text) {
 
 void BatchEngine::destroy() { unmake(state_.model->memory.allocator(), this); }
 
-// What an earlier call left under way in the slot is waited for; nobody wants its levels any more.
+// Waits for images that an earlier call left under way in the slot, and whose levels nobody wants any more.
 eosfm_status BatchEngine::find_planes(int slot, int index, float** planes) {
   const eosfm_status status = wait(slot);
   if (status == EOSFM_OK && !under_way_[slot]) *planes = batches_.image(batches_.user, slot, index);

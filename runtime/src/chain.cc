@@ -19,7 +19,7 @@ int padded_to(int channels, int lanes) {
   return static_cast<int>(round_up(static_cast<size_t>(channels), static_cast<size_t>(lanes)));
 }
 
-// The index of a text in a list that ends with null; -1 if it is not there.
+// Returns the index of a text in a list that ends with null; -1 if the list lacks it.
 int index_of(const char* text, const char* const* list) {
   for (int i = 0; list[i] != nullptr; ++i) {
     if (strcmp(text, list[i]) == 0) return i;
@@ -37,8 +37,8 @@ eosfm_status read_choice(const Gguf& file, const char* key, const char* const* c
   return error.fail(EOSFM_BAD_BUNDLE, "%s of %s is '%s', which is not known", key, file.file_name(), text);
 }
 
-// A path inside the bundle: relative, forward, not out of it, and the only spelling of its file: no part
-// is empty, "." or "..".
+// Returns whether a path is relative, stays inside the bundle and is the only spelling of its file: no part is empty,
+// "." or "..".
 bool inside(const char* path) {
   if (strchr(path, '\\') != nullptr) return false;
   for (const char* part = path;;) {
@@ -160,7 +160,7 @@ eosfm_status Chain::parse_tolerances(const char* key, float (&tolerances)[kLevel
   return status;
 }
 
-// A bundle may do without graphs, or without what the library's own engines compute from.
+// Reads the graphs. A bundle may lack them, or lack the weights that native and cuda compute from.
 eosfm_status Chain::parse_graphs(ErrorText& error) {
   static constexpr char kFiles[] = "eosfm.graphs.files";
   if (!file.has(kFiles)) return parse_tolerances(kKnownTolerances, tolerance, error);
@@ -290,7 +290,7 @@ eosfm_status Chain::check_known_answer(ErrorText& error) {
   return status;
 }
 
-// Matrices of a fusion are checked when they are packed; here, that sets fit what has no tensors.
+// Checks that the sets fit a fusion without tensors; matrices are checked when they are packed.
 eosfm_status Chain::check_fusion(int level, ErrorText& error) {
   for (const Run& run : runs) {
     const int channels = set_channels_[run.specialist][level];
@@ -331,7 +331,7 @@ eosfm_status ChainWeights::pack(const Chain& chain, const int (*widths)[kLevels]
   size_t size = 0;
   const eosfm_status status = shape(chain, widths, kernels, widest_bf16, &size, error);
   if (status != EOSFM_OK) return status;
-  size -= kLevels * bytes_of<SetWeights>(chain.runs.size());  // its lists, which are there now
+  size -= kLevels * bytes_of<SetWeights>(chain.runs.size());  // the lists are allocated already
   if (!memory.allocate(chain.file.allocator(), size)) return error.no_memory("the chain");
   Packer packer(chain.file, kernels, widest_bf16, error);
   Layout layout(memory.data());
@@ -397,7 +397,7 @@ eosfm_status ChainWeights::lay_out_set(const Chain& chain, int s, int level, int
     if (v < 0.0F) {
       return error.fail(EOSFM_BAD_BUNDLE, "%s of %s has a variance below 0", name, chain.file.file_name());
     }
-    if (scale == nullptr) continue;  // only the size is asked for
+    if (scale == nullptr) continue;  // only the size is wanted
     scale[c] = batch ? after / sqrtf(v + kEpsilon) : after;
     shift[c] = batch ? -float_at(mean, c) * scale[c] : 0.0F;
   }

@@ -20,7 +20,8 @@ struct Band {
   float wavelength_nm;  // 0: not known
   float scale;  // specialists see stored * scale + offset
   float offset;
-  float physical_scale;  // what callers' calibrations are of: the same, unless values are standardised
+  float
+      physical_scale;  // of physical units, in which callers calibrate; the same unless values are standardised
   float physical_offset;
   float fill;
   float nodata;
@@ -31,10 +32,10 @@ struct ChainSpecialist {
   char name[80];
   char file[160];
   char digest[80];  // of the file's tensors, as it says itself; "": any file that fits
-  float factor;     // of the selection
+  float factor;  // of the selection
 };
 
-// An ONNX graph: it takes the image, or what graphs before it give.
+// An ONNX graph, which takes the image or tensors of the graphs before it.
 struct ChainGraph {
   char file[160];
 };
@@ -60,15 +61,15 @@ struct Chain {
   Fusion fusion = Fusion::none;
   int level_channels[kLevels];
   float tolerance[kLevels];  // of the known answer; as graphs give it, where the file has no other
-  Array<ChainGraph> graphs;  // what other backends than the library's own run, in this order
+  Array<ChainGraph> graphs;  // for engines that compute from graphs, in the order in which they run
   float graph_tolerance[kLevels];  // of the known answer as graphs give it
 
   eosfm_status parse(const eosfm_allocator& allocator, Bytes bytes, const char* file_name, ErrorText& error);
 
-  // Checks what depends on the specialists' files, of which `widths` are [specialist][level].
+  // Checks the chain against the specialists' files; `widths` is [specialist][level].
   eosfm_status check(const int (*widths)[kLevels], ErrorText& error);
 
-  // Channels of a specialist's feature sets at a level, after projection.
+  // Returns the channels of a specialist's feature sets at a level, after projection.
   int set_channels(int specialist, int level) const { return set_channels_[specialist][level]; }
 
   // The known answer, channels first.
@@ -88,26 +89,26 @@ struct Chain {
   int set_channels_[kMostSpecialists][kLevels];
 };
 
-// What the kernels need of the chain after a specialist has run.
+// The chain's weights for one feature set: how a specialist's level becomes columns of features.
 struct SetWeights {
   const float* scale = nullptr;  // [padded width]: batch normalisation, and the factor
   const float* shift = nullptr;
-  Matrix projection;               // no words: none
-  const float* factor = nullptr;   // after a projection, [padded channels]
+  Matrix projection;  // no words: none
+  const float* factor = nullptr;  // after a projection, [padded channels]
   int channels = 0;
   int padded = 0;
   int column = 0;  // first column of the set's features among all sets'
 };
 
 struct ChainWeights {
-  Storage storage = Storage::f32;      // of all sets' features
+  Storage storage = Storage::f32;  // of all sets' features
   int columns[kLevels] = {0, 0, 0, 0};  // of all sets together
-  Array<SetWeights> sets[kLevels];     // one for each run
-  Matrix first[kLevels];               // conv1x1, or the mlp's first
+  Array<SetWeights> sets[kLevels];  // one for each run
+  Matrix first[kLevels];  // conv1x1, or the mlp's first
   Matrix second[kLevels];
   Span memory;
 
-  // As of a specialist: shapes alone, or with memory.
+  // Lays the weights out, as a specialist does: without memory, or with it and packed.
   eosfm_status shape(const Chain& chain, const int (*widths)[kLevels], const Kernels& kernels,
                      bool widest_bf16, size_t* bytes, ErrorText& error);
   eosfm_status pack(const Chain& chain, const int (*widths)[kLevels], const Kernels& kernels,

@@ -15,7 +15,7 @@ size_t eosfm_context::own_bytes(const Settings& settings, const Chain& chain) {
 }
 
 eosfm_context::~eosfm_context() {
-  // Of a run that a callback has left, by a jump or an exception, threads may be going on.
+  // Threads may still compute for a run that a callback left by a jump or an exception.
   state_.stop.request(Stop::kCancelled);
   state_.pool.end();
   if (engine_ != nullptr) engine_->destroy();
@@ -92,7 +92,7 @@ eosfm_status eosfm_context::set_grn(eosfm_grn mode) {
 
 namespace {
 
-// Whether a level's cells, rows beside rows and planes after planes, are at places that can be.
+// Returns whether rows and planes with these strides do not overlap, and whether all offsets fit.
 bool strides_fit(const eosfm_level& to, ptrdiff_t channels, ptrdiff_t width, ptrdiff_t height) {
   ptrdiff_t plane = 0;
   ptrdiff_t all = 0;

@@ -1,4 +1,5 @@
-// A context: what every run needs, whoever computes. It reads images, holds the limits of time, and hands out levels.
+// A context: everything that a run needs, whichever engine computes. It reads images, ends runs that are cancelled
+// or late, and hands out levels.
 #ifndef EOSFM_CONTEXT_H
 #define EOSFM_CONTEXT_H
 
@@ -27,9 +28,9 @@ struct eosfm_context {
   eosfm_status read_run_options(const eosfm_run_options* given, eosfm_run_options* options);
   eosfm_status run(const eosfm_image* image, const eosfm_level* levels, const eosfm_run_options* options);
 
-  // Runs the known answer and tells how far each level is off.
+  // Runs the known answer and finds how far each level is off.
   eosfm_status verify(double* worst);
-  // Verifies a context that was just created, which then has done nothing yet as far as its statistics go.
+  // Verifies a new context, without a trace in its statistics.
   eosfm_status prove(eosfm::ErrorText& text);
 
   void cancel();
@@ -57,7 +58,7 @@ struct eosfm_context {
 
   eosfm_status measure(eosfm_statistics* statistics);
   eosfm_status measure_specialist(int index, eosfm_specialist_statistics* statistics);
-  // For what a stream adds to them.
+  // Returns the statistics, to which a stream adds.
   eosfm_statistics& statistics() { return statistics_; }
 
   eosfm_model* model() const { return state_.model; }

@@ -1,5 +1,5 @@
 #include "engine.h"
 
-// The compiler refers to this where a class has functions without a body. It is never called. Weak, so that a host's
-// C++ library has its own.
+// Virtual functions without a body refer to this. Nothing calls it. It is weak, so that in a C++ program the one of
+// the C++ library is linked.
 extern "C" __attribute__((weak, visibility("hidden"))) void __cxa_pure_virtual() { __builtin_trap(); }

@@ -1,4 +1,5 @@
-// Who computes the images of a context: the interface of all engines, and what they share with the context.
+// An engine computes the images of a context. This is the interface of all engines, and the state that they share with
+// the context.
 //
 // An engine has slots, each of as many images as it computes at once. For each image the context asks where its
 // pixels go, reads them there, starts the slot, waits for it, and has the levels written. A stream fills the next
@@ -17,7 +18,7 @@
 
 namespace eosfm {
 
-// What a context and its engine share. The context sets it.
+// The state that a context and its engine share. The context sets it.
 struct RunState {
   eosfm_model* model = nullptr;
   Settings settings;
@@ -26,7 +27,7 @@ struct RunState {
   Array<uint8_t> valid;  // [height][width]: which pixels of the image that was read last are valid
   Array<uint8_t> active;  // [specialists]
   eosfm_grn grn = EOSFM_GRN_TILE;
-  // How much the cells of that image count where GRN's sums are gathered and it is one tile of many.
+  // The weights of that image's cells, where GRN's sums are gathered and it is one tile of many.
   CellWeights weights = {};
   bool is_weighted = false;
   eosfm_progress_fn progress = nullptr;  // of the call that is going on; null: nobody is told
@@ -35,7 +36,7 @@ struct RunState {
   Pool pool;
 };
 
-// What the finished runs of a specialist have taken since the context was created.
+// Number and time of a specialist's finished runs since the context was created.
 struct RunTime {
   int64_t count;
   int64_t ns;
@@ -87,7 +88,7 @@ class Engine {
 
   // Makes start return soon; called from any thread.
   virtual void cancel() {}
-  // Returns what a specialist has taken; zeros where the engine cannot know.
+  // Returns a specialist's number and time of runs; zeros where the engine cannot know.
   virtual RunTime time_of(int specialist) const = 0;
 
  protected:

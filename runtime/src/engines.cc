@@ -30,7 +30,7 @@ eosfm_status make_native(RunState& state, Engine** result, ErrorText& error) {
   return *result != nullptr ? EOSFM_OK : error.no_memory("the engine");
 }
 
-// A host's engine computes what the graphs do, and from them as a rule.
+// As a rule, a host's engine computes from the graphs, so their tolerance applies.
 eosfm_status make_host(RunState& state, Engine** result, ErrorText& error) {
   const Chain& chain = state.model->chain;
   const float* tolerance = chain.graphs.size() > 0 ? chain.graph_tolerance : chain.tolerance;
@@ -56,7 +56,7 @@ eosfm_status make_of_backend(const char* name, RunState& state, Engine** result,
   return status;
 }
 
-// Checks that engines other than the library's own can do what the settings ask for.
+// Checks that engines other than the library's own can do what the settings want.
 eosfm_status check_whole(const RunState& state, ErrorText& error) {
   const Settings& settings = state.settings;
   const int tile = state.model->chain.tile;
@@ -91,7 +91,7 @@ eosfm_status find_engine(const char* name, const char** isa, ErrorText& error) {
 eosfm_status make_engine(const char* name, RunState& state, Engine** result, ErrorText& error) {
   const Kind kind = kind_of(name, state.settings);
   if (kind == Kind::native) return make_native(state, result, error);
-  // What the host gives without a list of names may take images of any size.
+  // An engine that the host gives without a list of names may take images of any size.
   if (name != nullptr) {
     const eosfm_status status = check_whole(state, error);
     if (status != EOSFM_OK) return status;
@@ -110,7 +110,7 @@ eosfm_status measure_engine(const char* name, const eosfm_model& model, const Se
     }
     case Kind::host: bytes = ImageEngine::measure(settings, model.chain); break;
     case Kind::backend: {
-      // Whether it has batches, which take less, is known when it is open.
+      // The backend may compute in batches, which take less; that is known only when it is open.
       bytes = ImageEngine::measure(settings, model.chain);
       bytes.object += bytes_of<Backend>();
       eosfm_backend_memory memory = {0, 0};

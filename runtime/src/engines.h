@@ -1,4 +1,4 @@
-// The engines that there are by name: which are known, which are here, what each needs, and how each is made.
+// The engines by name: lists those that are known, finds those that are here, measures their needs, and makes them.
 #ifndef EOSFM_ENGINES_H
 #define EOSFM_ENGINES_H
 
@@ -9,8 +9,7 @@ namespace eosfm {
 // Returns the name of the known engine `index`, from 0; null behind the last.
 const char* known_engine(int index);
 
-// Finds out whether a known engine is here, as far as its library goes, and the native one's instruction set; null for
-// others.
+// Checks that the library of a known engine is here, and finds the native one's instruction set; null for others.
 eosfm_status find_engine(const char* name, const char** isa, ErrorText& error);
 
 // Makes the engine that the state's settings have under a name; null: the host's. It takes nothing for images yet.

@@ -1,4 +1,4 @@
-// The functions of eosfm.h: arguments are checked, objects made and unmade.
+// The functions of eosfm.h: they check arguments, and make and unmake objects.
 #include "eosfm.h"
 
 #include <stdio.h>
@@ -16,13 +16,13 @@ using namespace eosfm;
 
 namespace {
 
-// Opens the bundle whose files `set` sets. `source` is where they are, which must not be null.
+// Opens the bundle whose files `set` sets. `source`, where they come from, must not be null.
 template <class Set>
 eosfm_status open_from(const void* source, Set set, const eosfm_open_options* given, eosfm_model** result) {
   ErrorText text;
   eosfm_open_options options;
   eosfm_status status = read_options(given, &options, text);
-  if (status != EOSFM_OK) return status;  // where the sentence would go cannot be told
+  if (status != EOSFM_OK) return status;  // the place for the sentence is not known
   eosfm_model* model = nullptr;
   eosfm_allocator allocator;
   if (source == nullptr || result == nullptr) {
@@ -71,7 +71,7 @@ void drop(eosfm_model* model) {
   if (model->release()) eosfm_model::unmake(model);
 }
 
-// Fills a caller's struct with what `fill` makes of the defaults.
+// Fills a caller's struct with the defaults as `fill` changes them.
 template <class T, class Fill>
 eosfm_status give(eosfm_model* model, T* given, const Fill& fill) {
   if (model == nullptr) return EOSFM_BAD_ARGUMENT;
@@ -89,7 +89,7 @@ eosfm_status check_index(const char* what, int32_t index, int count, ErrorText& 
                    count - 1);
 }
 
-// Calls what uses a context, which one call at a time may.
+// Calls a function on a context, which only one call at a time may use.
 template <class F>
 eosfm_status alone(eosfm_context* context, const F& call) {
   if (context == nullptr) return EOSFM_BAD_ARGUMENT;

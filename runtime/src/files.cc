@@ -18,8 +18,8 @@ namespace {
 
 constexpr char kLink[] = "%s is a link, expected a file: a bundle holds no links";
 
-// Opens a file of the folder without leaving it: nothing on the way is a link. Returns below 0, errno set,
-// if it cannot.
+// Opens a file of the folder, following no link on the way, so that the path cannot leave the folder. On failure
+// returns a negative number and sets errno.
 int open_inside(int folder, const char* path) {
   int at = folder;
   for (const char* slash; (slash = strchr(path, '/')) != nullptr; path = slash + 1) {
@@ -44,7 +44,7 @@ int open_inside(int folder, const char* path) {
   return file;
 }
 
-// Reads a file's content; returns whether there was as much as its size says.
+// Reads a file's content; returns whether the file had `size` bytes.
 bool read_all(int file, char* to, size_t size) {
   for (size_t done = 0; done < size;) {
     const ssize_t count = read(file, to + done, size - done);
@@ -103,7 +103,7 @@ BundleFiles::~BundleFiles() {
 eosfm_status BundleFiles::set_directory(const eosfm_allocator& allocator, const char* path,
                                         ErrorText& error) {
   allocator_ = &allocator;
-  // Graphs are opened later, when the process may be elsewhere.
+  // Graphs are opened later, when the working directory may be another.
   char absolute[PATH_MAX];
   const char* known = realpath(path, absolute) != nullptr ? absolute : path;
   const size_t length = strlen(known);

@@ -16,8 +16,7 @@ class FileBytes {
   FileBytes& operator=(const FileBytes&) = delete;
   ~FileBytes();
 
-  // Of an open file, which stays the caller's to close. `name` is for messages; with an allocator, the file is
-  // copied.
+  // Maps an open file, which the caller closes; with an allocator, copies it instead. `name` is for messages.
   eosfm_status take(int file, const char* name, const eosfm_allocator* allocator, ErrorText& error);
   void borrow(const void* data, size_t size);
   // Gives the pages of a mapped file back, after a pass over it; they are read again when needed.
@@ -33,8 +32,8 @@ class FileBytes {
   const eosfm_allocator* allocator_ = nullptr;  // of a copy
 };
 
-// Where a bundle's files come from. They may be opened as long as the bundle is, all of the same directory:
-// one that takes its place under its name is another bundle.
+// The source of a bundle's files. Files can be opened as long as the bundle is, all from the directory that was first
+// opened, even if another has taken its name since.
 class BundleFiles {
  public:
   BundleFiles() = default;
@@ -42,15 +41,15 @@ class BundleFiles {
   BundleFiles& operator=(const BundleFiles&) = delete;
   ~BundleFiles();
 
-  // Has files copied instead of mapped.
+  // Makes later opens copy files instead of mapping them.
   void copy() { copied_ = true; }
   eosfm_status set_directory(const eosfm_allocator& allocator, const char* path, ErrorText& error);
   eosfm_status set_memory(const eosfm_allocator& allocator, const eosfm_file* files, size_t count,
                           ErrorText& error);
 
-  // `path` is relative, in the bundle.
+  // Opens a file by its path in the bundle.
   eosfm_status open(const char* path, FileBytes* file, ErrorText& error) const;
-  // Null if they are in memory.
+  // Returns the bundle's directory; null if its files are in memory.
   const char* directory() const { return directory_[0] != '\0' ? directory_ : nullptr; }
 
  private:

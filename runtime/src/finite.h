@@ -1,4 +1,4 @@
-// Whether values are numbers. Comparisons lose what is not: a maximum over NaN is whatever follows it.
+// Checks that values are finite. Comparisons would miss a NaN: a maximum over it is whatever follows it.
 #ifndef EOSFM_FINITE_H
 #define EOSFM_FINITE_H
 

@@ -10,14 +10,14 @@
 
 namespace eosfm {
 
-// What a run needs for layer normalisation of its levels.
+// Memory for the layer normalisation of a run's levels.
 struct NormMemory {
   double* sums;  // [strips][2]
   float* scale;  // [padded width]
   float* shift;
 };
 
-// Each level's features of all runs lie beside each other, [pixels][columns]: a run's are some of the columns.
+// A level's features are [pixels][columns], and each run fills some of the columns.
 class Features {
  public:
   void set(const eosfm_model& model, const PackedModel& packed, const Settings& settings);
@@ -25,7 +25,7 @@ class Features {
   void lay_out(Layout& layout, const PackedModel& packed, const Settings& settings);
   // Forgets the image before.
   void clear() { broken_.store(-1, std::memory_order_relaxed); }
-  // Checks that what runs have written so far is finite.
+  // Returns whether all that runs have written so far is finite.
   bool are_finite() const { return broken_.load(std::memory_order_relaxed) < 0; }
   eosfm_status check_finite(ErrorText& error) const;
 
@@ -36,7 +36,7 @@ class Features {
   bool write_level(int level, const uint8_t* present, const WorkerMemory* workers, Pool* pool,
                    const eosfm_level& to);
 
-  // Takes the levels of one run: normalised, projected and multiplied by the selection's factor, they become
+  // Receives the levels of one run: normalised, projected and multiplied by the selection's factor, they become
   // the run's columns.
   class Sink final : public LevelSink {
    public:

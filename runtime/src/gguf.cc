@@ -23,7 +23,7 @@ constexpr uint32_t kTypes = 13;
 // Bytes of a value of each type; 0 for those whose length is in the file.
 constexpr uint8_t kTypeBytes[kTypes] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
-// Below, at or above 0 as `a` is before, equal to or behind `b`.
+// Returns a number below, at or above 0 if `a` comes before, equals or comes after `b`.
 int compare(Bytes a, Bytes b) {
   const size_t shorter = a.size < b.size ? a.size : b.size;
   const int order = shorter > 0 ? memcmp(a.data, b.data, shorter) : 0;
@@ -60,7 +60,7 @@ const T* sort_by_name(Array<T>& entries) {
   return nullptr;
 }
 
-// The entry of this name among sorted ones; null if there is none.
+// Returns the entry of a name among sorted ones; null if there is none.
 template <class T>
 const T* find_by_name(const Array<T>& entries, const char* name) {
   const Bytes wanted = {reinterpret_cast<const uint8_t*>(name), strlen(name)};
@@ -86,7 +86,7 @@ T load(const uint8_t* at) {
   return value;
 }
 
-// A name for messages: what is printable of it.
+// A name for messages, without characters that are not printable.
 struct Printable {
   char text[64];
 
@@ -99,11 +99,11 @@ struct Printable {
   }
 };
 
-// Floats are finite, and bytes not -128, so that the sum of two products of bytes has 16 bits.
+// Checks that floats are finite and that no byte is -128, so that the sum of two products of bytes fits in 16 bits.
 bool all_sound(const Tensor& tensor) {
   int64_t count = 1;
   for (int64_t extent : tensor.shape) count *= extent;
-  // The exponent's bits are all ones only in infinities and what is not a number.
+  // Only infinities and NaN have an exponent of all ones.
   uint32_t bad = 0;
   if (tensor.type == TensorType::f32) {
     for (int64_t i = 0; i < count; ++i) {
@@ -123,7 +123,7 @@ bool all_sound(const Tensor& tensor) {
 
 }  // namespace
 
-// Where the reader is; it fails for good at the first read beyond the end.
+// A position in the file. The first read beyond the end fails, and so do all later ones.
 class Gguf::Cursor {
  public:
   explicit Cursor(Bytes bytes) : at_(bytes.data), left_(bytes.size) {}
@@ -198,7 +198,7 @@ eosfm_status Gguf::parse(const eosfm_allocator& allocator, Bytes file, const cha
     const eosfm_status status = parse_tensor(cursor, &tensor, error);
     if (status != EOSFM_OK) return status;
   }
-  // Readers differ in which of two they take, so a bundle could mean one thing here and another there.
+  // Readers differ in which of two equal names they take, so a bundle could mean different things to them.
   if (const Value* twice = sort_by_name(values_)) {
     return error.fail(EOSFM_BAD_BUNDLE, "%s has the key %s twice", file_name, Printable(twice->name).text);
   }
@@ -208,7 +208,7 @@ eosfm_status Gguf::parse(const eosfm_allocator& allocator, Bytes file, const cha
   return place_tensors(file, static_cast<size_t>(cursor.at() - file.data), error);
 }
 
-// Finds every tensor's bytes behind the directory, and checks them.
+// Finds the bytes of every tensor behind the directory, and checks them.
 eosfm_status Gguf::place_tensors(Bytes file, size_t directory_end, ErrorText& error) {
   uint32_t alignment = 32;
   if (has("general.alignment")) {
@@ -266,8 +266,7 @@ eosfm_status Gguf::parse_value(Cursor& cursor, Value* value, ErrorText& error) c
     if (value->count > cursor.left() / kTypeBytes[type]) return cut();
     return cursor.take(value->count * kTypeBytes[type], &value->bytes) ? EOSFM_OK : cut();
   }
-  // Strings have their lengths before them: the view is of them all, and they are walked when asked
-  // for.
+  // Each string has its length before it. The view is of all strings, which are walked when one is read.
   const uint8_t* first = cursor.at();
   for (uint64_t i = 0; i < value->count; ++i) {
     Bytes string;

@@ -1,7 +1,7 @@
 // A reader of GGUF version 3 that trusts nothing in the file.
 //
-// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Every count, length and offset is held
-// against the bytes that are there before it is used; values and tensors are views into them.
+// The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Every count, length and offset is checked
+// against the bytes of the file before it is used. Values and tensors are views into those bytes.
 #ifndef EOSFM_GGUF_H
 #define EOSFM_GGUF_H
 
@@ -40,38 +40,36 @@ class Gguf {
   // as must the bytes.
   eosfm_status parse(const eosfm_allocator& allocator, Bytes file, const char* file_name, ErrorText& error);
 
-  // What it took memory from, as do those who read its tensors.
+  // Returns the allocator of the reader, for those who read its tensors too.
   const eosfm_allocator& allocator() const { return *allocator_; }
   const char* file_name() const { return file_name_; }
 
-  // That the file is of an architecture, and of a version of its format.
+  // Checks the architecture of the file and the version of its format.
   eosfm_status expect(const char* architecture, uint32_t version, ErrorText& error) const;
 
   // Values by key. A missing key, another type or a value out of range is an error.
   eosfm_status read_uint(const char* key, uint32_t least, uint32_t most, uint32_t* value,
                          ErrorText& error) const;
-  // A string without zero bytes, of less than `size` bytes, copied with a zero at its end. What is not
-  // printable of it is replaced.
-  // An optional one is for people: too long, it is cut between two characters of UTF-8; missing, it
-  // is empty, since writers leave empty strings out.
+  // Copies a string of less than `size` bytes, without zero bytes inside and with one at its end, and replaces
+  // characters that are not printable. An optional string is for people: one that is too long is cut between two
+  // UTF-8 characters, and a missing one is empty, since writers leave empty strings out.
   eosfm_status read_text(const char* key, char* text, size_t size, ErrorText& error) const;
   eosfm_status read_optional_text(const char* key, char* text, size_t size, ErrorText& error) const;
-  // The number of elements of an array.
+  // Reads the number of elements of an array.
   eosfm_status read_count(const char* key, uint32_t least, uint32_t most, uint32_t* count,
                           ErrorText& error) const;
-  // Elements of arrays, after read_count has been called for the key.
+  // Read elements of arrays, after read_count was called for the key.
   eosfm_status read_uint_at(const char* key, uint32_t index, uint32_t least, uint32_t most, uint32_t* value,
                             ErrorText& error) const;
-  // Finite.
+  // Reads a finite number.
   eosfm_status read_float_at(const char* key, uint32_t index, float* value, ErrorText& error) const;
   eosfm_status read_text_at(const char* key, uint32_t index, char* text, size_t size, ErrorText& error) const;
   bool has(const char* key) const { return find(key) != nullptr; }
 
-  // The tensor of this name; its type one of `types` (a zero-terminated string of 'f', 'b', 'i'),
-  // its shape the given one.
+  // Reads the tensor of a name, and checks its shape and that its type is one of `types`, a string of 'f', 'b' and 'i'.
   eosfm_status read_tensor(const char* name, const char* types, int dimensions, const int64_t* shape,
                            Tensor* tensor, ErrorText& error) const;
-  // Null if there is none.
+  // Returns the tensor of a name; null if there is none.
   const Tensor* find_tensor(const char* name) const;
 
  private:

@@ -8,7 +8,7 @@
 namespace eosfm {
 namespace {
 
-// What the kernels read: pixels beside each other, in this machine's byte order.
+// Returns whether kernels can read a row of pixels: adjacent ones, in this machine's byte order.
 bool is_for_kernels(const eosfm_band& band, Pixel* type) {
   if (band.step != 1 || band.column_stride != static_cast<ptrdiff_t>(dtype_bytes(band.dtype))) return false;
   switch (band.dtype) {

@@ -10,7 +10,7 @@ namespace eosfm {
 
 constexpr int kMostSide = 1024;
 
-// What values are read as: in physical units, or as the bundle's sensor stores them.
+// The unit in which values are read: physical, or as the bundle's sensor stores them.
 enum class Values { physical, stored };
 
 // An image whose bands are checked and whose calibration is the caller's or the bundle's.
@@ -19,8 +19,8 @@ class ImageReader {
   // Checks an image against the chain's bands; neither is copied.
   eosfm_status set(const eosfm_image* given, const Chain& chain, ErrorText& error);
 
-  // Writes rows to planes [bands][height][width], with pixels that are not valid filled in all bands, and
-  // which are to valid, [height][width].
+  // Reads rows into planes [bands][height][width], and whether each pixel is valid into [height][width]. Pixels that
+  // are not valid are filled in all bands.
   void read_rows(const Kernels& kernels, Values values, int first, int rows, int width, int height,
                  float* planes, uint8_t* valid) const;
 

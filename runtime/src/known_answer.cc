@@ -1,4 +1,4 @@
-// The known answer: an image of the bundle's and its levels, by which an engine shows that it works here.
+// The known answer: an image in the bundle and its levels, which an engine must reproduce on this machine.
 #include <math.h>
 #include <string.h>
 

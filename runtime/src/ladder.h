@@ -6,7 +6,7 @@
 
 namespace eosfm {
 
-// Tells what a context of the engine that needs most would need.
+// Finds the needs of a context, each as large as the neediest of the listed engines has it.
 eosfm_status measure_most(const eosfm_model& model, const Settings& settings, eosfm_requirements* most,
                           ErrorText& error);
 

@@ -1,7 +1,7 @@
-// Memory: where it comes from, how much is taken, and the owners of it.
+// Memory: its source, its limit, and its owners.
 //
-// All that the library allocates comes from an eosfm_allocator: a model's counts, holds a limit and goes on to the
-// host's, or to malloc. Nothing else here calls malloc, which tests/test_allocation.cc shows.
+// All that the library allocates comes from an eosfm_allocator. A model's counts bytes, holds a limit and takes them
+// from the host's, or from malloc. Nothing else in the library calls malloc (tests/test_allocation.cc).
 #ifndef EOSFM_MEMORY_H
 #define EOSFM_MEMORY_H
 
@@ -26,20 +26,21 @@ constexpr size_t round_up(size_t value, size_t multiple) {
 void* take(const eosfm_allocator& allocator, size_t size);
 void give_back(const eosfm_allocator& allocator, void* memory, size_t size);
 
-// The bytes that a model, its contexts and its streams have taken of what the host, or malloc, gives.
+// Counts the bytes that a model, its contexts and its streams have taken from the host's allocator or malloc.
 class Memory {
  public:
-  // Without a limit, of malloc.
+  // Takes from malloc, without a limit.
   Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  // To be called before anything is taken. `given` is copied; null: malloc. 0: no limit.
+  // Sets the source, of which null is malloc, and the limit, of which 0 is none. `given` is copied. Call this before
+  // anything is taken.
   void set(const eosfm_allocator* given, size_t limit);
 
-  // Counts what it gives, and gives no more than the limit.
+  // Returns the allocator that counts bytes and holds the limit.
   const eosfm_allocator& allocator() const { return counting_; }
-  // What it takes from.
+  // Returns its source.
   const eosfm_allocator& given() const { return given_; }
 
   // Counts bytes that others allocate; returns false if they are beyond the limit.
@@ -59,7 +60,7 @@ class Memory {
   std::atomic<size_t> peak_{0};
 };
 
-// Memory for values without their constructors, as one piece.
+// One piece of memory for values without constructors.
 class Span {
  public:
   Span() = default;
@@ -106,7 +107,7 @@ class Layout {
   size_t size_ = 0;
 };
 
-// The bytes that an object, or an array of some, takes.
+// Returns the bytes that an object, or an array of some, takes.
 template <class T>
 constexpr size_t bytes_of(int count = 1) {
   return round_up(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T), kAlignment);

@@ -1,4 +1,4 @@
-// A bundle that is open: its files, what they say, and the weights as the kernels want them.
+// An open bundle: its files, their content, and the weights as the kernels read them.
 #ifndef EOSFM_MODEL_H
 #define EOSFM_MODEL_H
 
@@ -14,7 +14,7 @@
 
 namespace eosfm {
 
-// The weights for one precision, shared by the contexts that want it.
+// The weights for one precision, which contexts share.
 struct PackedModel {
   Array<NetworkWeights> networks;  // one for each specialist
   ChainWeights chain;
@@ -38,7 +38,7 @@ struct eosfm_model {
   eosfm_model& operator=(const eosfm_model&) = delete;
   ~eosfm_model();
 
-  // Makes a model, in memory of the allocator's; null: of malloc. 0: no limit.
+  // Makes a model in the allocator's memory, of which null is malloc. A limit of 0 is none.
   static eosfm_status make(const eosfm_allocator* allocator, size_t limit, eosfm_model** result,
                            eosfm::ErrorText& text);
   static void unmake(eosfm_model* model);
@@ -46,19 +46,19 @@ struct eosfm_model {
   // Reads the bundle whose files are set, for an instruction set. Specialists whose files cannot be had are no
   // failure where the chain names graphs, from which others compute.
   eosfm_status load(const eosfm::Kernels& for_kernels, eosfm::ErrorText& text);
-  // Whether the specialists' files were read.
+  // Returns whether the specialists' files were read.
   bool has_weights() const { return no_weights_.text[0] == '\0'; }
 
-  // The shapes for one precision, without memory. Fails without the specialists' files.
+  // Finds the shapes for one precision, without memory. Fails without the specialists' files.
   eosfm_status shape(eosfm_precision precision, eosfm::PackedModel* packed, eosfm::ErrorText& text) const;
-  // The weights for one precision; packed when they are first asked for.
+  // Finds the weights for one precision, and packs them the first time.
   eosfm_status packed(eosfm_precision precision, const eosfm::PackedModel** packed, eosfm::ErrorText& text);
   // Checks that the limit leaves room for a context's bytes, and for the weights if they are yet to be packed.
   eosfm_status check_room(eosfm_precision precision, size_t weights, size_t context, eosfm::ErrorText& text);
   size_t mapped_bytes() const;
 
   void retain() { references_.fetch_add(1, std::memory_order_relaxed); }
-  // Returns whether that was the last reference.
+  // Drops a reference; returns whether it was the last.
   bool release() { return references_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
 
   // Keeps a sentence for eosfm_model_get_error.

@@ -6,7 +6,7 @@
 namespace eosfm {
 namespace {
 
-// The weight of a cell that lies so many cells behind a tile's edge towards another tile.
+// Returns the weight of a cell that lies `behind` cells behind a tile's edge towards another tile.
 double rise(int behind, int overlap, int halo) {
   if (behind < halo) return 0.0;
   return behind < overlap - halo ? (behind - halo + 0.5) / (overlap - 2 * halo) : 1.0;
@@ -71,8 +71,8 @@ void Mosaic::add(const MosaicTile& tile, bool skipped, const float* valid, float
   });
 }
 
-// Brings the window of one plane from the tile before to this one, adds the tile, and leaves to the next
-// row of tiles what that will cover too. Without features, those of weights.
+// Moves the window of one plane from the tile before to this one, adds the tile, and leaves to the next row of tiles
+// the sums that it shares. Without features, adds up the weights themselves.
 void Mosaic::blend(const MosaicTile& tile, bool skipped, const float* features, float* window,
                    float* strip) const {
   const size_t width = static_cast<size_t>(shape_.tile_width);

@@ -1,4 +1,4 @@
-// One level of a scene in the making: tiles are blended where they overlap, patch by patch.
+// One level of a scene: blends tiles where they overlap, and completes patch by patch.
 #ifndef EOSFM_MOSAIC_H
 #define EOSFM_MOSAIC_H
 
@@ -18,8 +18,8 @@ struct MosaicShape {
   int scene_width;
 };
 
-// The weights of a tile's cells along an axis, linear between the halos on the sides where there is another
-// tile. Those of two tiles add up to 1.
+// Fills in the weights of a tile's cells along an axis, linear between the halos on the sides where there is another
+// tile. The weights of two tiles add up to 1.
 void fill_ramp(float* ramp, const MosaicShape& shape, int cells, bool before, bool after);
 
 // A tile among the others, in cells of the level. Tiles start every tile side less the overlap; the last
@@ -30,7 +30,7 @@ struct MosaicTile {
   int height;
   int column_before;  // cells before its start that were computed with it
   int row_before;
-  int done_width;     // the patch that it completes: what no later tile covers
+  int done_width;     // of the patch that it completes, which no later tile covers
   int done_height;
   bool first_row;     // of tiles
   bool last_row;
@@ -42,10 +42,10 @@ class Mosaic {
   // Finds the place of everything; called once without memory, for the size. The memory must be zero.
   void lay_out(Layout& layout, const MosaicShape& shape);
 
-  // Forgets what rows of tiles have left to the next.
+  // Forgets the sums that a row of tiles leaves to the next.
   void reset();
 
-  // Where a tile's features are to be written.
+  // Returns where to write a tile's features.
   eosfm_level features() const;
 
   // Adds the features, unless the tile was skipped, and completes the tile's patch: cells with less than

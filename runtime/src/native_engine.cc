@@ -162,8 +162,8 @@ eosfm_status NativeEngine::find_planes(int, int, float** planes) {
   return EOSFM_OK;
 }
 
-// The gate's specialist runs first. Of the others, one for each processor at a time is fastest, since nothing waits;
-// those that are left over are shared by all.
+// The gate's specialist runs first. The others run one on each worker, which is fastest since nothing waits, and all
+// workers share each of the last ones.
 eosfm_status NativeEngine::start(int, int) {
   if (state_.grn == EOSFM_GRN_GATHER) weigh();
   for (uint8_t& one : run_done_) one = 0;
@@ -192,7 +192,7 @@ eosfm_status NativeEngine::start(int, int) {
   return EOSFM_OK;
 }
 
-// Finds how much the image's cells count. Of an image that is not one tile of many, the valid pixels do.
+// Finds how much the image's cells count: as the caller weighs them or, if the image is alone, by their valid pixels.
 void NativeEngine::weigh() {
   if (state_.is_weighted) {
     weights_ = state_.weights;
@@ -259,7 +259,7 @@ void NativeEngine::finished(int worker) {
   }
 }
 
-// Shows the gate the features of its run, and asks.
+// Shows the gate the features of its run; returns whether it lets the other specialists run.
 bool NativeEngine::gate_opens(int run) {
   Team team(&state_.pool, &state_.stop);
   const float* levels[kLevels];

@@ -5,8 +5,8 @@
 namespace eosfm {
 namespace {
 
-// Pixels that a strip should have: its activations stay in the second-level cache, and the weights are
-// read often enough for each time they are fetched.
+// Pixels of a strip: few enough that its activations stay in the second-level cache, and enough that weights are
+// used often for each time they are fetched.
 constexpr int kStripPixels = 112;
 
 // Words of 16 are 64 bytes: no isa pads a matrix's rows further.
@@ -96,7 +96,7 @@ class Pass {
         gather_pixels(planes, network_.bands, width, first + y,
                       wide + static_cast<size_t>(y) * out.grid.width * row_floats, row_floats);
       }
-      // A row's padding is of what was there before; its weights are zero, and so must it be.
+      // The padding of a row holds older values, which may be NaN: zero weights do not hide that, so zero it.
       for (int p = 0; p < pixels; ++p) {
         memset(wide + p * row_floats + columns, 0, (row_floats - columns) * sizeof(float));
       }
@@ -230,11 +230,11 @@ class Pass {
     for (int h = 0; h < hidden; ++h) grn[h] = 1.0F + block.grn[h] * (grn[h] * inverse);
     const float* scales = block.fc2.inverse;
     for (int h = 0; scales != nullptr && h < hidden; ++h) grn[h] *= scales[h];
-    // fc2 may be padded further, with zeros, whose factor must be a number.
+    // fc2 may have more padding, whose weights are zero; its factors must still be finite.
     for (int h = hidden; h < hidden + kGrnPadding; ++h) grn[h] = 1.0F;
   }
 
-  // The norms of the image's hidden channels.
+  // Sets the norms of the image's hidden channels.
   void set_norms(int strips, int hidden) {
     for (int h = 0; h < hidden; ++h) {
       float sum = 0.0F;
@@ -243,7 +243,7 @@ class Pass {
     }
   }
 
-  // Those of the images that were gathered.
+  // Sets the norms over the images that were gathered.
   void take_norms(const BlockWeights& block, int hidden) {
     for (int h = 0; h < hidden; ++h) {
       memory_.grn[h] = h < block.hidden ? static_cast<float>(sqrt(sums_.squares[h])) : 0.0F;

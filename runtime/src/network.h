@@ -1,4 +1,4 @@
-// A ConvNeXtV2 encoder: its weights as the kernels want them, and its forward pass.
+// A ConvNeXtV2 encoder: its weights as the kernels read them, and its forward pass.
 //
 // Woo et al., ConvNeXt V2, CVPR 2023, https://arxiv.org/abs/2301.00808. A block is: depthwise 7x7 ->
 // layer norm -> fc1 -> GELU -> global response normalisation (GRN) -> fc2 -> add to the input.
@@ -45,8 +45,8 @@ struct NetworkWeights {
   Span memory;  // what the pointers point into
 };
 
-// The size of an image at one stage, and how it is cut into strips of whole rows: by the shape alone,
-// so that results do not depend on who computes which strip.
+// The size of an image at one stage, and how it is cut into strips of whole rows. The cut depends on the shape alone,
+// so results do not depend on which worker computes which strip.
 struct Grid {
   int width;
   int height;
@@ -73,17 +73,17 @@ struct Image {
   }
 };
 
-// What one pass over an image needs.
+// The memory of one pass over an image.
 struct PassMemory {
   float* images[2];
   char* hidden;
   float* squares;     // [strips][hidden]
-  float* once;        // the same, of what is gathered, where that is other
+  float* once;        // the same for the gathered sums, where their weights are other
   float* grn;         // [hidden]
   uint32_t* scaled;   // fc2's weights times GRN's factor
 };
 
-// What one worker needs.
+// The memory of one worker.
 struct WorkerMemory {
   char* rows;     // activations of one strip
   float* scratch;
@@ -91,7 +91,7 @@ struct WorkerMemory {
   float* wide;    // fp32 rows of one strip, of levels and fused features
 };
 
-// What the memory must hold for a set of networks.
+// The sizes of that memory, for the largest of a set of networks.
 struct Extent {
   size_t image = 0;    // floats
   size_t hidden = 0;   // bytes
@@ -109,11 +109,11 @@ struct Extent {
 PassMemory take_pass(Layout& layout, const Extent& extent);
 WorkerMemory take_worker(Layout& layout, const Extent& extent);
 
-// Bytes of a row of activations of `columns` elements: what the kernels read and write of it.
+// Returns the bytes of a row of activations of `columns` elements, with the padding that kernels read and write.
 size_t row_bytes(int columns, Storage storage);
 
-// How much each cell counts where sums are gathered, [height][width] for each stage. What is filled in for
-// pixels without data says nothing of a scene's norms, and what images share must not count twice.
+// The weight of each cell where sums are gathered, [height][width] for each stage. Pixels without data must not count
+// in a scene's norms, and pixels that images share must count once.
 struct CellWeights {
   const float* valid[kStages];  // the share of its pixels that are: of the image's own norms
   const float* once[kStages];   // that, times what it has in the cell, of all images: of the gathered sums
@@ -121,15 +121,15 @@ struct CellWeights {
   bool whole;                   // and of `once`
 };
 
-// Where GRN's sums of squares come from or go to, beside the image's own: those of every block's hidden
-// channels in turn, written by EOSFM_GRN_GATHER and read by EOSFM_GRN_SCENE.
+// GRN's sums of squares beside the image's own, of every block's hidden channels in turn: written in the mode
+// EOSFM_GRN_GATHER and read in EOSFM_GRN_SCENE.
 struct GrnSums {
   eosfm_grn mode = EOSFM_GRN_TILE;
   double* squares = nullptr;
   const CellWeights* weights = nullptr;  // where they are gathered
 };
 
-// Hidden channels of all blocks together.
+// Returns the hidden channels of all blocks together.
 size_t hidden_channels(const NetworkWeights& network);
 
 // Receives each level as it is finished; its own loops are the team's.
@@ -141,7 +141,7 @@ class LevelSink {
   ~LevelSink() = default;
 };
 
-// One pass: planes are [bands][height][width] of physical values, one pointer for each band.
+// Runs one pass. Planes are [bands][height][width] of physical values, with one pointer for each band.
 void run_network(const NetworkWeights& network, const Kernels& kernels, const float* const* planes, int width,
                  int height, GrnSums sums, const PassMemory& pass, const WorkerMemory* workers, Team& team,
                  LevelSink& sink);

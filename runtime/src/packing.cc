@@ -12,8 +12,8 @@ float float_at(const uint8_t* data, int64_t i) {
   return value;
 }
 
-// What inputs are multiplied by to be quantised, as they lie in a row. The memory is zero, and so what
-// is padding becomes the zero point.
+// Fills in the factors that quantise inputs, in the order of a row. The memory is zero, so padding becomes the zero
+// point.
 void pack_inverse(const Tensor& input, const RowGroup* groups, int count, float* inverse) {
   int64_t from = 0;
   for (int g = 0; g < count; ++g) {
@@ -22,7 +22,7 @@ void pack_inverse(const Tensor& input, const RowGroup* groups, int count, float*
   }
 }
 
-// The nearest bf16, ties to even.
+// Returns the nearest bf16, ties to even.
 uint32_t bf16_of(uint32_t bits) { return (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16; }
 
 // Adds a row of weights to a row of words, as element `place` of each.
@@ -84,7 +84,7 @@ eosfm_status Packer::read_matrix(const char* name, const char* types, int rows, 
   return status == EOSFM_OK ? check_input(full, source->input) : status;
 }
 
-// A scale above 0 for each input, and a zero point. That they are finite is known of the whole file.
+// Checks that each input has a scale above 0 and a zero point; the reader has checked that they are finite.
 eosfm_status Packer::check_input(const char* name, const Tensor& input) {
   const int inputs = static_cast<int>(input.shape[0]) - 1;
   for (int i = 0; i < inputs; ++i) {
@@ -129,7 +129,7 @@ eosfm_status Packer::pack(const MatrixSource& source, const RowGroup* groups, in
         layout.take<float>(round_up(static_cast<size_t>(rows), static_cast<size_t>(kernels_.lanes)));
     matrix->zero = float_at(source.input.data, source.weight.shape[0]);
   }
-  if (matrix->words == nullptr) return EOSFM_OK;  // only the size is asked for
+  if (matrix->words == nullptr) return EOSFM_OK;  // only the size is wanted
   if (is_integer(storage)) pack_inverse(source.input, groups, count, matrix->inverse);
   return pack_words(source, groups, count, matrix);
 }
@@ -151,7 +151,7 @@ const float* Packer::pack_rows(const Tensor& tensor, int rows, int columns, int 
   return to;
 }
 
-// The memory is zero: what is not written is padding.
+// Packs the rows. The memory is zero, so all that is not written is padding.
 eosfm_status Packer::pack_words(const MatrixSource& source, const RowGroup* groups, int count,
                                 Matrix* matrix) {
   const int columns = matrix->columns;
@@ -162,7 +162,7 @@ eosfm_status Packer::pack_words(const MatrixSource& source, const RowGroup* grou
     return error_.no_memory("packing weights");
   }
 
-  // fp32 rows are in the file as the panels want them.
+  // The file has fp32 rows in the order of the panels.
   const bool verbatim = source.weight.type == TensorType::f32 && matrix->storage == Storage::f32;
   int group = 0;
   int in_group = 0;
@@ -195,7 +195,7 @@ eosfm_status Packer::pack_words(const MatrixSource& source, const RowGroup* grou
   return EOSFM_OK;
 }
 
-// One row of words to its place in every panel.
+// Copies one row of words to its place in every panel.
 void Packer::copy_to_panels(const char* words, int k, Matrix* matrix) {
   const PanelSplit split(matrix->vectors, kernels_.panel_vectors);
   uint32_t* panel = matrix->words;

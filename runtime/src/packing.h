@@ -1,4 +1,4 @@
-// From the tensors of a file to what the kernels read.
+// Packs the tensors of a file into the panels that kernels read (kernels/matrix.h).
 #ifndef EOSFM_PACKING_H
 #define EOSFM_PACKING_H
 
@@ -8,8 +8,8 @@
 
 namespace eosfm {
 
-// The input rows of a matrix lie in groups, each of which is padded with zeros by itself: the four
-// corners of a downsampling patch, or the feature sets of a fusion.
+// A group of input rows of a matrix, padded with zeros by itself: one of the four corners of a downsampling patch, or
+// one of the feature sets of a fusion.
 struct RowGroup {
   int rows;
   int padded;
@@ -29,22 +29,22 @@ class Packer {
   Packer(const Gguf& file, const Kernels& kernels, bool widest_bf16, ErrorText& error)
       : file_(file), kernels_(kernels), widest_bf16_(widest_bf16), error_(error) {}
 
-  // Reads `name`.weight and what belongs to it. `types` are those that the weight may have.
+  // Reads `name`.weight with its bias and scales. `types` lists the types that the weight may have.
   eosfm_status read_matrix(const char* name, const char* types, int rows, int columns, MatrixSource* source);
   // Reads a float vector.
   eosfm_status read_vector(const char* name, int count, Tensor* tensor);
 
   ErrorText& error() { return error_; }
 
-  // How this isa computes with a tensor of that type.
+  // Returns how this isa stores the activations for weights of a type.
   Storage storage_of(TensorType type) const;
 
   // Lays a matrix out and, when the layout has memory, packs it.
   eosfm_status pack(const MatrixSource& source, const RowGroup* groups, int count, Storage storage,
                     Layout& layout, Matrix* matrix);
-  // The fp32 form of a packed matrix, with as many rows as that one has after its padding.
+  // Lays out and packs a matrix in fp32, with as many rows as the packed one has after its padding.
   eosfm_status pack_source(const MatrixSource& source, const Matrix& packed, Layout& layout, Matrix* matrix);
-  // A vector, or rows of one, padded with zeros.
+  // Lays out and packs rows of floats, padded with zeros.
   const float* pack_rows(const Tensor& tensor, int rows, int columns, int padded, Layout& layout);
 
  private:

@@ -11,10 +11,10 @@
 
 namespace eosfm {
 
-// The dtype without its byte order.
+// Returns the dtype without its byte order.
 inline int32_t dtype_kind(int32_t dtype) { return dtype & ~EOSFM_BIG_ENDIAN; }
 
-// Bytes of a pixel; 0 for a dtype that is not known.
+// Returns the bytes of a pixel; 0 for an unknown dtype.
 inline size_t dtype_bytes(int32_t dtype) {
   switch (dtype_kind(dtype)) {
     case EOSFM_U8:
@@ -29,7 +29,7 @@ inline size_t dtype_bytes(int32_t dtype) {
   }
 }
 
-// Whether bytes must be swapped before this machine, which is little-endian, can use them.
+// Returns whether bytes must be swapped for this machine, which is little-endian.
 inline bool is_swapped(int32_t dtype) { return (dtype & EOSFM_BIG_ENDIAN) != 0 && dtype_bytes(dtype) > 1; }
 
 // The stored value that stands for no data.
@@ -45,7 +45,7 @@ struct Nodata {
   }
 };
 
-// Integers of so many bytes, and doubles, are converted in double: float32 would round them first.
+// Large integers and doubles are converted in double: float32 would round them first.
 template <class T>
 constexpr bool kIsWide = sizeof(T) == 8 || (sizeof(T) == 4 && static_cast<T>(0.5F) == 0);
 
@@ -63,7 +63,7 @@ T load_pixel(const char* from) {
   return value;
 }
 
-// How the pixels of a row lie: each `stride` bytes after the one before it.
+// A row of pixels, each `stride` bytes after the one before it.
 struct PixelRow {
   const char* data;
   int32_t dtype;

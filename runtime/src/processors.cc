@@ -27,7 +27,7 @@ bool read_text(const char* path, char* text, size_t size) {
   return length > 0;
 }
 
-// Processors, rounded up, that a group's folder grants of its own; kNoLimit: it says nothing of them.
+// Returns the processors, rounded up, that a group's folder grants; kNoLimit if it sets no limit.
 long long granted_by(const char* folder) {
   char path[1200];
   char text[64];
@@ -47,7 +47,7 @@ long long granted_by(const char* folder) {
   return quota > 0 && period > 0 ? 1 + (quota - 1) / period : kNoLimit;
 }
 
-// Whether a list with commas has "cpu".
+// Returns whether a list with commas has "cpu".
 bool has_cpu(const char* list) {
   for (;;) {
     const size_t length = strcspn(list, ",");
@@ -57,8 +57,8 @@ bool has_cpu(const char* list) {
   }
 }
 
-// The least that a group and all that it is in grant. In a container its path may be the host's, of which
-// only the root is to be seen.
+// Returns the least that a group and its parents grant. In a container the path may be the host's, of which only the
+// root is visible.
 long long granted(const char* top, char* path) {
   long long least = kNoLimit;
   for (;;) {

@@ -11,7 +11,7 @@ class SceneNorms {
   // Finds the place of everything; called once without memory, for the size.
   void lay_out(Layout& layout, const Chain& chain, const PackedModel& packed);
 
-  // Where a run finds what was gathered, or leaves the sums of its image.
+  // Returns where a run finds the gathered sums, or leaves those of its image.
   double* squares(int run, eosfm_grn mode) const {
     return mode == EOSFM_GRN_SCENE ? sums_[run].all : sums_[run].fresh;
   }

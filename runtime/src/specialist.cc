@@ -63,7 +63,7 @@ eosfm_status Specialist::parse(const eosfm_allocator& allocator, Bytes bytes, co
   }
   if (status != EOSFM_OK) return status;
 
-  // To lay it out checks every tensor, on any isa alike.
+  // Laying out checks every tensor, alike on all isas.
   NetworkWeights weights;
   size_t size = 0;
   return shape(kernels, false, &weights, &size, error);

@@ -9,12 +9,12 @@
 
 namespace eosfm {
 
-// The shape of a specialist's network, and what its file says about it.
+// A specialist's network: its shape and the texts of its file.
 struct Specialist {
   Gguf file;
   char backbone[64];
   char licence[256];
-  char digest[80];  // of its tensors, as their writer says
+  char digest[80];  // of its tensors, by their writer
   int bands = 0;
   int depths[kStages];
   int widths[kStages];
@@ -28,7 +28,7 @@ struct Specialist {
   // what they need. With `widest_bf16`, fp32 weights are computed in bf16 where the isa can.
   eosfm_status shape(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights, size_t* bytes,
                      ErrorText& error) const;
-  // The same with memory, and packs them.
+  // Lays the weights out with memory, and packs them.
   eosfm_status pack(const Kernels& kernels, bool widest_bf16, NetworkWeights* weights,
                     ErrorText& error) const;
 

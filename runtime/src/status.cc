@@ -21,7 +21,7 @@ const char* error_name(int error_number) {
 
 namespace {
 
-// How many bytes the character has that begins here; 0 if it is not UTF-8.
+// Returns how many bytes the character has that begins here; 0 if it is not UTF-8.
 int character_bytes(const unsigned char* at) {
   const int bytes = *at < 0x80 ? 1 : *at < 0xC2 ? 0 : *at < 0xE0 ? 2 : *at < 0xF0 ? 3 : *at < 0xF5 ? 4 : 0;
   for (int i = 1; i < bytes; ++i) {

@@ -1,4 +1,4 @@
-// How functions inside the library fail: a status of eosfm.h, and a sentence for the handle.
+// Failures inside the library: a status of eosfm.h, and a sentence for the handle.
 #ifndef EOSFM_STATUS_H
 #define EOSFM_STATUS_H
 
@@ -8,11 +8,11 @@ namespace eosfm {
 
 constexpr size_t kTextSize = 512;
 
-// The words for an error number, without the buffer that strerror shares between threads.
+// Returns the words for an error number, without the buffer that strerror shares between threads.
 const char* error_name(int error_number);
 
-// Replaces what a terminal would obey: control characters, and bytes that are not UTF-8. Bundles, files and
-// other libraries may put them into names and reasons.
+// Replaces control characters, which terminals obey, and bytes that are not UTF-8. Names and reasons from bundles,
+// files and other libraries may have them.
 void make_printable(char* text);
 
 // The sentence of a failure. Passed down and filled in where something goes wrong.

@@ -181,7 +181,7 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
     band.data = memory_.planes + plane * b;
     band.column_stride = sizeof(float);
     band.row_stride = static_cast<ptrdiff_t>(sizeof(float)) * tile.width;
-    band.calibrated = 1;  // what is nodata has been found: the value itself is one like others now
+    band.calibrated = 1;  // nodata was replaced already, so its value may now be a measured one
     band.scale = own.physical_scale;
     band.offset = own.physical_offset;
     memory_.bands[b] = band;
@@ -236,13 +236,13 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_pa
   status = check_structs(patch.levels, kLevels, context_->error());
   if (status != EOSFM_OK) return status;
   eosfm_run_options options;
-  status = context_->read_run_options(given_options, &options);  // of tiles that are skipped too
+  status = context_->read_run_options(given_options, &options);  // checked for skipped tiles too
   if (status == EOSFM_OK) status = context_->check_cancelled();
   if (status != EOSFM_OK) return status;
   const int64_t rows = memory_.swath.rows();
   const int64_t end = tile_row_ * (context_->settings().height - overlap_) + context_->settings().height;
   if (done_ || (ended_ && rows == 0)) return EOSFM_END;
-  // Whether a row of tiles is the last depends on whether anything comes after it.
+  // A row of tiles may be the last one, until more rows or the end have come.
   if (!ended_ && rows <= end) return EOSFM_AGAIN;
   const StreamTile* tile = nullptr;
   status = compute(rows, options, &tile);
@@ -262,8 +262,8 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_pa
   return EOSFM_OK;
 }
 
-// The engine is given what follows in the row, as far as it has slots, before the first tile is waited for. Rows of
-// the next row of tiles may not be there yet.
+// Gives the engine the tiles that follow in the row, as far as it has slots, before it waits for the first. Pixels of
+// the next row of tiles may not have been pushed yet.
 eosfm_status eosfm_stream::compute(int64_t rows, const eosfm_run_options& options,
                                    const StreamTile** result) {
   context_->begin(options);
@@ -346,8 +346,8 @@ void eosfm_stream::forget_ahead() {
 
 namespace {
 
-// Where the last tile of an axis begins to be computed: earlier than its start, so that it is full of
-// what was measured, but on the grid of all levels.
+// Returns where the last tile of an axis begins to be computed: before its start, so that it is full of measured
+// pixels, but on the grid of all levels.
 int64_t moved_back(int64_t start, int64_t length, int size) {
   const int64_t at = length - size;
   const int64_t from_end = at <= 0 ? 0 : (at + kCoarsest - 1) / kCoarsest * kCoarsest;
@@ -392,7 +392,7 @@ void eosfm_stream::read_pixels(const StreamTile& tile) {
   });
 }
 
-// Fills in the shares of valid pixels, of each cell and of what of it is in the scene.
+// Fills in the share of valid pixels among all of each cell, and among those in the scene.
 void eosfm_stream::count_valid(const StreamTile& place) {
   const Settings& tile = context_->settings();
   share_valid(memory_.valid, tile.width, tile.height, memory_.whole);
@@ -410,7 +410,8 @@ void eosfm_stream::count_valid(const StreamTile& place) {
   }
 }
 
-// How much the tile's cells count: what tiles share is weighted as it is blended, so that it counts once.
+// Returns the weights of the tile's cells: cells that tiles share are weighted as they are blended, so that each counts
+// once.
 CellWeights eosfm_stream::weigh(const StreamTile& place) {
   const Settings& tile = context_->settings();
   CellWeights weights;
@@ -483,7 +484,7 @@ void eosfm_stream::get_features(eosfm_level* levels) const {
   }
 }
 
-// Says in which tile values are not finite.
+// Adds to the sentence of a failure in which tile values are not finite.
 eosfm_status eosfm_stream::located(eosfm_status status, const StreamTile& tile) {
   if (status != EOSFM_NOT_FINITE) return status;
   const ErrorText reason = context_->error();

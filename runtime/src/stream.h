@@ -8,7 +8,7 @@
 
 namespace eosfm {
 
-// A tile on its way: where it lies, and what is known of it.
+// A tile that was read: where it lies, which slot computes it, and how much of it is valid.
 struct StreamTile {
   TilePlace pixels;
   int64_t row;  // where it would start if there were a whole one, in pixels
@@ -44,7 +44,7 @@ struct eosfm_stream {
   eosfm_stream(const eosfm_stream&) = delete;
   eosfm_stream& operator=(const eosfm_stream&) = delete;
 
-  // Checks options and tells what a stream with them allocates.
+  // Checks options and finds the bytes that a stream with them allocates.
   static eosfm_status measure(eosfm_context* context, const eosfm_stream_options* given, size_t* bytes);
 
   eosfm_status begin(eosfm_context* context, const eosfm_stream_options* given);
@@ -84,7 +84,7 @@ struct eosfm_stream {
   int tile_column_ = 0;
   int64_t tiles_ = 0;
   // Of tiles of the row that are read and not given yet: as many as the engine's slots hold.
-  int first_ = 0;  // in the ring
+  int first_ = 0;  // the next tile to be given, in the ring
   int ahead_ = 0;
   int next_column_ = 0;    // to be read
   bool row_read_ = false;  // to its end

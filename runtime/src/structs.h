@@ -1,8 +1,8 @@
-// The structs of eosfm.h as callers of any version give them.
+// Reads and writes the structs of eosfm.h for callers of any version.
 //
-// Each has a first size, which every caller's has at least, and may have grown since. A new field begins at
-// or behind the sizeof that its struct had before: a 4-byte field in what was padding could not be told from
-// the padding of an older caller. tests/native/test_abi.py compares the header with that of the first version.
+// Each struct has the size of its first version, which is the least that a caller may give, and may have grown since.
+// A new field begins at or behind the sizeof that its struct had before: a field in former padding could not be told
+// from the padding of an older caller. tests/native/test_abi.py compares the header with that of the first version.
 #ifndef EOSFM_STRUCTS_H
 #define EOSFM_STRUCTS_H
 
@@ -13,7 +13,7 @@
 namespace eosfm {
 
 constexpr size_t kStructAlignment = 8;
-constexpr size_t kMostStructSize = 4096;  // what is larger was not set
+constexpr size_t kMostStructSize = 4096;  // a larger size was never set
 
 constexpr size_t struct_size_up_to(size_t end) {
   return (end + kStructAlignment - 1) / kStructAlignment * kStructAlignment;
@@ -24,14 +24,14 @@ template <class T>
 struct StructOf;
 
 // `last` is the last field of the first version.
-#define EOSFM_STRUCT(type, last, init)                                                       \
-  template <>                                                                                \
-  struct StructOf<type> {                                                                    \
-    static constexpr size_t kFirstSize =                                                     \
-        struct_size_up_to(offsetof(type, last) + sizeof(static_cast<type*>(nullptr)->last)); \
-    static constexpr const char* kName = #type;                                              \
-    static type defaults() { return init; }                                                  \
-    static_assert(alignof(type) == kStructAlignment && sizeof(type) >= kFirstSize, #type);   \
+#define EOSFM_STRUCT(type, last, init)                                                     \
+  template <>                                                                              \
+  struct StructOf<type> {                                                                  \
+    static constexpr size_t kFirstSize =                                                   \
+        struct_size_up_to(offsetof(type, last) + sizeof(decltype(type::last)));            \
+    static constexpr const char* kName = #type;                                            \
+    static type defaults() { return init; }                                                \
+    static_assert(alignof(type) == kStructAlignment && sizeof(type) >= kFirstSize, #type); \
   }
 
 EOSFM_STRUCT(eosfm_open_options, allocator, EOSFM_OPEN_OPTIONS_INIT);
@@ -62,7 +62,7 @@ bool has_size(const T* given) {
          given->struct_size % kStructAlignment == 0;
 }
 
-// Checks that there is a caller's struct and that its size can be.
+// Checks that a caller's struct is not NULL and has a possible size.
 template <class T>
 eosfm_status check_struct(const T* given, ErrorText& error) {
   if (given == nullptr) {
@@ -85,7 +85,7 @@ T read_struct(const T* given) {
   return own;
 }
 
-// Fills a checked struct, but for the fields that only the caller has.
+// Fills a checked struct, except the fields that only the caller has.
 template <class T>
 void write_struct(const T& own, T* given) {
   const size_t size = given->struct_size;
@@ -114,7 +114,7 @@ T read_struct_at(const T* first, size_t i) {
   return read_struct(struct_at(first, i));
 }
 
-// Checks that there is an array and that all its elements have the same size, which can be.
+// Checks that an array is not NULL and that all its elements have the same possible size.
 template <class T>
 eosfm_status check_structs(const T* first, size_t count, ErrorText& error) {
   eosfm_status status = check_struct(first, error);

@@ -10,13 +10,13 @@ namespace {
 
 int ceiling(int value, int step) { return (value + step - 1) / step; }
 
-// The place in [0, count) of what is `count` long and goes to and fro: 0 1 2 2 1 0 0 1 2 ...
+// Returns the place in [0, count) of a walk that goes to and fro: 0 1 2 2 1 0 0 1 2 ...
 int mirrored(int place, int count) {
   const int turn = place % (2 * count);
   return turn < count ? turn : 2 * count - 1 - turn;
 }
 
-// How values as the caller stores them become values as the bundle's sensor stores them.
+// Converts values as the caller stores them into values as the bundle's sensor stores them.
 struct Conversion {
   bool same;
   double scale;
@@ -162,7 +162,7 @@ void Swath::read_rows(int first, int rows, float* planes, uint8_t* valid) const 
       float* to = row + static_cast<size_t>(b) * plane;
       for (int x = 0; x < tile_width_; ++x) to[x] = good[x] != 0 ? to[x] : bands_[b].own->fill;
     }
-    // What is mirrored was measured, but elsewhere.
+    // Mirrored pixels are not valid: they were measured elsewhere.
     if (y >= place_.height) memset(good, 0, width);
     for (int x = place_.width; x < tile_width_; ++x) good[x] = 0;
   }

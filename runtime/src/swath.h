@@ -7,7 +7,7 @@
 
 namespace eosfm {
 
-// A tile's pixels in the scene. Beyond `height` and `width`, the tile mirrors what is in them.
+// A tile's pixels in the scene. Beyond `height` and `width`, the tile mirrors the pixels inside.
 struct TilePlace {
   int64_t row;
   int column;
@@ -22,27 +22,26 @@ class Swath {
   void lay_out(Layout& layout, const eosfm_stream_options& options, const Chain& chain, int tile_width,
                int tile_height, int most_back);
 
-  // Pixels that a row of a band has.
+  // Returns the pixels of a row of a band.
   int width(int band) const { return bands_[band].width; }
-  // The band that is the mask; -1: there is none.
+  // Returns the index of the mask; -1 if there is none.
   int mask() const { return mask_; }
 
-  // Takes as many of `count` rows as there is room for, without those of `needed` or later going, nor those
-  // before it that a last tile is moved back to.
+  // Takes as many of `count` rows as there is room for, and returns how many. Rows from `needed` on stay, and so do
+  // those before it that a last tile may be moved back to.
   int push(int band, const void* rows, int count, int64_t needed);
 
   // Forgets all rows.
   void reset();
 
-  // Rows of the scene that all bands have had.
+  // Returns the rows of the scene that all bands have had.
   int64_t rows() const;
 
-  // To be called before a tile's rows are read.
+  // Sets the tile whose rows are read next.
   void set_tile(const TilePlace& place);
   const TilePlace& place() const { return place_; }
-  // Reads rows of the tile into planes [bands][height][width], as values that the bundle's sensor
-  // stores, and which pixels are valid into [height][width]. Pixels that are not, because a band has
-  // no value there, are filled in all bands.
+  // Reads rows of the tile into planes [bands][height][width], as values that the bundle's sensor stores, and whether
+  // each pixel is valid into [height][width]. A pixel without a value in some band is filled in all bands.
   void read_rows(int first, int rows, float* planes, uint8_t* valid) const;
 
  private:

@@ -8,8 +8,8 @@
 namespace eosfm {
 namespace {
 
-// Loops of one run follow each other within microseconds: a worker looks for the next one this many
-// times before it sleeps. Longer would take the core from others when they need it.
+// Loops of one run follow each other within microseconds, so a worker polls for the next one this many times before
+// it sleeps. More polling would steal the core from other threads.
 constexpr int kLooks = 2000;
 
 void relax() {
@@ -20,8 +20,8 @@ void relax() {
 #endif
 }
 
-// Signals that come from outside are for the host's threads, whose handlers may expect to run there. What
-// a thread does itself, such as a fault in a mapped file, stays its own.
+// Returns the signals that come from outside, which are for the host's threads: its handlers may expect to run there.
+// Signals that a thread causes itself, such as a fault in a mapped file, stay unblocked.
 sigset_t signals_of_others() {
   sigset_t set;
   sigfillset(&set);

@@ -1,4 +1,4 @@
-// Who works on a loop: one thread, or several together.
+// Teams of threads that share a loop, and what ends a run early.
 #ifndef EOSFM_TEAM_H
 #define EOSFM_TEAM_H
 
@@ -12,7 +12,7 @@
 
 namespace eosfm {
 
-// Why a run ends early. Set by any thread, looked at between the tasks of a loop.
+// Why a run ends early. Any thread may set it; workers check it between the tasks of a loop.
 class Stop {
  public:
   enum Reason : int { kNone = 0, kCancelled, kDeadline };
@@ -26,7 +26,7 @@ class Stop {
     reason_.compare_exchange_strong(none, reason, std::memory_order_relaxed);
   }
   Reason reason() const { return static_cast<Reason>(reason_.load(std::memory_order_relaxed)); }
-  // Looks at the clock too.
+  // Returns whether the run is to end, by the clock too.
   bool due();
 
  private:
@@ -59,21 +59,21 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
   ~Pool();
 
-  // What the host wants called on each thread as it starts.
+  // The host's function that each thread calls as it starts.
   struct Hook {
     void (*started)(void* user, int32_t thread);  // null: nothing
     void* user;
   };
 
-  // Starts workers - 1 threads: the caller of `each` is worker 0. Returns when the hook has been called on
-  // all, with 0, or else why they cannot be had: an errno.
+  // Starts workers - 1 threads; the caller of `each` is worker 0. Returns 0 when the hook has been called on all, or
+  // the errno of the failure.
   int start(const eosfm_allocator& allocator, int workers, const Hook& hook);
-  // What that takes.
+  // Returns the bytes that this takes.
   static size_t bytes(int workers) { return bytes_of<Seat>(workers - 1); }
-  // Ends the threads, once they have done what they are at.
+  // Ends the threads, after the tasks that they are at.
   void end();
   int workers() const { return workers_; }
-  // Whether the threads are in this process: the child of a fork has only the one that forked.
+  // Returns whether the threads are in this process: the child of a fork has only the thread that forked.
   bool is_here() const;
 
   // Runs body(context, task, worker) for every task below `count`; returns when all are done.
@@ -114,7 +114,7 @@ class Team {
   Team(Pool* pool, Stop* stop) : pool_(pool), stop_(stop), worker_(0) {}
   Team(int worker, Stop* stop) : pool_(nullptr), stop_(stop), worker_(worker) {}
 
-  // body(task, worker) for every task, unless the run is to stop.
+  // Calls body(task, worker) for every task, unless the run is to stop.
   template <class F>
   void each(int count, const F& body) {
     if (pool_ == nullptr || pool_->workers() == 1) {

@@ -18,7 +18,7 @@ struct GpuCode {
 extern const GpuCode kGpuCode[];
 extern const int kGpuCodeCount;
 
-// The code for a GPU and a driver: the machine code that is nearest to the GPU, by the newest CUDA that
+// Returns the code for a GPU and a driver: the machine code that is nearest to the GPU, by the newest CUDA that
 // the driver takes, or else the newest PTX that both take. Null if there is none.
 //
 // A driver takes machine code of its own CUDA's major version and of older ones. Of code for sm_87 there

@@ -1,4 +1,4 @@
-// NVIDIA's driver, loaded when it is first wanted: libcuda.so.1 and the functions of it that are used.
+// NVIDIA's driver, loaded on first use: libcuda.so.1 and those of its functions that are used.
 //
 // Declared here, from the driver API's documentation, so that no header of NVIDIA's is needed to build.
 #ifndef EOSFM_CUDA_DRIVER_H
@@ -84,9 +84,9 @@ struct CudaDriver {
 #undef EOSFM_CUDA_DECLARE
   int version = 0;  // 1000 * major + 10 * minor of the CUDA that it is for
 
-  // Loads the driver and initialises it. `path` may be null: the system finds libcuda.so.1.
+  // Loads the driver and initialises it. Null for `path` lets the system find libcuda.so.1.
   eosfm_status load(const char* path, ErrorText& error);
-  // Whether a call succeeded; if not, `error` says what was done and what the driver says.
+  // Returns whether a call succeeded; if not, `error` gets what was done and the driver's reason.
   bool succeeded(CuResult result, const char* what, ErrorText& error) const;
 };
 

@@ -8,7 +8,7 @@
 namespace eosfm {
 namespace {
 
-// How far rounding may take a level from the known answer, relative to its largest value: operands are
+// The most that rounding may take a level from the known answer, relative to its largest value: operands are
 // rounded to halves, and sums are in another order than where the answer was made.
 constexpr float kHalfTolerance = 1e-2F;
 constexpr float kFloatTolerance = 1e-4F;
@@ -17,7 +17,7 @@ constexpr float kFloatTolerance = 1e-4F;
 // large GPU.
 constexpr int kDefaultBatch = 4;
 
-// The GPU's context is the calling thread's only inside a call: the host may have its own.
+// Makes the GPU's context the calling thread's during a call: the host may have its own.
 class Current {
  public:
   Current(const CudaDriver& driver, CuContext context)
@@ -47,8 +47,8 @@ bool parse_name(const char* name, int* index, bool* all_float) {
   return *all_float || *name == '\0';
 }
 
-// Reads a request's bundle and takes the plan's shapes.
-eosfm_status read(const eosfm_backend_request& request, eosfm_model* model, GpuPlan* plan, int* index,
+// Reads a request's bundle and sets the shapes of the program.
+eosfm_status read(const eosfm_backend_request& request, eosfm_model* model, GpuProgram* program, int* index,
                   bool* all_float, ErrorText& error) {
   if (!parse_name(request.name, index, all_float)) {
     return error.fail(EOSFM_BAD_ARGUMENT,
@@ -61,8 +61,8 @@ eosfm_status read(const eosfm_backend_request& request, eosfm_model* model, GpuP
       model->files.set_memory(model->memory.allocator(), request.files, request.file_count, error);
   if (status == EOSFM_OK) status = model->load(kGpuPacking, error);
   if (status != EOSFM_OK) return status;
-  return plan->shape(*request.allocator, *model, request.batch > 0 ? request.batch : kDefaultBatch,
-                     CudaEngine::kSlots, *all_float, error);
+  return program->shape(*request.allocator, *model, request.batch > 0 ? request.batch : kDefaultBatch,
+                        CudaEngine::kSlots, *all_float, error);
 }
 
 }  // namespace
@@ -89,12 +89,12 @@ CudaEngine::~CudaEngine() {
 eosfm_status CudaEngine::measure(const eosfm_backend_request& request, eosfm_backend_memory* memory,
                                  ErrorText& error) {
   eosfm_model model;
-  GpuPlan plan;
+  GpuProgram program;
   int index = 0;
   bool all_float = false;
-  const eosfm_status status = read(request, &model, &plan, &index, &all_float, error);
+  const eosfm_status status = read(request, &model, &program, &index, &all_float, error);
   if (status != EOSFM_OK) return status;
-  *memory = {plan.arena_bytes() + plan.outside_bytes(), plan.outside_bytes()};
+  *memory = {program.arena_bytes() + program.outside_bytes(), program.outside_bytes()};
   return EOSFM_OK;
 }
 
@@ -102,7 +102,7 @@ eosfm_status CudaEngine::open(const eosfm_backend_request& request, ErrorText& e
   allocator_ = request.allocator;
   eosfm_model model;
   bool all_float = false;
-  eosfm_status status = read(request, &model, &plan_, &device_index_, &all_float, error);
+  eosfm_status status = read(request, &model, &program_, &device_index_, &all_float, error);
   if (status == EOSFM_OK) status = driver_.load(request.library, error);
   if (status != EOSFM_OK) return status;
 
@@ -135,7 +135,7 @@ eosfm_status CudaEngine::open(const eosfm_backend_request& request, ErrorText& e
       return EOSFM_UNSUPPORTED;
     }
     status = record(slot, 1, error);
-    if (status == EOSFM_OK && plan_.batch() > 1) status = record(slot, plan_.batch(), error);
+    if (status == EOSFM_OK && program_.batch() > 1) status = record(slot, program_.batch(), error);
   }
   for (int l = 0; l < kLevels; ++l) {
     const float least = all_float ? kFloatTolerance : kHalfTolerance;
@@ -170,7 +170,7 @@ eosfm_status CudaEngine::load_code(ErrorText& error) {
   return EOSFM_OK;
 }
 
-// Finds the kernels, and lets them have the shared memory that the plan wants.
+// Finds the kernels, and grants them the shared memory that the program needs.
 eosfm_status CudaEngine::set_functions(ErrorText& error) {
   int most = 0;
   if (!driver_.succeeded(driver_.device_attribute(&most, kCuMostShared, device_),
@@ -178,7 +178,7 @@ eosfm_status CudaEngine::set_functions(ErrorText& error) {
     return EOSFM_UNSUPPORTED;
   }
   for (int k = 0; k < kGpuKernels; ++k) {
-    const size_t shared = plan_.shared_bytes(static_cast<GpuKernel>(k));
+    const size_t shared = program_.shared_bytes(static_cast<GpuKernel>(k));
     if (shared > static_cast<size_t>(most)) {
       return error.fail(EOSFM_UNSUPPORTED,
                         "%s needs %zu bytes of shared memory for these specialists, "
@@ -207,17 +207,17 @@ eosfm_status CudaEngine::allocate(const eosfm_backend_request& request, ErrorTex
                          "asking how wide it is", error)) {
     return EOSFM_UNSUPPORTED;
   }
-  plan_.set_multiprocessors(multiprocessors);
+  program_.set_multiprocessors(multiprocessors);
   is_shared_ = integrated != 0;
-  const size_t outside = plan_.outside_bytes();
-  const size_t needed = plan_.arena_bytes() + (is_shared_ ? 0 : outside);
+  const size_t outside = program_.outside_bytes();
+  const size_t needed = program_.arena_bytes() + (is_shared_ ? 0 : outside);
   if (request.reserve(request.reserve_user, needed + outside) != 0) {
     return error.fail(EOSFM_NO_MEMORY,
                       "batches of %d need %zu bytes of the %s's memory and %zu of pinned memory, "
                       "more than memory_limit leaves; fix: a smaller batch, or a higher limit",
-                      plan_.batch(), needed, device_name_, outside);
+                      program_.batch(), needed, device_name_, outside);
   }
-  CuResult allocated = driver_.allocate(&arena_, plan_.arena_bytes());
+  CuResult allocated = driver_.allocate(&arena_, program_.arena_bytes());
   if (allocated != 0) arena_ = 0;
   if (allocated == 0 && !is_shared_) {
     allocated = driver_.allocate(&outside_, outside);
@@ -230,7 +230,7 @@ eosfm_status CudaEngine::allocate(const eosfm_backend_request& request, ErrorTex
     return error.fail(EOSFM_NO_MEMORY,
                       "batches of %d need %zu MB of the %s's memory, %zu of %zu MB are free; "
                       "fix: a smaller batch",
-                      plan_.batch(), needed >> 20, device_name_, available >> 20, total >> 20);
+                      program_.batch(), needed >> 20, device_name_, available >> 20, total >> 20);
   }
   if (!driver_.succeeded(allocated, "allocating memory", error)) return EOSFM_UNSUPPORTED;
   void* host = nullptr;
@@ -250,12 +250,12 @@ eosfm_status CudaEngine::allocate(const eosfm_backend_request& request, ErrorTex
 // Copies the constants.
 eosfm_status CudaEngine::fill(const eosfm_model& model, ErrorText& error) {
   Span staging;
-  if (!staging.allocate(*allocator_, plan_.constant_bytes())) return error.no_memory("the weights");
-  const eosfm_status status = plan_.fill(model, reinterpret_cast<char*>(arena_),
-                                         reinterpret_cast<char*>(outside_), staging.data(), error);
+  if (!staging.allocate(*allocator_, program_.constant_bytes())) return error.no_memory("the weights");
+  const eosfm_status status = program_.fill(model, reinterpret_cast<char*>(arena_),
+                                            reinterpret_cast<char*>(outside_), staging.data(), error);
   if (status != EOSFM_OK) return status;
-  // This is on the default stream, for which the engine's own do not wait.
-  return driver_.succeeded(driver_.copy_in(arena_, staging.data(), plan_.constant_bytes()),
+  // The copy is on the default stream, for which the engine's own streams do not wait.
+  return driver_.succeeded(driver_.copy_in(arena_, staging.data(), program_.constant_bytes()),
                            "copying the weights", error) &&
                  driver_.succeeded(driver_.synchronize(nullptr), "copying the weights", error)
              ? EOSFM_OK
@@ -283,14 +283,14 @@ eosfm_status CudaEngine::record(int slot, int count, ErrorText& error) {
 
 bool CudaEngine::enqueue(int slot, int count, ErrorText& error) {
   const unsigned images = static_cast<unsigned>(count);
-  unsigned first = static_cast<unsigned>(slot * plan_.batch());
-  const size_t at = plan_.image_offset(slot * plan_.batch());
+  unsigned first = static_cast<unsigned>(slot * program_.batch());
+  const size_t at = program_.image_offset(slot * program_.batch());
   bool ok =
       is_shared_ || driver_.succeeded(driver_.copy_in_async(outside_ + at, host_ + at,
-                                                            images * plan_.image_bytes(), streams_[slot]),
+                                                            images * program_.image_bytes(), streams_[slot]),
                                       "copying images", error);
-  for (int i = 0; ok && i < plan_.launch_count(); ++i) {
-    const GpuLaunch& one = plan_.launch(i);
+  for (int i = 0; ok && i < program_.launch_count(); ++i) {
+    const GpuLaunch& one = program_.launch(i);
     const void* descriptors = one.descriptors;
     void* arguments[] = {&descriptors, &first};
     ok = driver_.succeeded(
@@ -305,8 +305,8 @@ bool CudaEngine::enqueue(int slot, int count, ErrorText& error) {
 bool CudaEngine::copy_levels(int slot, int count, ErrorText& error) {
   bool ok = true;
   for (int l = 0; ok && l < kLevels; ++l) {
-    const size_t at = plan_.level_offset(l, slot * plan_.batch());
-    const size_t bytes = static_cast<size_t>(count) * plan_.level_bytes(l);
+    const size_t at = program_.level_offset(l, slot * program_.batch());
+    const size_t bytes = static_cast<size_t>(count) * program_.level_bytes(l);
     ok = driver_.succeeded(driver_.copy_out_async(host_ + at, outside_ + at, bytes, streams_[slot]),
                            "copying levels", error);
   }
@@ -314,14 +314,14 @@ bool CudaEngine::copy_levels(int slot, int count, ErrorText& error) {
 }
 
 float* CudaEngine::image(int slot, int index) {
-  return reinterpret_cast<float*>(host_ + plan_.image_offset(slot * plan_.batch() + index));
+  return reinterpret_cast<float*>(host_ + program_.image_offset(slot * program_.batch() + index));
 }
 
 float* CudaEngine::level(int slot, int index, int level) {
-  return reinterpret_cast<float*>(host_ + plan_.level_offset(level, slot * plan_.batch() + index));
+  return reinterpret_cast<float*>(host_ + program_.level_offset(level, slot * program_.batch() + index));
 }
 
-// What is left of a batch that is not full is computed for nothing.
+// The unused images of a batch that is not full are computed too.
 bool CudaEngine::start(int slot, int count) {
   const Current current(driver_, context_);
   return driver_.succeeded(current.result(), "taking the GPU's context", error_) &&

@@ -1,4 +1,4 @@
-// The engine: a GPU, the plan's arena on it, and CUDA graphs for batches of images.
+// The engine: a GPU, an arena of its memory, and CUDA graphs for batches of images.
 //
 // Two slots, each with a stream, a place for a batch of images and of levels in pinned memory, working memory
 // on the GPU, and two graphs: of one image, and of a batch. A graph copies images in, computes, and copies
@@ -10,7 +10,7 @@
 
 #include "../backend.h"
 #include "driver.h"
-#include "plan.h"
+#include "program.h"
 
 namespace eosfm {
 
@@ -24,15 +24,15 @@ class CudaEngine {
   ~CudaEngine();
 
   eosfm_status open(const eosfm_backend_request& request, ErrorText& error);
-  // Says what an engine would allocate; needs no GPU.
+  // Finds how much an engine would allocate; needs no GPU.
   static eosfm_status measure(const eosfm_backend_request& request, eosfm_backend_memory* memory,
                               ErrorText& error);
 
   const eosfm_allocator& allocator() const { return *allocator_; }
 
-  // As of eosfm_batches.
-  int batch() const { return plan_.batch(); }
-  int slots() const { return plan_.slots(); }
+  // Implement eosfm_batches.
+  int batch() const { return program_.batch(); }
+  int slots() const { return program_.slots(); }
   float* image(int slot, int index);
   float* level(int slot, int index, int level);
   bool start(int slot, int count);
@@ -50,7 +50,7 @@ class CudaEngine {
 
   const eosfm_allocator* allocator_ = nullptr;
   CudaDriver driver_;
-  GpuPlan plan_;
+  GpuProgram program_;
   int device_index_ = 0;
   char device_name_[96] = "";
   CuDevice device_ = 0;

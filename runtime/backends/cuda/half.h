@@ -8,7 +8,7 @@
 
 namespace eosfm {
 
-// To the nearest half, ties to even; too large becomes infinite.
+// Returns the nearest half, ties to even; values that are too large become infinite.
 inline uint32_t half_of(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);

@@ -7,7 +7,7 @@ namespace {
 
 int per_word(gpu::Kind kind) { return kind == gpu::kByte ? 4 : kind == gpu::kHalf ? 2 : 1; }
 
-// One column's word `word` of a group that begins at element `first` of k.
+// Returns one column's word `word` of a group that begins at element `first` of k.
 uint32_t word_at(const Matrix& matrix, gpu::Kind kind, int first, int size, int word, int column,
                  bool* in_range) {
   const size_t columns = static_cast<size_t>(matrix.vectors) * 8;

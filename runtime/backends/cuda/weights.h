@@ -20,13 +20,13 @@ struct KGroups {
   int count;
 };
 
-// The kind of operand for a packed matrix: floats are computed as halves unless all is to be float32.
+// Returns the kind of operand for a packed matrix: floats are computed as halves unless all is to be float32.
 gpu::Kind kind_of(const Matrix& matrix, bool all_float);
 
-// Words of k of a matrix in panels.
+// Returns the words of k of a matrix in panels.
 int words_of(gpu::Kind kind, const KGroups& groups);
 
-// Tiles of eight columns.
+// Returns the tiles of eight columns.
 inline int tiles_of(const Matrix& matrix) { return matrix.vectors; }
 
 inline size_t panel_words(const Matrix& matrix, gpu::Kind kind, const KGroups& groups) {

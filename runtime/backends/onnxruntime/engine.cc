@@ -48,8 +48,8 @@ eosfm_status OrtEngine::open(const eosfm_backend_request& request, ErrorText& er
   }
   OrtSessionOptions* options = nullptr;
   if (!ok(api.CreateSessionOptions(&options))) return EOSFM_UNSUPPORTED;
-  // Threads that spin take the cores from whoever prepares the next image. And without VNNI products of
-  // unsigned and signed bytes overflow 16 bits, unless both are unsigned.
+  // Spinning threads would steal the cores that prepare the next image. Without VNNI, products of unsigned and signed
+  // bytes overflow 16 bits, unless both are unsigned.
   const bool set = ok(api.SetSessionLogSeverityLevel(options, kOrtFatal)) &&
                    ok(api.SetIntraOpNumThreads(options, request.threads)) &&
                    ok(api.AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0")) &&
@@ -130,7 +130,7 @@ eosfm_status OrtEngine::connect(const eosfm_backend_request& request, ErrorText&
   return allocated ? EOSFM_OK : error.no_memory("the tensors");
 }
 
-// Where a tensor is that one of the first graphs gives; -1 if none does.
+// Returns the place of a tensor that one of the first graphs gives; -1 if none does.
 int OrtEngine::place_of(const char* name, int graphs) const {
   if (strcmp(name, kImage) == 0) return 0;
   for (int g = 0; g < graphs; ++g) {
@@ -143,7 +143,7 @@ int OrtEngine::place_of(const char* name, int graphs) const {
 
 bool OrtEngine::compute(const float* image, float* const* levels) {
   const OrtApi& api = *library_.api;
-  // What cancelled the run before is over.
+  // Clears the cancellation of the run before.
   bool done = succeeded(library_, api.RunOptionsUnsetTerminate(run_options_), "", error_) &&
               bind(const_cast<float*>(image), kImageShape, &values_[0]);
   for (int level = 0; done && level < EOSFM_LEVELS; ++level) {
@@ -157,7 +157,7 @@ bool OrtEngine::compute(const float* image, float* const* levels) {
   return done;
 }
 
-// Makes a tensor of memory that is there.
+// Makes a tensor of existing memory.
 bool OrtEngine::bind(void* data, int shape, OrtValue** value) {
   const int64_t* sides = shapes_[shape];
   const size_t bytes = static_cast<size_t>(sides[1] * sides[2] * sides[3]) * sizeof(float);
@@ -167,7 +167,7 @@ bool OrtEngine::bind(void* data, int shape, OrtValue** value) {
       "a tensor", error_);
 }
 
-// Outputs that are no levels are allocated by ONNX Runtime.
+// ONNX Runtime allocates outputs that are not levels.
 bool OrtEngine::run(const Graph& graph) {
   for (int i = 0; i < graph.inputs.size(); ++i) {
     names_[i] = graph.inputs[i].name;

@@ -25,7 +25,7 @@ eosfm_status OrtLibrary::load(const char* wanted, ErrorText& error) {
     return error.fail(EOSFM_UNSUPPORTED, "%s is not ONNX Runtime: it has no OrtGetApiBase", wanted);
   }
   text = base()->GetVersionString();
-  // GetApi prints to stderr when it is asked for what it does not have, so it is asked for what it has.
+  // GetApi prints to stderr when it lacks the requested version, so request one that it has.
   unsigned major = 0;
   if (sscanf(text, "%u.%u", &major, &version) != 2 || major != 1 || version < kOldestApi) {
     return error.fail(EOSFM_UNSUPPORTED, "%s is ONNX Runtime %s, expected 1.%u or a later 1", wanted, text,

@@ -1,4 +1,4 @@
-// libeosfm_onnxruntime.so: ONNX Runtime computes in libeosfm's place.
+// libeosfm_onnxruntime.so: engines that compute with ONNX Runtime instead of libeosfm.
 #include <stdio.h>
 
 #include "engine.h"

@@ -34,7 +34,7 @@ constexpr int kOrtDefaultMemory = 0;  // OrtMemType
 constexpr uint32_t kOldestApi = 12;
 constexpr uint32_t kPluginApi = 22;  // whose table has what plugins of execution providers need
 
-// All that return a status return null when they succeed.
+// Functions that return a status return null when they succeed.
 struct OrtApi {
   OrtUnused slot_0[2];
   const char* (*GetErrorMessage)(const OrtStatus*);
@@ -126,7 +126,7 @@ EOSFM_ORT_SLOT(GetEpDevices, 303);
 EOSFM_ORT_SLOT(EpDevice_EpName, 312);
 #undef EOSFM_ORT_SLOT
 
-// What OrtGetApiBase returns.
+// The struct that OrtGetApiBase returns.
 struct OrtApiBase {
   const OrtApi* (*GetApi)(uint32_t version);
   const char* (*GetVersionString)();

@@ -12,7 +12,7 @@ constexpr char kTensorRt[] = "TensorrtExecutionProvider";
 constexpr char kTensorRtRtx[] = "NvTensorRTRTXExecutionProvider";
 constexpr char kTensorRtRtxByName[] = "NvTensorRtRtx";  // how AppendByName calls it
 
-// Whether this ONNX Runtime was built with a provider. `all` gets the names of those it has.
+// Returns whether this ONNX Runtime was built with a provider. `all` gets the names of its providers.
 bool has_provider(const OrtLibrary& library, const char* provider, char* all, size_t size) {
   char** names = nullptr;
   int count = 0;
@@ -42,8 +42,8 @@ eosfm_status add_cuda(const OrtLibrary& library, OrtSessionOptions* options, Err
   const OrtApi& api = *library.api;
   OrtCudaOptions* cuda = nullptr;
   if (!succeeded(library, api.CreateCudaOptions(&cuda), kCuda, error)) return EOSFM_UNSUPPORTED;
-  // TensorFloat-32 has ten bits of mantissa, which is not fp32. Versions that do not know the option
-  // do not take it: there the known answer decides.
+  // TensorFloat-32 has ten bits of mantissa, which is not fp32. Versions that do not know the option refuse it:
+  // there the known answer decides.
   const char* key = "use_tf32";
   const char* value = "0";
   ErrorText ignored;
@@ -64,8 +64,8 @@ eosfm_status add_tensorrt(const OrtLibrary& library, OrtSessionOptions* options,
   return added ? EOSFM_OK : EOSFM_UNSUPPORTED;
 }
 
-// The GPUs of NVIDIA's plugin, which is registered if it is not yet: an environment is one for all who
-// use ONNX Runtime in the process.
+// Finds the GPUs of NVIDIA's plugin. Registers it if needed: all users of ONNX Runtime in the process share one
+// environment.
 eosfm_status find_rtx_device(const OrtLibrary& library, OrtEnv* env, const OrtEpDevice** device,
                              ErrorText& error) {
   const OrtApi& api = *library.api;

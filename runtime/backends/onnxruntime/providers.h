@@ -1,4 +1,4 @@
-// Who computes within ONNX Runtime: the CPU, CUDA, TensorRT or TensorRT-RTX.
+// The execution providers of ONNX Runtime: the CPU, CUDA, TensorRT or TensorRT-RTX.
 #ifndef EOSFM_ORT_PROVIDERS_H
 #define EOSFM_ORT_PROVIDERS_H
 
@@ -6,10 +6,10 @@
 
 namespace eosfm {
 
-// Keeps what a failed call says, and lets go of it. Whether the call succeeded.
+// Returns whether a call succeeded; if not, keeps its reason in `error`. Releases the status.
 bool succeeded(const OrtLibrary& library, OrtStatus* status, const char* what, ErrorText& error);
 
-// Has options use the execution provider of a backend: "onnxruntime-cuda".
+// Sets the execution provider of a backend, such as "onnxruntime-cuda", in the options.
 eosfm_status add_provider(const OrtLibrary& library, const char* backend, OrtEnv* env,
                           OrtSessionOptions* options, ErrorText& error);
 

@@ -97,7 +97,7 @@ void TensorRtEngine::add(const std::vector<char>& bytes, const char* graph) {
   steps_.push_back(std::move(step));
 }
 
-// Gives a tensor its memory, or that of the engine before which gives it. Batches are of one image.
+// Gives a tensor memory of its own, or that of the earlier engine which writes it. Batches are of one image.
 void TensorRtEngine::bind(Step& step, const char* name) {
   nvinfer1::Dims shape = step.engine->getTensorShape(name);
   const bool is_input = step.engine->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;

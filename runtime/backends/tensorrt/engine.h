@@ -15,7 +15,7 @@
 
 namespace eosfm {
 
-// Keeps the last complaint; prints nothing.
+// Keeps the last error message; prints nothing.
 class Log final : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* text) noexcept override;

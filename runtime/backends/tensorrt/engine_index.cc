@@ -35,7 +35,7 @@ std::string sha256(const void* data, size_t size) {
   return text;
 }
 
-// Why an engine is not for this device; "" if it is. Of a version the first three numbers count.
+// Returns why an engine is not for this device; "" if it is. Only the first three numbers of a version count.
 std::string misfit(const json& key, const std::string& graph_sha256, const Device& device) {
   if (key.at("graph_sha256") != graph_sha256) return "was built from another graph of that name";
   const std::string version = key.at("version");

@@ -9,14 +9,14 @@
 
 namespace eosfm {
 
-// What an engine must have been built for, to be run here.
+// The device and version that an engine must have been built for.
 struct Device {
   int version[3];  // of TensorRT
   std::string compute_capability;  // "8.7"
 };
 
-// Returns the bytes of a graph's engine, whose whole key and digest match. Throws std::runtime_error with
-// a sentence that says what there is if none does: TensorRT trusts what it is given.
+// Returns the bytes of a graph's engine whose whole key and digest match, since TensorRT does not check them. If there
+// is none, throws std::runtime_error that lists the engines there are.
 std::vector<char> read_engine(const std::string& bundle, const eosfm_file& graph, const Device& device);
 
 }  // namespace eosfm

@@ -1,4 +1,4 @@
-// libeosfm_tensorrt.so: TensorRT computes in libeosfm's place.
+// libeosfm_tensorrt.so: an engine that computes with TensorRT instead of libeosfm.
 #include <cstdio>
 #include <exception>
 #include <memory>

@@ -1,4 +1,4 @@
-// AVX-512 with VNNI (Cascade Lake, Ice Lake): byte products with 32-bit sums.
+// AVX-512 with VNNI (Cascade Lake, Ice Lake): dot products of bytes with 32-bit sums.
 #include "kernels/vec_avx512.h"
 
 #include "kernels/body.h"

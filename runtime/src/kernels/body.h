@@ -12,8 +12,8 @@
 // Blocking of matmuls. A micro-kernel computes R rows x N vectors of sums in registers over all of k, with
 // N vectors of weights and one broadcast value beside them: R is what fits, (registers - N - 1) / N, at most
 // 14. for_each_panel goes over panels outside and groups of rows inside, so that a panel comes from memory once
-// for all rows. The sums go to a small scratch array, from which
-// scale, bias, GELU and GRN's sums of squares are computed vector by vector, without another pass over memory.
+// for all rows. The sums go to a small scratch array, from which scale, bias, GELU and GRN's sums of squares are
+// computed vector by vector, without another pass over memory.
 // Groups of rows are as equal as possible, since one of a row or two waits for loads.
 //
 // Blocking of the depthwise convolution. One vector of channels of W neighbouring pixels: each input is loaded
@@ -61,7 +61,7 @@ inline void store_lanes(void* to, typename V::F value) {
   }
 }
 
-// Calls use(storage) with the storage as a constant, so that inner loops do not ask for it.
+// Calls use(storage) with the storage as a constant, so that inner loops do not branch on it.
 template <class Use>
 inline void with_constant(Storage storage, const Use& use) {
   switch (storage) {
@@ -93,8 +93,7 @@ inline void zero_rest(const Rows& rows, int row, int from_column) {
   if (at < end) __builtin_memset(at, 0, static_cast<size_t>(end - at));
 }
 
-// Stored pixels that lie beside each other become physical values. Returns whether all are valid: none
-// is nodata, all are finite.
+// Converts adjacent stored pixels into physical values. Returns whether all are valid: finite, and none is nodata.
 template <class V, class T>
 bool read_pixels_of(const T* from, int count, float scale, float offset, float nodata, float* to) {
   using F = typename V::F;
@@ -126,7 +125,7 @@ bool read_pixels(const void* from, Pixel type, int count, float scale, float off
 
 // ---- Layer normalisation ----------------------------------------------------------------------
 
-// Which lanes of a pixel's last vector are channels and not padding: 1 or 0.
+// Returns 1 for the lanes of a pixel's last vector that are channels, and 0 for padding.
 template <class V>
 inline typename V::F last_vector_mask(int channels, int padded_channels) {
   float mask[V::lanes];
@@ -176,8 +175,8 @@ void norm(const Norm& n) {
 
 // ---- Depthwise convolution --------------------------------------------------------------------
 
-// One vector of channels of W neighbouring pixels of a row. Each input is loaded once for the up to
-// seven outputs it counts for.
+// Computes one vector of channels of W neighbouring pixels of a row. Each input is loaded once for the up to seven
+// outputs that it counts for.
 template <class V, int W>
 void depthwise_block(const float* input, size_t row_stride, size_t pixel_stride, const float* weights,
                      const float* bias, float* out) {
@@ -205,7 +204,7 @@ void depthwise_block(const float* input, size_t row_stride, size_t pixel_stride,
 
 using DepthwiseRun = void (*)(const float*, size_t, size_t, const float*, const float*, float*);
 
-// The run of w pixels, up to the widest whose sums and weights the registers hold.
+// Computes a run of w pixels, up to the widest whose sums and weights the registers hold.
 template <class V>
 DepthwiseRun depthwise_of_width(int w) {
   if constexpr (V::registers >= 32) {
@@ -253,7 +252,7 @@ void depthwise_norm(const DepthwiseNorm& d) {
   }
 }
 
-// ---- Matrix products --------------------------------------------------------------------------
+// ---- Matmuls ----------------------------------------------------------------------------------
 
 // out[R][N vectors] = a[R][k_words] * b[k_words][N vectors]
 template <class D, int R, int N>
@@ -286,7 +285,7 @@ void micro_kernel(const uint32_t* a, size_t a_words, const uint32_t* b, int k_wo
 
 using MicroKernel = void (*)(const uint32_t*, size_t, const uint32_t*, int, float*);
 
-// Rows for which the sums, the columns and one value fit in the registers.
+// Returns the rows for which the sums, the columns and one value fit in the registers.
 template <class D, int N>
 constexpr int rows_in_registers() {
   constexpr int kMost = 14;
@@ -303,7 +302,7 @@ MicroKernel micro_kernel_of_rows(int rows) {
   }
 }
 
-// The products of one kind of word, panel by panel and group of rows by group of rows.
+// The matmul of one kind of word, panel by panel and group of rows by group of rows.
 template <class D>
 struct InRegisters {
   static constexpr int lanes = D::lanes;

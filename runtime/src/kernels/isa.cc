@@ -1,4 +1,4 @@
-// Which instruction sets this processor has kernels for.
+// Finds the instruction sets that this processor has, and their kernels.
 #include "kernels/isa.h"
 
 #include <string.h>
@@ -59,7 +59,7 @@ bool ask_for_amx() {
 
 enum Answer : int { kNotAsked = 0, kNo, kYes };
 
-// Of the whole process. It needs no constructor and no lock: threads that ask at once get the same.
+// The list of the whole process. It needs no constructor and no lock: threads that fill it at once write the same.
 std::atomic<int> g_amx{kNotAsked};
 
 bool has_amx() {

@@ -14,10 +14,10 @@ const Kernels& amx_kernels();
 const Kernels& neon_kernels();
 const Kernels& neon_dotprod_kernels();
 
-// The kernels of the i-th isa that this processor can run, the best first; null beyond the last.
+// Returns the kernels of the i-th isa that this processor can run, the best first; null beyond the last.
 const Kernels* available_kernels(int i);
 
-// Those of the best isa, or of the one that `name` asks for; null if there is none such here.
+// Returns the kernels of the best isa, or of the isa `name`; null if this processor lacks it.
 const Kernels* choose_kernels(const char* name);
 
 }  // namespace eosfm

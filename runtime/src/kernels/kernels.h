@@ -1,4 +1,4 @@
-// What an instruction set must provide. One table for each; everything else is shared.
+// The functions that an instruction set provides: one table for each set; everything else is shared.
 #ifndef EOSFM_KERNELS_KERNELS_H
 #define EOSFM_KERNELS_KERNELS_H
 
@@ -9,7 +9,7 @@
 
 namespace eosfm {
 
-// Rows of a raster with a border: where the pixel number i of a strip of whole rows lies.
+// Rows of a raster with a border; finds pixel number i of a strip of whole rows.
 struct PixelMap {
   float* base;
   int width;          // pixels in a row
@@ -17,8 +17,8 @@ struct PixelMap {
   size_t pixel_stride;
 };
 
-// Activations that a kernel writes, one row for each pixel. A row is written to its `bytes`, with
-// zeros after the channels, so that a padded product never meets what was there before.
+// Activations that a kernel writes, one row for each pixel. A kernel writes all `bytes` of a row, with zeros after the
+// channels, so that a padded matmul never reads older values.
 struct Rows {
   void* data;
   size_t stride;  // bytes

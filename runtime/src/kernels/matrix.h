@@ -7,8 +7,8 @@
 
 namespace eosfm {
 
-// How the elements of a left operand (activations) lie in memory. Elements are grouped into
-// 32-bit words, which is what a micro-kernel broadcasts: one float, two bf16 or int16, four bytes.
+// How the elements of a left operand (activations) are stored: in 32-bit words of one float, two bf16 or int16, or
+// four bytes. A micro-kernel broadcasts one word at a time.
 enum class Storage : uint8_t {
   f32,
   bf16,

@@ -56,7 +56,7 @@ struct Vec {
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
-  // The processor's 12-bit estimate needs two steps of Newton's; a division takes no longer.
+  // The processor's 12-bit estimate would need two steps of Newton's method; a division takes no longer.
   static F reciprocal(F x) { return _mm256_div_ps(set1(1.0F), x); }
   static float sum(F x) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -91,7 +91,7 @@ struct FloatDot {
   static void store(float* p, Acc sum) { _mm256_storeu_ps(p, sum); }
 };
 
-// Pairs of 16-bit integers: exact, where AVX2's byte product would saturate.
+// Pairs of 16-bit integers: exact, where AVX2's byte dot product would saturate.
 struct PairDot {
   static constexpr int lanes = 8;
   static constexpr int registers = 16;

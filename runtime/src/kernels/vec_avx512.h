@@ -59,7 +59,7 @@ struct Vec {
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F reciprocal(F x) {
     const F r = _mm512_rcp14_ps(x);
-    return mul(r, _mm512_fnmadd_ps(x, r, set1(2.0F)));  // one step of Newton's
+    return mul(r, _mm512_fnmadd_ps(x, r, set1(2.0F)));  // one step of Newton's method
   }
   static float sum(F x) { return _mm512_reduce_add_ps(x); }
 
@@ -85,7 +85,7 @@ struct FloatDot {
   static void store(float* p, Acc sum) { _mm512_storeu_ps(p, sum); }
 };
 
-// What the integer dot products share.
+// Shared by the integer dot products.
 struct IntegerDot {
   static constexpr int lanes = 16;
   static constexpr int registers = 32;
@@ -98,7 +98,7 @@ struct IntegerDot {
   static void store(float* p, Acc sum) { _mm512_storeu_si512(p, sum); }
 };
 
-// Pairs of 16-bit integers: exact, where the byte product of AVX-512 BW would saturate.
+// Pairs of 16-bit integers: exact, where the byte dot product of AVX-512 BW would saturate.
 struct PairDot : IntegerDot {
   static void dot(Acc& sum, A a, B b) { sum = _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)); }
 };

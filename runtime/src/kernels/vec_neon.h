@@ -71,7 +71,7 @@ struct FloatDot {
   static void store(float* p, Acc sum) { vst1q_f32(p, sum); }
 };
 
-// What the integer dot products share: four signed bytes to a word.
+// Shared by the integer dot products: four signed bytes to a word.
 struct SignedBytes {
   static constexpr int lanes = 4;
   static constexpr int registers = 32;

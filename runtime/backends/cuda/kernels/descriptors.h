@@ -1,4 +1,4 @@
-// What a launch works on. The host fills these in and copies them beside the weights; a kernel takes an
+// The arguments of a launch. The host fills these in and copies them beside the weights; a kernel takes an
 // array with one descriptor for each run of a specialist, so that runs of unequal shapes share a launch.
 //
 // Activations are channels-last float32: [image][pixel][channels]. The grid of every kernel is
@@ -27,10 +27,10 @@ constexpr int kWarpTiles = 5;
 // Pixels of a group are 8 wide and 1, 2 or 4 high.
 constexpr int kGroupWidth = 8;
 
-// How the operands of a matmul are stored: one, two or four elements in a word.
+// The storage of a matmul's operands: one, two or four elements in a word.
 enum Kind : int { kFloat = 0, kHalf = 1, kByte = 2 };
 
-// How a block's hidden tensor is stored.
+// The storage of a block's hidden tensor.
 enum Hidden : int { kHiddenFloat = 0, kHiddenHalf = 1, kHiddenBf16 = 2 };
 
 struct Weights {
@@ -44,7 +44,7 @@ struct Weights {
   int tiles = 0;
 };
 
-// How a launch covers an image of width x height pixels: thread block i takes `span` groups of `rows`
+// The cover of an image of width x height pixels by a launch: thread block i takes `span` groups of `rows`
 // pixels, for `columns` tiles of 8 columns.
 struct Cover {
   int width = 0;

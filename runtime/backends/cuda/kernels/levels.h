@@ -1,8 +1,8 @@
 // From the stages' pixels to the levels: normalise, project, select, fuse, and write planes.
 //
 // Normalisation and the selection's factor are one scale and shift a channel; layer normalisation
-// needs the moments of the whole level first, which a kernel of its own takes. What is a matmul (a
-// projection, a 1 x 1 convolution, both layers of an MLP) is `mix`; what is none is `combine`.
+// needs the moments of the whole level first, which a kernel of its own takes. `mix` computes the matmuls (a
+// projection, a 1 x 1 convolution, both layers of an MLP), and `combine` the other fusions.
 #ifndef EOSFM_CUDA_KERNELS_LEVELS_H
 #define EOSFM_CUDA_KERNELS_LEVELS_H
 

@@ -122,7 +122,7 @@ EOSFM_DEVICE void for_each_tile(const Seat& seat, int first_tile, const Sum (&su
   }
 }
 
-// Calls use(constant of the kind), so that inner loops do not ask for it.
+// Calls use(constant of the kind), so that inner loops do not branch on it.
 template <int kValue>
 struct Constant {
   static constexpr int value = kValue;

@@ -75,7 +75,7 @@ struct Group {
   }
 };
 
-// The groups and columns of this thread block; none when the descriptor needs fewer thread blocks.
+// Returns the groups and columns of this thread block; none when the descriptor needs fewer thread blocks.
 struct Share {
   int first_group;
   int after_group;

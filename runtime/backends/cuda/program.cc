@@ -1,4 +1,4 @@
-#include "plan.h"
+#include "program.h"
 
 #include <string.h>
 
@@ -27,16 +27,16 @@ int smaller(int a, int b) { return a < b ? a : b; }
 int larger(int a, int b) { return a > b ? a : b; }
 int divided(int a, int b) { return (a + b - 1) / b; }
 
-// Bytes of a row of an operand in shared memory: matmul.h's row_stride.
+// Returns the bytes of a row of an operand in shared memory, as matmul.h's row_stride.
 size_t row_bytes_of(int words) { return (round_up(static_cast<size_t>(words), 8) + 4) * sizeof(float); }
 
-// Rows of a group of pixels whose operands fit into shared memory.
+// Returns the rows of a group of pixels whose operands fit into shared memory.
 int rows_for(int words) {
   const size_t row = row_bytes_of(words);
   return 32 * row <= kAmpleShared ? 32 : 16 * row <= kMostShared ? 16 : 8;
 }
 
-// Tiles of columns whose sums the warps of a thread block hold at once: matmul.h's Seat.
+// Returns the tiles of columns whose sums the warps of a thread block hold at once, as matmul.h's Seat.
 int most_tiles(int rows) { return gpu::kWarpTiles * gpu::kWarps / (rows > 16 ? 2 : 1); }
 
 // Splits tiles of columns over thread blocks: at most so many for each, and enough to fill a GPU.
@@ -93,27 +93,27 @@ struct RunMemory {
 
 }  // namespace
 
-// Walks over the model once and takes memory for all it meets, in the same order each time.
-class GpuPlan::Builder {
+// Walks over the model and takes memory for each part, in the same order each time.
+class GpuProgram::Builder {
  public:
-  Builder(GpuPlan& plan, const eosfm_model& model, char* device, char* outside, char* staging,
+  Builder(GpuProgram& program, const eosfm_model& model, char* device, char* outside, char* staging,
           ErrorText& error)
-      : plan_(plan),
+      : program_(program),
         model_(model),
         chain_(model.chain),
         constants_(device),
-        working_(device != nullptr ? device + plan.constant_bytes_ : nullptr),
+        working_(device != nullptr ? device + program.constant_bytes_ : nullptr),
         outside_(outside),
         staging_(staging),
         error_(error) {}
 
   eosfm_status build() {
     const int runs = chain_.runs.size();
-    if (!networks_.allocate(*plan_.allocator_, model_.specialists.size()) ||
-        !memory_.allocate(*plan_.allocator_, runs)) {
-      return error_.no_memory("the plan");
+    if (!networks_.allocate(*program_.allocator_, model_.specialists.size()) ||
+        !memory_.allocate(*program_.allocator_, runs)) {
+      return error_.no_memory("the program of the GPU");
     }
-    plan_.launch_count_ = 0;
+    program_.launch_count_ = 0;
     eosfm_status status = EOSFM_OK;
     for (int s = 0; status == EOSFM_OK && s < model_.specialists.size(); ++s) status = put_network(s);
     if (status == EOSFM_OK) status = put_chain();
@@ -125,9 +125,9 @@ class GpuPlan::Builder {
       add_blocks(stage);
     }
     add_levels();
-    plan_.constant_bytes_ = round_up(constants_.size(), 256);
-    plan_.working_bytes_ = working_.size();
-    plan_.outside_bytes_ = outside_.size();
+    program_.constant_bytes_ = round_up(constants_.size(), 256);
+    program_.working_bytes_ = working_.size();
+    program_.outside_bytes_ = outside_.size();
     return status_;
   }
 
@@ -151,7 +151,7 @@ class GpuPlan::Builder {
 
   eosfm_status put_weights(const Matrix& matrix, const KGroups& groups, const char* name,
                            gpu::Weights* weights) {
-    const gpu::Kind kind = kind_of(matrix, plan_.all_float_);
+    const gpu::Kind kind = kind_of(matrix, program_.all_float_);
     const size_t columns = static_cast<size_t>(matrix.vectors) * 8;
     size_t rows = 0;
     for (int g = 0; g < groups.count; ++g) rows += static_cast<size_t>(groups.sizes[g]);
@@ -194,8 +194,8 @@ class GpuPlan::Builder {
         const int corners[4] = {before, before, before, before};
         status = put_weights(one.entry, {corners, 4}, chain_.specialists[s].file, &to.entries[stage]);
       }
-      if (!to.blocks[stage].allocate(*plan_.allocator_, one.blocks.size()))
-        return error_.no_memory("the plan");
+      if (!to.blocks[stage].allocate(*program_.allocator_, one.blocks.size()))
+        return error_.no_memory("the program of the GPU");
       for (int b = 0; status == EOSFM_OK && b < one.blocks.size(); ++b) {
         status = put_block(one.blocks[b], one.width, chain_.specialists[s].file, &to.blocks[stage][b]);
       }
@@ -230,12 +230,12 @@ class GpuPlan::Builder {
                               : weights.shape(chain_, widths, kGpuPacking, false, &bytes, error_);
     const int runs = chain_.runs.size();
     Array<int> padded;
-    if (!padded.allocate(*plan_.allocator_, runs)) return error_.no_memory("the plan");
+    if (!padded.allocate(*program_.allocator_, runs)) return error_.no_memory("the program of the GPU");
     for (int level = 0; status == EOSFM_OK && level < kLevels; ++level) {
-      if (!scales_[level].allocate(*plan_.allocator_, runs) ||
-          !shifts_[level].allocate(*plan_.allocator_, runs) ||
-          !projections_[level].allocate(*plan_.allocator_, runs)) {
-        return error_.no_memory("the plan");
+      if (!scales_[level].allocate(*program_.allocator_, runs) ||
+          !shifts_[level].allocate(*program_.allocator_, runs) ||
+          !projections_[level].allocate(*program_.allocator_, runs)) {
+        return error_.no_memory("the program of the GPU");
       }
       for (int r = 0; status == EOSFM_OK && r < runs; ++r) {
         const SetWeights& set = weights.sets[level][r];
@@ -261,10 +261,10 @@ class GpuPlan::Builder {
   const DeviceNetwork& network_of(int run) const { return networks_[chain_.runs[run].specialist]; }
   int side(int stage) const { return chain_.tile >> (stage + 2); }
   size_t cells(int stage) const { return static_cast<size_t>(side(stage)) * side(stage); }
-  size_t images() const { return static_cast<size_t>(plan_.batch_) * plan_.slots_; }
+  size_t images() const { return static_cast<size_t>(program_.batch_) * program_.slots_; }
   // Thread blocks of a launch for each of one descriptor.
-  int enough() const { return kThreadBlocksOfOne * plan_.multiprocessors_; }
-  int others() const { return chain_.runs.size() * plan_.batch_; }
+  int enough() const { return kThreadBlocksOfOne * program_.multiprocessors_; }
+  int others() const { return chain_.runs.size() * program_.batch_; }
 
   gpu::Cover front_of(const DeviceBlock& block, int width, int stage) const {
     return cover_of(side(stage), rows_for(larger(width, block.fc1.words)), block.fc1.tiles, block.fc1.tiles,
@@ -275,13 +275,13 @@ class GpuPlan::Builder {
   void take_working() {
     const size_t tile = static_cast<size_t>(chain_.tile);
     const size_t image_floats = chain_.bands.size() * tile * tile;
-    plan_.image_bytes_ = image_floats * sizeof(float);
-    plan_.image_offset_ = outside_.size();
+    program_.image_bytes_ = image_floats * sizeof(float);
+    program_.image_offset_ = outside_.size();
     image_ = outside_.take<float>(images() * image_floats);
     for (int level = 0; level < kLevels; ++level) {
       const size_t count = static_cast<size_t>(chain_.level_channels[level]) * cells(level);
-      plan_.level_bytes_[level] = count * sizeof(float);
-      plan_.level_offsets_[level] = outside_.size();
+      program_.level_bytes_[level] = count * sizeof(float);
+      program_.level_offsets_[level] = outside_.size();
       levels_[level] = outside_.take<float>(images() * count);
     }
     for (int r = 0; r < chain_.runs.size(); ++r) {
@@ -306,9 +306,9 @@ class GpuPlan::Builder {
   // Adds a launch over descriptors that `put` has taken.
   void add(GpuKernel kernel, const void* descriptors, int count, unsigned thread_blocks,
            size_t shared_bytes) {
-    const int i = plan_.launch_count_++;
-    if (plan_.launches_.size() == 0) return;  // only their number is asked for
-    plan_.launches_[i] = {kernel, descriptors, thread_blocks, static_cast<unsigned>(count), shared_bytes};
+    const int i = program_.launch_count_++;
+    if (program_.launches_.size() == 0) return;  // only their number is wanted
+    program_.launches_[i] = {kernel, descriptors, thread_blocks, static_cast<unsigned>(count), shared_bytes};
   }
 
   // A launch with one descriptor for each of `count`: fill(i, descriptor) returns whether there is one,
@@ -346,9 +346,9 @@ class GpuPlan::Builder {
     Array<const float*> scales;
     Array<const float*> offsets;
     const int runs = chain_.runs.size();
-    if (!bands.allocate(*plan_.allocator_, runs) || !scales.allocate(*plan_.allocator_, runs) ||
-        !offsets.allocate(*plan_.allocator_, runs)) {
-      status_ = error_.no_memory("the plan");
+    if (!bands.allocate(*program_.allocator_, runs) || !scales.allocate(*program_.allocator_, runs) ||
+        !offsets.allocate(*program_.allocator_, runs)) {
+      status_ = error_.no_memory("the program of the GPU");
       return;
     }
     for (int r = 0; r < runs; ++r) {
@@ -454,8 +454,8 @@ class GpuPlan::Builder {
     const gpu::Set* sets[kLevels];
     Array<gpu::Set> inputs[kLevels];
     for (int level = 0; level < kLevels; ++level) {
-      if (!inputs[level].allocate(*plan_.allocator_, runs)) {
-        status_ = error_.no_memory("the plan");
+      if (!inputs[level].allocate(*program_.allocator_, runs)) {
+        status_ = error_.no_memory("the program of the GPU");
         return;
       }
       for (int r = 0; r < runs; ++r) {
@@ -499,12 +499,12 @@ class GpuPlan::Builder {
 
   void set_grid(gpu::Mix* d, Needs* needs) const {
     const int groups = divided(d->pixels, kLevelRows);
-    split_columns(d->weights.tiles, most_tiles(kLevelRows), enough(), groups * kLevels * plan_.batch_,
+    split_columns(d->weights.tiles, most_tiles(kLevelRows), enough(), groups * kLevels * program_.batch_,
                   &d->columns, &d->splits);
     needs->include(static_cast<unsigned>(groups * d->splits), kLevelRows * row_bytes_of(gpu::kPanelWords));
   }
 
-  // The sets become rows of the projections' channels, times the selection's factor.
+  // Projects the sets: rows of the projections' channels, times the selection's factor.
   void add_projections(Array<gpu::Set> (&inputs)[kLevels]) {
     Needs needs;
     int count = 0;
@@ -589,7 +589,7 @@ class GpuPlan::Builder {
     add(GpuKernel::combine, all, count, needs.thread_blocks, needs.shared);
   }
 
-  GpuPlan& plan_;
+  GpuProgram& program_;
   const eosfm_model& model_;
   const Chain& chain_;
   Layout constants_;
@@ -610,8 +610,8 @@ class GpuPlan::Builder {
   int first_columns_[kLevels] = {};
 };
 
-eosfm_status GpuPlan::shape(const eosfm_allocator& allocator, const eosfm_model& model, int batch, int slots,
-                            bool all_float, ErrorText& error) {
+eosfm_status GpuProgram::shape(const eosfm_allocator& allocator, const eosfm_model& model, int batch,
+                               int slots, bool all_float, ErrorText& error) {
   allocator_ = &allocator;
   batch_ = batch;
   slots_ = slots;
@@ -619,13 +619,13 @@ eosfm_status GpuPlan::shape(const eosfm_allocator& allocator, const eosfm_model&
   return Builder(*this, model, nullptr, nullptr, nullptr, error).build();
 }
 
-eosfm_status GpuPlan::fill(const eosfm_model& model, char* device, char* outside, char* staging,
-                           ErrorText& error) {
-  if (!launches_.allocate(*allocator_, launch_count_)) return error.no_memory("the plan");
+eosfm_status GpuProgram::fill(const eosfm_model& model, char* device, char* outside, char* staging,
+                              ErrorText& error) {
+  if (!launches_.allocate(*allocator_, launch_count_)) return error.no_memory("the program of the GPU");
   return Builder(*this, model, device, outside, staging, error).build();
 }
 
-size_t GpuPlan::shared_bytes(GpuKernel kernel) const {
+size_t GpuProgram::shared_bytes(GpuKernel kernel) const {
   size_t most = 0;
   for (const GpuLaunch& launch : launches_) {
     if (launch.kernel == kernel && launch.shared_bytes > most) most = launch.shared_bytes;

@@ -1,4 +1,4 @@
-// From a bundle to launches: which kernels run on what, and where everything lies in one arena.
+// The program of a bundle for a GPU: the launches that compute an image, and one arena that holds all memory.
 //
 // The arena is constants first (weights and descriptors, which are copied once), then working memory.
 // Images and levels lie in a piece of their own, which may be the host's memory. Working memory, images and
@@ -6,8 +6,8 @@
 //
 // Laid out twice by the same calls, as all of libeosfm's memory: without memory, for the size, and with
 // it, when addresses of the device go into descriptors.
-#ifndef EOSFM_CUDA_PLAN_H
-#define EOSFM_CUDA_PLAN_H
+#ifndef EOSFM_CUDA_PROGRAM_H
+#define EOSFM_CUDA_PROGRAM_H
 
 #include "../../src/model.h"
 #include "weights.h"
@@ -27,12 +27,12 @@ struct GpuLaunch {
   size_t shared_bytes;
 };
 
-class GpuPlan {
+class GpuProgram {
  public:
-  // Takes the shapes of a model that was loaded for kGpuPacking.
+  // Sets the shapes from a model that was loaded for kGpuPacking.
   eosfm_status shape(const eosfm_allocator& allocator, const eosfm_model& model, int batch, int slots,
                      bool all_float, ErrorText& error);
-  // For how many multiprocessors launches are cut; nothing else depends on it.
+  // Sets the multiprocessors for which launches are cut; nothing else depends on them.
   void set_multiprocessors(int count) { multiprocessors_ = count; }
   // Makes the launches for an arena at `device` and images and levels at `outside`, both addresses of the
   // device, and writes the constants to `staging`.
@@ -42,7 +42,7 @@ class GpuPlan {
   int slots() const { return slots_; }
   size_t constant_bytes() const { return constant_bytes_; }
   size_t arena_bytes() const { return constant_bytes_ + working_bytes_; }
-  // Shared memory of the thread blocks of a kernel, at most.
+  // Returns the most shared memory that a thread block of a kernel uses.
   size_t shared_bytes(GpuKernel kernel) const;
 
   int launch_count() const { return launch_count_; }
@@ -54,7 +54,7 @@ class GpuPlan {
   size_t level_offset(int l, int image) const {
     return level_offsets_[l] + static_cast<size_t>(image) * level_bytes_[l];
   }
-  size_t image_bytes() const { return image_bytes_; }        // of one: [bands][tile][tile] floats
+  size_t image_bytes() const { return image_bytes_; }  // of one: [bands][tile][tile] floats
   size_t level_bytes(int l) const { return level_bytes_[l]; }  // of one: [channels][cells] floats
 
  private:
