@@ -23,6 +23,8 @@ from eosfm_edge.cli.places import bundle_place, the_ensemble
 from eosfm_edge.cli.progress import shown_progress
 from eosfm_edge.cli.typed import with_options
 from eosfm_edge.deploying.search import front
+from eosfm_edge.formats.deploy import read_deploy_record
+from eosfm_edge.targets.registry import find_target
 
 if TYPE_CHECKING:
     from eosfm_edge.api.verbs.deploy import DeployReport
@@ -82,12 +84,9 @@ def deploy(
 
 
 def _place(source: Path, options: DeployOptions) -> Path:
-    if options.replay is not None:
-        from eosfm_edge.formats.deploy import read_deploy_record
-
-        target = read_deploy_record(options.replay).target.name
-        options = options.model_copy(update={"target": target})
-    return bundle_place(source, options)
+    if options.replay is None:
+        return bundle_place(source, find_target(str(options.target)))
+    return bundle_place(source, read_deploy_record(options.replay).target)
 
 
 def _show(report: DeployReport, place: Path, sizes: str) -> None:

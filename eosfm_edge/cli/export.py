@@ -45,10 +45,10 @@ def export(
     """
     from eosfm_edge.bundle.sizes import bundle_sizes
     from eosfm_edge.formats.engines import read_index
-    from eosfm_edge.targets.registry import describe_choice
+    from eosfm_edge.targets.registry import describe_choice, find_target
 
     source = the_ensemble(ensemble, "export", options)
-    place = bundle_place(source, options) if output is None else as_path(output)
+    place = as_path(output or bundle_place(source, find_target(str(options.target))))
     with shown_progress(quiet=quiet, verbose=verbose) as progress:
         manifest = ee.export(source, place, options, overwrite=overwrite, progress=progress)
     sizes = bundle_sizes(place, manifest)

@@ -15,7 +15,7 @@ from eosfm_edge.api.options import (
 )
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.ensemble import SPEC_NAME
-from eosfm_edge.targets.registry import find_target
+from eosfm_edge.formats.target import Profile
 
 WithImagery = PruneOptions | CalibrateOptions | ExportOptions | DeployOptions
 
@@ -80,13 +80,9 @@ def calibration_place(ensemble: Path) -> Path:
     return _beside(ensemble, "int8")
 
 
-def bundle_place(ensemble: Path, options: ExportOptions | DeployOptions) -> Path:
-    """Return where a bundle goes by default.
-
-    Raises:
-        UserError: there is no such target.
-    """
-    return _beside(ensemble, f"{find_target(str(options.target)).name}.eosfm")
+def bundle_place(ensemble: Path, target: Profile) -> Path:
+    """Return where a bundle for a target goes by default."""
+    return _beside(ensemble, f"{target.name}.eosfm")
 
 
 def _beside(ensemble: Path, done: str) -> Path:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.command import exit_code, leftovers
+from support.command import exit_code, inside, leftovers
 
 import eosfm_edge as ee
 from eosfm_edge.errors import ExitCode
 from eosfm_edge.formats.bundle import read_manifest
+from eosfm_edge.formats.deploy import read_deploy_record
 from eosfm_edge.targets.expectation import expected_time
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -44,7 +46,7 @@ def deploy(ensemble: Path, imagery: Path, output: Path, **options: Any) -> ee.De
 
 
 def test_the_time_and_energy_of_another_board_are_expected_by_its_data_sheet(
-    motes: Path, imagery: Path, out: Path, tmp_path: Path
+    motes: Path, imagery: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board = write_board(tmp_path)
     report = deploy(motes, imagery, out / "x.eosfm", target=board, budget="8mJ,1000ms")
@@ -67,6 +69,12 @@ def test_the_time_and_energy_of_another_board_are_expected_by_its_data_sheet(
     # Nothing is known of bf16 there, so that no budget of time is met by it.
     assert all(one.milliseconds is None for one in record.candidates if one.precision == "bf16")
     assert report.next_step == "on our-board: eosfm-edge verify x.eosfm"
+    # A replay needs no profile beside the record, not for the output's name either.
+    board.unlink()
+    monkeypatch.chdir(shutil.copytree(motes, tmp_path / "six"))
+    inside("deploy", "--replay", out / "x.eosfm" / "deploy.yaml")
+    again = read_deploy_record(tmp_path / "six-our-board.eosfm" / "deploy.yaml")
+    assert again == record
 
 
 @pytest.mark.parametrize(
