@@ -14,7 +14,7 @@ DEEP := sanitizers or cross or engines or slow
 # What is installed where `make demo` runs: a wheel, as users have it.
 PACKAGE := $(shell find eosfm_edge targets pruning calibration export -type f -not -path '*/__pycache__/*')
 
-.PHONY: help demo road test test-deep test-all lint runtime-only gpu-prepare gpu bench fidelity int8 swath seams fuzz clean
+.PHONY: help demo road test test-deep test-all lint tidy runtime-only gpu-prepare gpu bench fidelity int8 swath seams fuzz clean
 
 help:
 	@echo 'make demo          run a small bundle over a Sentinel-2 scene, without PyTorch (downloads 0.14 GB)'
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-deep     run sanitizers, fuzzers, emulators, engine builds and full-size networks'
 	@echo 'make test-all      run both'
 	@echo 'make lint          check style and types'
+	@echo 'make tidy          look for faults in libeosfm with clang-tidy (some minutes)'
 	@echo 'make runtime-only  verify and run the bundles of make road without torch'
 	@echo 'make gpu-prepare   put what the CUDA engine needs into build/gpu (after make road; docs/cuda.md)'
 	@echo 'make gpu           check and time the CUDA engine from build/gpu, on a machine with a GPU'
@@ -74,6 +75,12 @@ lint: $(VENV)/installed
 	git ls-files 'runtime/*.c' 'runtime/*.cc' 'runtime/*.cu' 'runtime/*.h' 'runtime/*.hpp' | \
 	  grep -v '^runtime/tests/abi/0' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
+
+# The checks of .clang-tidy, over the sources that every machine compiles.
+tidy: $(VENV)/installed
+	$(BIN)/cmake -S runtime -B build/native/tidy -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+	git ls-files ':(glob)runtime/src/*.cc' 'runtime/backends/onnxruntime/*.cc' | \
+	  xargs -n 1 -P 2 $(BIN)/clang-tidy -quiet -warnings-as-errors='*' -p build/native/tidy
 
 gpu-prepare: $(VENV)/installed
 	$(BIN)/python benchmarks/gpu/cuda_engine.py prepare build/gpu build/demo/six.eosfm
