@@ -14,7 +14,7 @@ DEEP := sanitizers or cross or engines or slow
 # What is installed where `make demo` runs: a wheel, as users have it.
 PACKAGE := $(shell find eosfm_edge targets pruning calibration export -type f -not -path '*/__pycache__/*')
 
-.PHONY: help demo road test test-deep test-all lint tidy runtime-only gpu-prepare gpu bench fidelity int8 swath seams fuzz clean
+.PHONY: help demo road test test-deep test-all lint tidy runtime-only wheels deb gpu-prepare gpu bench fidelity int8 swath seams fuzz clean
 
 help:
 	@echo 'make demo          run a small bundle over a Sentinel-2 scene, without PyTorch (downloads 0.14 GB)'
@@ -27,6 +27,8 @@ help:
 	@echo 'make runtime-only  verify and run the bundles of make road without torch'
 	@echo 'make gpu-prepare   put what the CUDA engine needs into build/gpu (after make road; docs/cuda.md)'
 	@echo 'make gpu           check and time the CUDA engine from build/gpu, on a machine with a GPU'
+	@echo 'make wheels        build wheels for x86-64 and aarch64, glibc and musl, into dist'
+	@echo 'make deb           build a Debian package of libeosfm and its headers into build/deb'
 	@echo 'make bench         time the native engine against others (after make road; ten minutes)'
 	@echo 'make fidelity      measure what pruning leaves (DATA=folder of data sets; an hour)'
 	@echo 'make int8          measure what int8 leaves, and its speed (DATA=the same; 40 minutes)'
@@ -89,6 +91,17 @@ gpu-prepare: $(VENV)/installed
 gpu:
 	PYTHONPATH=build/gpu $(PYTHON) build/gpu/cuda_engine.py measure build/gpu/bundle \
 		--json benchmarks/results/cuda-engine.json
+
+# For x86-64 and aarch64, glibc from 2.28 and musl from 1.2; compiled by Zig.
+wheels: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[wheels]'
+	$(BIN)/python packaging/wheels.py dist
+
+# Of libeosfm, its headers and what finds them, for this machine.
+deb:
+	cmake -S runtime -B build/deb -DCMAKE_BUILD_TYPE=Release
+	cmake --build build/deb --parallel
+	cd build/deb && cpack -G DEB
 
 # What a ground station or a payload installs, proven on the bundles that `make road` left.
 runtime-only: $(RUN_VENV)/installed

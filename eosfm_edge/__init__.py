@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from eosfm_edge.api.verbs.verify import verify
     from eosfm_edge.errors import CheckFailedError, UserError
     from eosfm_edge.formats.bench import BenchReport
+    from eosfm_edge.native.header import get_include
 
 __version__ = "0.1.0"
 
@@ -80,6 +81,7 @@ _PLACES = {
         )
     },
     "BenchReport": ("formats.bench", "BenchReport"),
+    "get_include": ("native.header", "get_include"),
     **{name: ("errors", name) for name in ("UserError", "CheckFailedError")},
 }
 __all__ = [
@@ -108,6 +110,7 @@ __all__ = [
     "deploy",
     "doctor",
     "export",
+    "get_include",
     "import_ensemble",
     "open",
     "prune",

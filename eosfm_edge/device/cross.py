@@ -62,9 +62,9 @@ def build_libraries(folder: Path, glibc: Version, names: Sequence[str] = LIBRARI
         _run(
             tools.cmake, "-S", source, "-B", build, "-G", "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
-            f"-DCMAKE_TOOLCHAIN_FILE={source / 'cmake' / 'zig-aarch64.cmake'}",
+            f"-DCMAKE_TOOLCHAIN_FILE={source / 'cmake' / 'zig.cmake'}",
             f"-DEOSFM_ZIG={tools.zig}",
-            f"-DEOSFM_GLIBC={glibc}",
+            f"-DEOSFM_ZIG_TARGET=aarch64-linux-gnu.{glibc}",
             f"-DCMAKE_CXX_FLAGS={nowhere}",
             "-DCMAKE_SHARED_LINKER_FLAGS=-s",
             "-DCMAKE_MODULE_LINKER_FLAGS=-s",

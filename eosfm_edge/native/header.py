@@ -371,6 +371,15 @@ def version() -> str:
     return text.decode()
 
 
+def get_include() -> str:
+    """Return the folder of ``eosfm.h`` and ``eosfm.hpp``.
+
+    The library is in ``lib`` beside it, with files by which CMake (``CMAKE_PREFIX_PATH``) and
+    pkg-config (``PKG_CONFIG_PATH``) find both.
+    """
+    return str(resources.files("eosfm_edge.native") / "include")
+
+
 def library_path() -> str:
     """Return the library that is used: ``EOSFM_LIBRARY``, or the one in this package."""
     # A package installed in place has its compiled part elsewhere, which importlib knows.
