@@ -25,18 +25,22 @@ class Pace:
         """Give what a step reports its progress to.
 
         Args:
-            name: of the step. How far it is, is what it tells of the name's first word, or of
-                ``repair``, in which most of pruning passes.
+            name: of the step. How far it is, is what it tells of the name's first word, or in
+                pruning of ``repair``, which counts specialists, and of ``distill`` within one.
             effort: of the step.
             ahead: the efforts of the steps after it, at most.
         """
         started = time.monotonic()
+        counted, part = 0.0, 1.0  # the share of what is finished, and that of a specialist
         share = 0.0
 
         def tell(what: str, done: int, total: int) -> None:
-            nonlocal share
+            nonlocal counted, part, share
             if what.partition(":")[0] in (name.partition(" ")[0], "repair") and total:
-                share = done / total
+                share = counted = done / total
+                part = 1 / total
+            elif what.startswith("distill ") and total:
+                share = min(counted + part * done / total, 1.0)
             so_far = self._done + share * effort
             left = (1 - share) * effort + ahead
             words = f"deploy: {name}, {what.replace(': ', ' ')} {done} of {total}"

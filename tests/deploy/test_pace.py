@@ -32,7 +32,9 @@ def test_the_time_left_follows_the_pace_of_what_is_done(monkeypatch: pytest.Monk
     clock.now = 120.0  # the rest of the step; no time but that of steps counts
     with whole.step("prune by 0.5", effort=4.0, ahead=2.0) as tell:
         clock.now = 480.0
-        tell("distill forest", 399, 400)  # is not what the step goes by
+        tell("repair", 2, 4)
+        tell("distill forest", 400, 400)  # one specialist of four more
+        assert told[-1][0].endswith("distill forest 400 of 400, about 4 min left")
         tell("repair", 3, 4)
     assert told[-1][0].startswith("deploy: prune by 0.5, repair 3 of 4, about ")
     # 5 of 8 took 60 + 360 seconds: 3 are left.
