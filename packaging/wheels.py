@@ -1,7 +1,8 @@
 """Build the wheels of all platforms, on one x86-64 machine: ``python packaging/wheels.py dist``.
 
-The native part is compiled by Zig, which links for the oldest glibc that a platform promises, or
-for musl; auditwheel checks that promise and names the wheel. A wheel is for every Python 3.
+The native part is compiled by Zig, which links for glibc 2.28 or for musl; auditwheel looks which
+symbols it wants and names the wheel by the oldest platform that has them. A wheel is for every
+Python 3.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# By the platform that auditwheel knows, what Zig compiles for. https://peps.python.org/pep-0600/,
-# https://peps.python.org/pep-0656/: musl 1.2 is Alpine's since 3.13.
-PLATFORMS = {
-    "manylinux_2_28_x86_64": "x86_64-linux-gnu.2.28",
-    "manylinux_2_28_aarch64": "aarch64-linux-gnu.2.28",
-    "musllinux_1_2_x86_64": "x86_64-linux-musl",
-    "musllinux_1_2_aarch64": "aarch64-linux-musl",
+# What Zig compiles for, by libc and processor.
+TARGETS = {
+    "glibc-x86_64": "x86_64-linux-gnu.2.28",
+    "glibc-aarch64": "aarch64-linux-gnu.2.28",
+    "musl-x86_64": "x86_64-linux-musl",
+    "musl-aarch64": "aarch64-linux-musl",
 }
 INSTALL = "pip install '.[wheels]'"
 
@@ -34,16 +34,16 @@ def call(*command: object, **environment: str) -> None:
     )
 
 
-def nvrtc() -> str:
-    """Return CUDA's compilers, of which each version has GPUs that the other lacks."""
+def compile_kernels(folder: Path) -> None:
+    """Compile the CUDA engine's kernels for all GPUs; each version of NVRTC has some of them."""
     found = []
     for major in (12, 13):
         places = (Path(place).glob(f"nvidia/*/lib/libnvrtc.so.{major}") for place in sys.path)
         library = next((path for place in places for path in sorted(place)), None)
         if library is None:
             sys.exit(f"error: there is no NVRTC of CUDA {major}\n  fix:      {INSTALL}")
-        found.append(str(library))
-    return ";".join(found)
+        found.append(library)
+    call(sys.executable, ROOT / "runtime" / "backends" / "cuda" / "make_code.py", folder, *found)
 
 
 def name_musl(wheel: Path, libc: str) -> None:
@@ -59,9 +59,8 @@ def name_musl(wheel: Path, libc: str) -> None:
         call(sys.executable, "-m", "wheel", "pack", f"--dest-dir={wheel.parent}", folder)
 
 
-def build_wheel(platform: str, folder: Path) -> Path:
-    """Build the wheel of a platform into a folder, and return it."""
-    target = PLATFORMS[platform]
+def build_wheel(target: str, kernels: Path, folder: Path) -> None:
+    """Build the wheel of a target into a folder."""
     processor = target.partition("-")[0]
     compiler = importlib.util.find_spec("ziglang")
     if compiler is None or compiler.origin is None:
@@ -70,8 +69,7 @@ def build_wheel(platform: str, folder: Path) -> Path:
         "CMAKE_TOOLCHAIN_FILE": ROOT / "runtime" / "cmake" / "zig.cmake",
         "EOSFM_ZIG": Path(compiler.origin).with_name("zig"),
         "EOSFM_ZIG_TARGET": target,
-        "EOSFM_NVRTC": nvrtc(),
-        "EOSFM_CUDA_CODE": ROOT / "build" / "cuda_code",
+        "EOSFM_CUDA_CODE": kernels,
         # Nothing of a library says where it was compiled.
         "CMAKE_CXX_FLAGS": f"-ffile-prefix-map={ROOT}=.",
         "CMAKE_SHARED_LINKER_FLAGS": "-s",
@@ -88,25 +86,26 @@ def build_wheel(platform: str, folder: Path) -> Path:
         if target.endswith("musl"):
             name_musl(built, f"libc.musl-{processor}.so.1")
         call(
-            sys.executable, "-m", "auditwheel", "repair", f"--plat={platform}", "--only-plat",
+            sys.executable, "-m", "auditwheel", "repair", "--only-plat",
             f"--wheel-dir={folder}", built,
         )  # fmt: skip
-    (wheel,) = folder.glob(f"eosfm_edge-*-{platform}.whl")  # one version: main cleared the folder
-    return wheel
 
 
 def main() -> None:
     """Build the wheels."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the wheels go")
-    parser.add_argument("--platform", action="append", choices=list(PLATFORMS), help="default: all")
+    parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: all")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for old in arguments.folder.glob("eosfm_edge-*.whl"):
         old.unlink()
-    for platform in arguments.platform or PLATFORMS:
-        wheel = build_wheel(platform, arguments.folder)
-        print(f"{wheel}: {wheel.stat().st_size / 1e6:.1f} MB", flush=True)
+    with tempfile.TemporaryDirectory() as kernels:
+        compile_kernels(Path(kernels))
+        for name in arguments.target or TARGETS:
+            build_wheel(TARGETS[name], Path(kernels), arguments.folder)
+    for wheel in sorted(arguments.folder.iterdir()):
+        print(f"{wheel}: {wheel.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -23,17 +23,46 @@ struct Candidate {
 
 #if defined(__x86_64__)
 
-// gcc's and clang's test includes that the operating system saves the registers.
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+// A register of CPUID; 0 where the processor has not the leaf.
+enum Register : int { kEax = 0, kEbx, kEcx, kEdx };
 
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+unsigned cpuid(unsigned leaf, unsigned subleaf, Register index) {
+  unsigned words[4] = {0, 0, 0, 0};
+  return __get_cpuid_count(leaf, subleaf, &words[0], &words[1], &words[2], &words[3]) != 0 ? words[index] : 0;
 }
 
-bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+// Returns whether the operating system saves all registers of a mask of XCR0.
+bool saves(unsigned mask) {
+  constexpr unsigned kOsXsave = 1U << 27;
+  if ((cpuid(1, 0, kEcx) & kOsXsave) == 0) return false;
+  unsigned low = 0;
+  unsigned high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & mask) == mask;
+}
 
-bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
+// Bits of Intel's manual, volume 2A, CPUID. The compilers' __builtin_cpu_supports needs a constructor of their
+// run-time library, which Zig's has not: it would find nothing.
+bool has_avx2() {
+  constexpr unsigned kFma = 1U << 12;
+  constexpr unsigned kAvx2 = 1U << 5;
+  constexpr unsigned kXmmYmm = 0x6;
+  return (cpuid(1, 0, kEcx) & kFma) != 0 && (cpuid(7, 0, kEbx) & kAvx2) != 0 && saves(kXmmYmm);
+}
+
+bool has_avx512() {
+  constexpr unsigned kF = 1U << 16;
+  constexpr unsigned kDq = 1U << 17;
+  constexpr unsigned kBw = 1U << 30;
+  constexpr unsigned kVl = 1U << 31;
+  constexpr unsigned kAll = kF | kDq | kBw | kVl;
+  constexpr unsigned kMasksZmm = 0xe6;
+  return has_avx2() && (cpuid(7, 0, kEbx) & kAll) == kAll && saves(kMasksZmm);
+}
+
+bool has_vnni() { return has_avx512() && (cpuid(7, 0, kEcx) & 1U << 11) != 0; }
+
+bool has_bf16() { return has_vnni() && (cpuid(7, 1, kEax) & 1U << 5) != 0; }
 
 #if defined(EOSFM_EMULATE_AMX)
 
@@ -48,12 +77,8 @@ bool ask_for_amx() {
   constexpr unsigned kBf16 = 1U << 22;
   constexpr unsigned kAmxTile = 1U << 24;
   constexpr unsigned kInt8 = 1U << 25;
-  unsigned eax = 0;
-  unsigned ebx = 0;
-  unsigned ecx = 0;
-  unsigned edx = 0;
-  return has_bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
-         (edx & (kBf16 | kAmxTile | kInt8)) == (kBf16 | kAmxTile | kInt8) &&
+  constexpr unsigned kAll = kBf16 | kAmxTile | kInt8;
+  return has_bf16() && (cpuid(7, 0, kEdx) & kAll) == kAll &&
          syscall(SYS_arch_prctl, kRequestPermission, kAmxTileData) == 0;
 }
 
