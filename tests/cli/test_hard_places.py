@@ -303,7 +303,7 @@ def test_a_reader_that_stops_is_no_error(small: Path, lines: str) -> None:
     prelude = (
         "import eosfm_edge.cli.inspect as i\n"
         "old = i._show_bundle\n"
-        "def often(m):\n    for _ in range(300): old(m)\n"
+        "def often(*of):\n    for _ in range(300): old(*of)\n"
         "i._show_bundle = often"
     )
     process = start(("inspect", small), prelude)

@@ -53,7 +53,7 @@ def test_an_end_in_the_middle_leaves_nothing(
 def test_a_bug_is_called_one_and_keeps_its_traceback_to_itself(bundle: Path) -> None:
     prelude = (
         "import eosfm_edge.runtime.verify as v\n"
-        "def broken(*_): raise ZeroDivisionError('as if')\n"
+        "def broken(*_, **__): raise ZeroDivisionError('as if')\n"
         "v.verify_bundle = broken"
     )
     code, _, err = run("verify", bundle, prelude=prelude)
