@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -46,9 +47,11 @@ def native(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={place}", wheel]
     )
-    beneath = {"PYTHONPATH": str(place)}
-    # Dependencies are those of this environment, whose own eosfm_edge comes after PYTHONPATH.
-    file, include, isa = run([sys.executable, "-c", ASK], beneath).splitlines()
+    # Dependencies are those of this environment; -S leaves out its editable install.
+    where = {"PYTHONPATH": f"{place}:{sysconfig.get_path('purelib')}"}
+    script = tmp_path_factory.mktemp("script") / "ask.py"  # with -c this folder would come first
+    script.write_text(ASK)
+    file, include, isa = run([sys.executable, "-S", script], where).splitlines()
     assert Path(file).parent == place / "eosfm_edge"
     assert Path(include) == place / "eosfm_edge" / "native" / "include"
     assert (
