@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from importlib.util import find_spec
 
 # By extra, the modules that it brings.
@@ -24,6 +25,16 @@ def extra_with(module: str) -> str | None:
 def missing(extra: str) -> list[str]:
     """Return the modules of an extra that are not installed."""
     return [module for module in _MODULES[extra] if find_spec(module) is None]
+
+
+def version_of(*packages: str) -> str | None:
+    """Return the version of the first of some packages that is installed; None if none is."""
+    for package in packages:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def how_to_install(extra: str) -> str:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import metadata
 
 import eosfm_edge
 from eosfm_edge.errors import UserError
+from eosfm_edge.extras import version_of
 
 
 def parts() -> Iterator[str]:
     """Give a line for eosfm-edge and one for each part, those that are missing included."""
+    from eosfm_edge.device.detect import detect
+
     yield f"eosfm-edge {eosfm_edge.__version__}"
     yield f"  libeosfm      {_libeosfm()}"
-    yield f"  ONNX Runtime  {_installed('onnxruntime', 'onnxruntime-gpu')}"
+    yield f"  ONNX Runtime  {version_of('onnxruntime', 'onnxruntime-gpu') or 'not installed'}"
     yield f"  GDAL          {_gdal()}"
-    yield f"  CUDA          {_cuda()}"
-    yield f"  TensorRT      {_tensorrt()}"
+    machine = detect()
+    gpu = machine.gpu
+    yield f"  CUDA          {f'{gpu.cuda} ({gpu.name})' if gpu else 'no GPU that CUDA can use'}"
+    yield f"  TensorRT      {', '.join(map(str, machine.tensorrt)) or 'not installed'}"
 
 
 def _libeosfm() -> str:
@@ -30,31 +34,9 @@ def _libeosfm() -> str:
         return f"not usable: {error}"
 
 
-def _installed(*packages: str) -> str:
-    for package in packages:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return "not installed"
-
-
 def _gdal() -> str:
     try:
         import rasterio
     except ImportError:
         return "not installed"
     return f"{rasterio.__gdal_version__} (rasterio {rasterio.__version__})"
-
-
-def _cuda() -> str:
-    from eosfm_edge.device.detect import detect
-
-    gpu = detect().gpu
-    return f"{gpu.cuda} ({gpu.name})" if gpu else "no GPU that CUDA can use"
-
-
-def _tensorrt() -> str:
-    from eosfm_edge.device.detect import detect
-
-    return ", ".join(map(str, detect().tensorrt)) or "not installed"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from importlib import metadata
 
 import eosfm_edge
 from eosfm_edge import machine
 from eosfm_edge.device.detect import Machine, detect
 from eosfm_edge.engines.cuda import Gpu, find_gpu
 from eosfm_edge.errors import UserError
-from eosfm_edge.extras import how_to_install, missing
+from eosfm_edge.extras import how_to_install, missing, version_of
 from eosfm_edge.formats.backends import BACKENDS, Backend
 from eosfm_edge.native.engines import KnownEngine, known_engines
 from eosfm_edge.native.header import version
@@ -178,12 +177,8 @@ def _on_gpu(name: Backend, library: str, found: Machine) -> Part:
 
 
 def _onnxruntime_version() -> str:
-    for package in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            return f"ONNX Runtime {metadata.version(package)}"
-        except metadata.PackageNotFoundError:
-            continue
-    return "an ONNX Runtime"
+    installed = version_of("onnxruntime", "onnxruntime-gpu")
+    return f"ONNX Runtime {installed}" if installed else "an ONNX Runtime"
 
 
 def _verbs(extra: str, work: str) -> Part:
