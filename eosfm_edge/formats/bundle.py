@@ -31,6 +31,7 @@ from eosfm_edge.formats.ensemble import (
     PruningRecord,
     Shape,
 )
+from eosfm_edge.formats.heads import HEADS_FOLDER
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.formats.target import Profile
 
@@ -54,6 +55,7 @@ CONTENTS = (
     PALETTE_NAME,
     f"{SPECIALISTS_FOLDER}/*.gguf",
     f"{SPECIALISTS_FOLDER}/*.onnx",
+    f"{HEADS_FOLDER}/*.gguf",
     f"{DEVICE_FOLDER}/*",
     f"{DEVICE_FOLDER}/lib/*",
     f"{DEVICE_FOLDER}/include/*",
@@ -61,10 +63,11 @@ CONTENTS = (
     f"{ENGINES_FOLDER}/*",
 )
 
-# Who reads a file: all of them; the CPU and CUDA engines of libeosfm; ONNX Runtime and TensorRT; no
-# engine, but who draws pictures of features, or who sets a board up; or nobody there, but who wants
-# to know how the bundle was made.
-Role = Literal["common", Source, "picture", "device", "record"]
+# Who reads a file: all of them; the CPU and CUDA engines of libeosfm; ONNX Runtime and TensorRT;
+# libeosfm, where an answer is wanted, whichever engine computes; no engine, but who draws pictures
+# of features, or who sets a board up; or nobody there, but who wants to know how the bundle was
+# made.
+Role = Literal["common", Source, "head", "picture", "device", "record"]
 # What a bundle is exported for.
 Purpose = Literal[Source, "all"]
 
@@ -231,6 +234,8 @@ def role_of(path: str) -> Role:
         return "record"
     if path.startswith(f"{DEVICE_FOLDER}/"):
         return "device"
+    if path.startswith(f"{HEADS_FOLDER}/"):
+        return "head"
     if path.endswith(".onnx"):
         return "onnx"
     if path == PALETTE_NAME:

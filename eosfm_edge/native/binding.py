@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from eosfm_edge.errors import UserError
 from eosfm_edge.native import header
+from eosfm_edge.native.head import Head
 from eosfm_edge.native.header import (
     DTYPES,
     LEVELS,
@@ -136,6 +137,16 @@ class Model:
             self._library.eosfm_model_describe_specialist(self._handle, index, byref(info))
         )
         return info
+
+    def head(self, name: str) -> Head:
+        """Open a head of the bundle.
+
+        Raises:
+            EosfmError: there is none of the name, or it does not fit the bundle.
+        """
+        handle = c_void_p()
+        self._checked(self._library.eosfm_head_open(self._handle, os.fsencode(name), byref(handle)))
+        return Head(handle, self._checked)
 
     def requirements(self, **options: int) -> Requirements:
         """Return the memory that a context with these options needs (as for :meth:`context`)."""

@@ -271,6 +271,56 @@ class StreamBand(Struct):
     )
 
 
+class HeadInfo(Struct):
+    """``eosfm_head_info``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("task", c_int32),
+        ("outputs", c_int32),
+        ("level", c_int32),
+        ("levels", c_int32 * LEVELS),
+    )
+
+
+class ClassInfo(Struct):
+    """``eosfm_class_info``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("code", c_int32),
+        ("red", c_int32),
+        ("green", c_int32),
+        ("blue", c_int32),
+    )
+
+
+class Map(Struct):
+    """``eosfm_map``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("outputs", c_void_p),
+        ("channel_stride", ctypes.c_ssize_t),
+        ("row_stride", ctypes.c_ssize_t),
+        ("classes", c_void_p),
+        ("class_stride", ctypes.c_ssize_t),
+        ("probabilities", c_int32),
+    )
+
+
+class StreamHead(Struct):
+    """``eosfm_stream_head``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("head", c_void_p),
+        ("probabilities", c_int32),
+    )
+
+
 class StreamOptions(Struct):
     """``eosfm_stream_options``."""
 
@@ -285,6 +335,8 @@ class StreamOptions(Struct):
         ("skip_below", c_float),
         ("levels", c_int32 * LEVELS),
         ("mask", POINTER(StreamBand)),
+        ("heads", POINTER(StreamHead)),
+        ("head_count", c_size_t),
     )
 
 
@@ -305,6 +357,23 @@ class PatchLevel(Struct):
     )
 
 
+class PatchMap(Struct):
+    """``eosfm_patch_map``."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("outputs", c_void_p),
+        ("channel_stride", ctypes.c_ssize_t),
+        ("row_stride", ctypes.c_ssize_t),
+        ("classes", c_void_p),
+        ("class_stride", ctypes.c_ssize_t),
+        ("row", c_int64),
+        ("column", c_int32),
+        ("height", c_int32),
+        ("width", c_int32),
+    )
+
+
 class Patch(Struct):
     """``eosfm_patch``."""
 
@@ -316,10 +385,14 @@ class Patch(Struct):
         ("tiles", c_int64),
         ("tiles_skipped", c_int64),
         ("levels", POINTER(PatchLevel)),
+        ("maps", POINTER(PatchMap)),
     )
 
-    def __init__(self) -> None:
-        super().__init__(levels=(PatchLevel * LEVELS)(*(PatchLevel() for _ in range(LEVELS))))
+    def __init__(self, heads: int = 0) -> None:
+        super().__init__(
+            levels=(PatchLevel * LEVELS)(*(PatchLevel() for _ in range(LEVELS))),
+            maps=(PatchMap * heads)(*(PatchMap() for _ in range(heads))),
+        )
 
 
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -354,6 +427,11 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
         c_int32,
         (c_void_p, POINTER(StreamOptions), POINTER(c_size_t)),
     ),
+    "eosfm_head_open": (c_int32, (c_void_p, c_char_p, POINTER(c_void_p))),
+    "eosfm_head_close": (None, (c_void_p,)),
+    "eosfm_head_describe": (c_int32, (c_void_p, POINTER(HeadInfo))),
+    "eosfm_head_describe_class": (c_int32, (c_void_p, c_int32, POINTER(ClassInfo))),
+    "eosfm_head_apply": (c_int32, (c_void_p, POINTER(Level), c_int32, c_int32, POINTER(Map))),
     "eosfm_stream_create": (c_int32, (c_void_p, POINTER(StreamOptions), POINTER(c_void_p))),
     "eosfm_stream_push_rows": (
         c_int32,

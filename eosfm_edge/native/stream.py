@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from ctypes import byref, c_float, c_int32, c_size_t, c_void_p
+from ctypes import byref, c_float, c_int32, c_size_t, c_uint8, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from eosfm_edge.errors import UserError
 from eosfm_edge.native import header
 from eosfm_edge.native.binding import Context, Progress, run_options
+from eosfm_edge.native.head import Head
 from eosfm_edge.native.header import LEVELS
 
 FloatArray = NDArray[np.float32]
@@ -72,6 +73,23 @@ class PatchLevel:
 
 
 @dataclass(frozen=True)
+class PatchMap:
+    """A head's part of a patch; arrays are views that hold until the next patch.
+
+    Attributes:
+        outputs: (outputs, h, w), NaN where there is no data.
+        classes: (h, w), codes, 255 where there is no data; None of a regression.
+        row: where it begins in the answer for the scene.
+        column: the same.
+    """
+
+    outputs: FloatArray
+    classes: NDArray[np.uint8] | None
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
 class Patch:
     """The cells that one tile completes.
 
@@ -81,6 +99,7 @@ class Patch:
         tiles_skipped: of them.
         present: whether each specialist is in the tile.
         levels: None for those that are not wanted.
+        maps: of the stream's heads.
     """
 
     skipped: bool
@@ -88,6 +107,7 @@ class Patch:
     tiles_skipped: int
     present: NDArray[np.bool_]
     levels: tuple[PatchLevel | None, ...]
+    maps: tuple[PatchMap, ...]
 
 
 class Stream:
@@ -103,6 +123,8 @@ class Stream:
         least_valid: share of a cell's pixels: with fewer that are valid it is nodata.
         skip_below: share of a tile's pixels: with fewer that are valid it is skipped.
         levels: which are wanted.
+        heads: whose answers are wanted too.
+        probabilities: the outputs of heads with classes are their probabilities.
 
     Raises:
         EosfmError: an option is not what it may be, or there is no memory.
@@ -119,8 +141,10 @@ class Stream:
         least_valid: float = 0.5,
         skip_below: float = 0.0,
         levels: Sequence[bool] = (True,) * header.LEVELS,
+        heads: Sequence[Head] = (),
+        probabilities: bool = False,
     ) -> None:
-        self._context, self._bands = context, tuple(bands)
+        self._context, self._bands, self._heads = context, tuple(bands), tuple(heads)
         self._widths = [-(-(width + band.origin[1]) // band.step) for band in bands]
         structs = (header.StreamBand * len(bands))(*(band.struct() for band in bands))
         options = header.StreamOptions(
@@ -132,6 +156,15 @@ class Stream:
             least_valid=least_valid,
             skip_below=skip_below,
             levels=(c_int32 * header.LEVELS)(*map(int, levels)),
+            heads=(header.StreamHead * len(heads))(
+                *(
+                    header.StreamHead(
+                        head=head.handle, probabilities=probabilities and bool(head.classes)
+                    )
+                    for head in heads
+                )
+            ),
+            head_count=len(heads),
         )
         self._library = header.library()
         size, self._handle = c_size_t(), c_void_p()
@@ -192,7 +225,7 @@ class Stream:
         """
         present = np.zeros(self._context.specialists, np.uint8)
         while True:
-            patch = header.Patch()
+            patch = header.Patch(len(self._heads))
             with run_options(deadline_ms, progress, present) as options:
                 status = self._library.eosfm_stream_pull_patch(
                     self._handle, byref(options), byref(patch)
@@ -214,6 +247,10 @@ class Stream:
                     for level, shape in zip(
                         patch.levels[:LEVELS], self._context.shapes, strict=True
                     )
+                ),
+                maps=tuple(
+                    _map_view(part, head)
+                    for part, head in zip(patch.maps[: len(self._heads)], self._heads, strict=True)
                 ),
             )
 
@@ -250,6 +287,28 @@ def _view(level: header.PatchLevel, channels: int) -> PatchLevel | None:
         valid=_array(level.valid, plane, (level.valid_stride, 1)),
         row=level.row,
         column=level.column,
+    )
+
+
+def _map_view(part: header.PatchMap, head: Head) -> PatchMap:
+    plane = (part.height, part.width)
+    classes = None
+    if part.classes:
+        size = (part.height - 1) * part.class_stride + part.width
+        memory = (c_uint8 * size).from_address(part.classes)
+        classes = np.lib.stride_tricks.as_strided(
+            np.frombuffer(memoryview(memory), np.uint8),
+            plane,
+            (part.class_stride, 1),
+            writeable=False,
+        )
+    return PatchMap(
+        outputs=_array(
+            part.outputs, (head.outputs, *plane), (part.channel_stride, part.row_stride, 1)
+        ),
+        classes=classes,
+        row=part.row,
+        column=part.column,
     )
 
 

@@ -1,19 +1,18 @@
 """``chain.gguf`` and ``specialists/*.gguf``: what the native engine reads.
 
-``export/bundle.md`` is the format's page. GGUF is written with the ``gguf`` package of llama.cpp.
+``export/bundle.md`` is the format's page.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -24,12 +23,17 @@ from eosfm_edge.ensemble.fusion import ZeroFilled
 from eosfm_edge.formats.bundle import CHAIN_NAME, SPECIALISTS_FOLDER
 from eosfm_edge.formats.ensemble import LEVELS, SpecialistSpec
 from eosfm_edge.formats.precision import Precision
+from eosfm_edge.native.gguf_writer import (
+    add_floats,
+    add_tensor,
+    add_texts,
+    add_uints,
+    gguf_writer,
+)
 from eosfm_edge.network.deployed import Block, Dense, DeployedEncoder, Downsample, Stem
 from eosfm_edge.network.folding import Matrix
 
 FloatArray = NDArray[np.float32]
-
-FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def write_specialist(path: Path, spec: SpecialistSpec, encoder: DeployedEncoder)
         encoder: with the precision of every matrix: fp32, bf16 or int8. The engine computes the
             stem and depthwise convolutions in fp32.
     """
-    with _writer(path, "eosfm-specialist") as writer:
+    with gguf_writer(path, "eosfm-specialist") as writer:
         writer.add_string("general.name", spec.name)
         writer.add_string("eosfm.backbone", spec.backbone)
         writer.add_string("eosfm.licence", spec.provenance.licence or "")
@@ -80,9 +84,9 @@ def write_specialist(path: Path, spec: SpecialistSpec, encoder: DeployedEncoder)
         writer.add_string("eosfm.weights_sha256", spec.weights_sha256)
         view = encoder.view
         writer.add_uint32("eosfm.bands", view.bands)
-        _add_uints(writer, "eosfm.depths", view.depths)
-        _add_uints(writer, "eosfm.widths", view.shape.widths)
-        _add_uints(writer, "eosfm.hidden", [h for stage in view.shape.hidden for h in stage])
+        add_uints(writer, "eosfm.depths", view.depths)
+        add_uints(writer, "eosfm.widths", view.shape.widths)
+        add_uints(writer, "eosfm.hidden", [h for stage in view.shape.hidden for h in stage])
         for step in encoder.steps():
             _add_step(writer, step.name, step.module)
         digest = _tensors_sha256(writer)
@@ -119,47 +123,47 @@ def write_chain(
     spec = chain.ensemble.spec
     owners = sorted({owner for owner, _ in chain.runs})
     place = {owner: index for index, owner in enumerate(owners)}
-    with _writer(bundle / CHAIN_NAME, "eosfm-chain") as writer:
+    with gguf_writer(bundle / CHAIN_NAME, "eosfm-chain") as writer:
         writer.add_string("general.name", name)
         writer.add_uint32("eosfm.tile", tile)
         bands = spec.input
-        _add_texts(writer, "eosfm.input.names", [band.name or "" for band in bands])
-        _add_floats(writer, "eosfm.input.wavelengths_nm", [b.wavelength_nm or 0.0 for b in bands])
-        _add_floats(writer, "eosfm.input.scales", [band.seen[0] for band in bands])
-        _add_floats(writer, "eosfm.input.offsets", [band.seen[1] for band in bands])
+        add_texts(writer, "eosfm.input.names", [band.name or "" for band in bands])
+        add_floats(writer, "eosfm.input.wavelengths_nm", [b.wavelength_nm or 0.0 for b in bands])
+        add_floats(writer, "eosfm.input.scales", [band.seen[0] for band in bands])
+        add_floats(writer, "eosfm.input.offsets", [band.seen[1] for band in bands])
         if any(band.mean is not None for band in bands):
-            _add_floats(writer, "eosfm.input.physical_scales", [band.scale for band in bands])
-            _add_floats(writer, "eosfm.input.physical_offsets", [band.offset for band in bands])
-        _add_floats(writer, "eosfm.input.fills", [band.fill for band in bands])
-        _add_floats(writer, "eosfm.input.nodata", [band.nodata or 0.0 for band in bands])
-        _add_uints(writer, "eosfm.input.has_nodata", [b.nodata is not None for b in bands])
+            add_floats(writer, "eosfm.input.physical_scales", [band.scale for band in bands])
+            add_floats(writer, "eosfm.input.physical_offsets", [band.offset for band in bands])
+        add_floats(writer, "eosfm.input.fills", [band.fill for band in bands])
+        add_floats(writer, "eosfm.input.nodata", [band.nodata or 0.0 for band in bands])
+        add_uints(writer, "eosfm.input.has_nodata", [b.nodata is not None for b in bands])
         names = [spec.specialists[owner].name for owner in owners]
-        _add_texts(writer, "eosfm.specialists.names", names)
-        _add_texts(writer, "eosfm.specialists.files", [specialist_file(name) for name in names])
-        _add_floats(writer, "eosfm.specialists.factors", [chain.factors[o] for o in owners])
+        add_texts(writer, "eosfm.specialists.names", names)
+        add_texts(writer, "eosfm.specialists.files", [specialist_file(name) for name in names])
+        add_floats(writer, "eosfm.specialists.factors", [chain.factors[o] for o in owners])
         if digests:
-            _add_texts(writer, "eosfm.specialists.tensors_sha256", digests)
-        _add_uints(writer, "eosfm.runs.specialists", [place[owner] for owner, _ in chain.runs])
-        _add_uints(writer, "eosfm.runs.lengths", [len(bands) for _, bands in chain.runs])
-        _add_uints(writer, "eosfm.runs.bands", [b for _, bands in chain.runs for b in bands])
+            add_texts(writer, "eosfm.specialists.tensors_sha256", digests)
+        add_uints(writer, "eosfm.runs.specialists", [place[owner] for owner, _ in chain.runs])
+        add_uints(writer, "eosfm.runs.lengths", [len(bands) for _, bands in chain.runs])
+        add_uints(writer, "eosfm.runs.bands", [b for _, bands in chain.runs for b in bands])
         writer.add_string("eosfm.normalisation", spec.normalisation)
         writer.add_string("eosfm.fusion", spec.fusion)
         writer.add_uint32("eosfm.projection", int(spec.projection))
         channels = [level.shape[1] for level in answer.levels]
-        _add_uints(writer, "eosfm.levels.channels", channels)
+        add_uints(writer, "eosfm.levels.channels", channels)
         if tolerance is not None:
-            _add_floats(writer, "eosfm.known.tolerances", [tolerance] * len(LEVELS))
+            add_floats(writer, "eosfm.known.tolerances", [tolerance] * len(LEVELS))
         if graphs is not None:
-            _add_texts(writer, "eosfm.graphs.files", graphs.files)
-            _add_floats(writer, "eosfm.graphs.tolerances", [graphs.tolerance] * len(LEVELS))
+            add_texts(writer, "eosfm.graphs.files", graphs.files)
+            add_floats(writer, "eosfm.graphs.tolerances", [graphs.tolerance] * len(LEVELS))
         if spec.fusion == "none":
             starts = [_first_channels(chain, level) for level in LEVELS]
-            _add_uints(writer, "eosfm.runs.channels", np.transpose(starts).ravel().tolist())
+            add_uints(writer, "eosfm.runs.channels", np.transpose(starts).ravel().tolist())
         _add_normalisation(writer, chain, owners)
         _add_fusion(writer, chain, precision)
-        _add(writer, IMAGE_TENSOR, answer.image[0])
+        add_tensor(writer, IMAGE_TENSOR, answer.image[0])
         for index, level in enumerate(answer.levels):
-            _add(writer, level_tensor(index), level[0])
+            add_tensor(writer, level_tensor(index), level[0])
 
 
 def specialist_file(name: str) -> str:
@@ -169,18 +173,18 @@ def specialist_file(name: str) -> str:
 
 def _add_step(writer: GGUFWriter, name: str, module: Stem | Downsample | Block) -> None:
     if isinstance(module, Stem):
-        _add(writer, "stem.weight", _array(module.weight.flatten(1).T))
-        _add(writer, "stem.bias", _array(module.bias))
-        _add(writer, "stem.norm.weight", _array(module.norm_weight))
-        _add(writer, "stem.norm.bias", _array(module.norm_bias))
+        add_tensor(writer, "stem.weight", _array(module.weight.flatten(1).T))
+        add_tensor(writer, "stem.bias", _array(module.bias))
+        add_tensor(writer, "stem.norm.weight", _array(module.norm_weight))
+        add_tensor(writer, "stem.norm.bias", _array(module.norm_bias))
     elif isinstance(module, Downsample):
         _add_layer(writer, name, module.entry)
     else:
-        _add(writer, f"{name}.conv_dw.weight", _array(module.conv_dw.weight))
-        _add(writer, f"{name}.conv_dw.bias", _array(module.conv_dw.bias))
+        add_tensor(writer, f"{name}.conv_dw.weight", _array(module.conv_dw.weight))
+        add_tensor(writer, f"{name}.conv_dw.bias", _array(module.conv_dw.bias))
         # Constants in fc2 stand for a static GRN.
         grn = torch.zeros_like(module.grn.weight) if module.grn.static else module.grn.weight
-        _add(writer, f"{name}.grn.weight", _array(grn))
+        add_tensor(writer, f"{name}.grn.weight", _array(grn))
         _add_layer(writer, f"{name}.fc1", module.fc1)
         _add_layer(writer, f"{name}.fc2", module.fc2)
 
@@ -191,18 +195,18 @@ def _add_layer(writer: GGUFWriter, name: str, layer: Dense) -> None:
         precision: Precision = "fp32" if layer.precision == "fp32" else "bf16"
         _add_matrix(writer, name, Matrix(_array(layer.weight), _array(layer.bias)), precision)
         return
-    _add(writer, f"{name}.bias", _array(layer.bias))
+    add_tensor(writer, f"{name}.bias", _array(layer.bias))
     scale, zero = np.float32(rounding.inputs.scale), np.float32(rounding.inputs.zero)
-    _add(writer, f"{name}.input", np.append(_array(rounding.equaliser) * scale, zero))
+    add_tensor(writer, f"{name}.input", np.append(_array(rounding.equaliser) * scale, zero))
     # The format has the inputs' scales in the weights, which divides them out of their integers.
-    _add(writer, f"{name}.weight_scale", _array(rounding.weight_scale) * scale)
+    add_tensor(writer, f"{name}.weight_scale", _array(rounding.weight_scale) * scale)
     writer.add_tensor(f"{name}.weight", _array(layer.int8_weight(rounding)).astype(np.int8))
 
 
 def _add_matrix(writer: GGUFWriter, name: str, matrix: Matrix, precision: Precision) -> None:
-    _add(writer, f"{name}.bias", matrix.bias)
+    add_tensor(writer, f"{name}.bias", matrix.bias)
     if precision == "fp32":
-        _add(writer, f"{name}.weight", matrix.weight)
+        add_tensor(writer, f"{name}.weight", matrix.weight)
         return
     writer.add_tensor(
         f"{name}.weight",
@@ -223,8 +227,8 @@ def _add_normalisation(writer: GGUFWriter, chain: Chain, owners: Sequence[int]) 
             if isinstance(normaliser, nn.BatchNorm2d):
                 assert normaliser.running_mean is not None and normaliser.running_var is not None
                 mean, variance = normaliser.running_mean, normaliser.running_var
-                _add(writer, f"normalisation.{index}.{level}.mean", mean.numpy())
-                _add(writer, f"normalisation.{index}.{level}.variance", variance.numpy())
+                add_tensor(writer, f"normalisation.{index}.{level}.mean", mean.numpy())
+                add_tensor(writer, f"normalisation.{index}.{level}.variance", variance.numpy())
             if ensemble.feature_projections:
                 convolution = ensemble.feature_projections[owner][level][0]  # type: ignore[index]
                 _add_matrix(writer, f"projection.{index}.{level}", _from_1x1(convolution), "fp32")
@@ -255,19 +259,6 @@ def _from_1x1(convolution: nn.Module) -> Matrix:
     return Matrix(np.ascontiguousarray(weight), convolution.bias.detach().numpy())
 
 
-@contextmanager
-def _writer(path: Path, architecture: str) -> Iterator[GGUFWriter]:
-    writer = GGUFWriter(path, architecture)
-    writer.add_uint32("eosfm.version", FORMAT_VERSION)
-    try:
-        yield writer
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    finally:
-        writer.close()
-
-
 def _tensors_sha256(writer: GGUFWriter) -> str:
     """Return the SHA-256 of the names and values of the tensors that were added."""
     digest = hashlib.sha256()
@@ -276,20 +267,3 @@ def _tensors_sha256(writer: GGUFWriter) -> str:
         digest.update(name.encode() + b"\0")
         digest.update(np.ascontiguousarray(info.tensor).data)
     return digest.hexdigest()
-
-
-def _add(writer: GGUFWriter, name: str, array: FloatArray) -> None:
-    writer.add_tensor(name, np.ascontiguousarray(array, np.float32))
-
-
-def _add_uints(writer: GGUFWriter, key: str, values: Sequence[int]) -> None:
-    numbers = [int(value) for value in values]
-    writer.add_key_value(key, numbers, GGUFValueType.ARRAY, GGUFValueType.UINT32)
-
-
-def _add_floats(writer: GGUFWriter, key: str, values: Sequence[float]) -> None:
-    writer.add_key_value(key, list(values), GGUFValueType.ARRAY, GGUFValueType.FLOAT32)
-
-
-def _add_texts(writer: GGUFWriter, key: str, values: Sequence[str]) -> None:
-    writer.add_key_value(key, list(values), GGUFValueType.ARRAY, GGUFValueType.STRING)

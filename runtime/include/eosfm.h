@@ -617,6 +617,86 @@ EOSFM_API eosfm_status eosfm_context_verify(eosfm_context *context, double worst
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_BUSY. */
 EOSFM_API eosfm_status eosfm_context_get_tolerance(eosfm_context *context, double tolerance[EOSFM_LEVELS]);
 
+/* ---- Heads ----------------------------------------------------------------------------------- */
+
+/* A head turns levels into an answer for each cell: a class, or numbers. It is a file of the bundle,
+ * heads/NAME.gguf, and is a linear function of one or several levels, of which the coarser are resampled
+ * bilinearly to the finest: that level's cells are those of the answer. Whichever engine computes the levels, the
+ * answer is computed from them in float32 by this library, so equal levels give equal answers. */
+typedef struct eosfm_head eosfm_head;
+
+typedef enum eosfm_task {
+  EOSFM_CLASSES = 0, /* an output for each class: the largest is the cell's */
+  EOSFM_REGRESSION = 1 /* outputs are the numbers that were asked for */
+} eosfm_task;
+
+/* The code of cells without data among those of classes. */
+#define EOSFM_NO_CLASS 255
+
+typedef struct eosfm_head_info {
+  size_t struct_size;
+  const char *name;
+  int32_t task; /* an eosfm_task */
+  int32_t outputs; /* of a cell: as many as there are classes, or numbers */
+  int32_t level; /* whose cells it answers for, from 0: one for every 4 << level pixels */
+  int32_t levels[EOSFM_LEVELS]; /* not 0: it reads the level */
+} eosfm_head_info;
+
+#define EOSFM_HEAD_INFO_INIT {sizeof(eosfm_head_info), NULL, 0, 0, 0, {0, 0, 0, 0}}
+
+typedef struct eosfm_class_info {
+  size_t struct_size;
+  const char *name;
+  int32_t code; /* in maps: 0 to 254 */
+  int32_t red; /* 0 to 255, as are the others */
+  int32_t green;
+  int32_t blue;
+} eosfm_class_info;
+
+#define EOSFM_CLASS_INFO_INIT {sizeof(eosfm_class_info), NULL, 0, 0, 0, 0}
+
+/* Opens the head `name` of a model's bundle: heads/NAME.gguf, in its directory or among its files in memory. Checks
+ * that it fits the bundle's levels and gives its own known answer; EOSFM_WRONG_ANSWER if it was fitted for the
+ * features of another bundle. The sentence of a failure is at eosfm_model_get_error.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT, EOSFM_NOT_FOUND, EOSFM_BAD_BUNDLE, EOSFM_NO_MEMORY, EOSFM_WRONG_ANSWER. */
+EOSFM_API eosfm_status eosfm_head_open(eosfm_model *model, const char *name, eosfm_head **head);
+
+/* Closes a head; NULL does nothing. Streams that have it keep it until they are destroyed, and it keeps the model's
+ * memory. */
+EOSFM_API void eosfm_head_close(eosfm_head *head);
+
+/* Describes a head. Texts live as long as it does.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
+EOSFM_API eosfm_status eosfm_head_describe(eosfm_head *head, eosfm_head_info *info);
+
+/* Describes a class, from 0: that of the output of this index. EOSFM_BAD_ARGUMENT for a regression, which has none.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
+EOSFM_API eosfm_status eosfm_head_describe_class(eosfm_head *head, int32_t index, eosfm_class_info *info);
+
+/* The place of a head's answer for an image in the caller's memory. Strides are in elements. */
+typedef struct eosfm_map {
+  size_t struct_size;
+  float *outputs; /* planes of (height >> (2 + level)) x (width >> (2 + level)) cells, one for each output */
+  ptrdiff_t channel_stride;
+  ptrdiff_t row_stride;
+  uint8_t *classes; /* the code of each cell's class, EOSFM_NO_CLASS where an output is not finite; NULL: not wanted */
+  ptrdiff_t class_stride; /* from row to row */
+  int32_t probabilities; /* not 0: outputs are those of classes, which add up to 1; else before softmax */
+} eosfm_map;
+
+#define EOSFM_MAP_INIT {sizeof(eosfm_map), NULL, 0, 0, NULL, 0, 0}
+
+/* Computes a head's answer from the levels of an image, as eosfm_context_run gives them, of `width` x `height`
+ * pixels: multiples of 32 up to 1024. Levels that the head does not read may be NULL. Allocates nothing, and may be
+ * called from several threads at once.
+ *
+ * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
+EOSFM_API eosfm_status eosfm_head_apply(eosfm_head *head, const eosfm_level levels[EOSFM_LEVELS], int32_t width,
+                                        int32_t height, const eosfm_map *map);
+
 /* ---- Streams --------------------------------------------------------------------------------- */
 
 /* A scene of any length, whose rows come as a decoder makes them:
@@ -670,6 +750,15 @@ typedef struct eosfm_stream_band {
 
 #define EOSFM_STREAM_BAND_INIT {sizeof(eosfm_stream_band), EOSFM_F32, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0}
 
+/* A head of the model whose answers a stream gives. */
+typedef struct eosfm_stream_head {
+  size_t struct_size;
+  eosfm_head *head;
+  int32_t probabilities; /* as of eosfm_map */
+} eosfm_stream_head;
+
+#define EOSFM_STREAM_HEAD_INIT {sizeof(eosfm_stream_head), NULL, 0}
+
 typedef struct eosfm_stream_options {
   size_t struct_size;
   int32_t width; /* pixels of the scene's rows, 1 to 1048576 */
@@ -687,10 +776,14 @@ typedef struct eosfm_stream_options {
   const eosfm_stream_band *mask; /* how the rows of a mask of the host's come, which are pushed as those of
                                     the band EOSFM_STREAM_MASK: EOSFM_U8, 0 where the scene is not valid.
                                     NULL: there is none. Calibration and nodata are ignored. */
+  const eosfm_stream_head *heads; /* up to 16, whose answers patches have beside the levels that are wanted, or
+                                     without any: memory then follows the answers, since a level that only heads
+                                     read is kept for one tile */
+  size_t head_count;
 } eosfm_stream_options;
 
 #define EOSFM_STREAM_OPTIONS_INIT \
-  {sizeof(eosfm_stream_options), 0, -1, 0, NULL, 0, 0.5F, 0, {1, 1, 1, 1}, NULL}
+  {sizeof(eosfm_stream_options), 0, -1, 0, NULL, 0, 0.5F, 0, {1, 1, 1, 1}, NULL, NULL, 0}
 
 /* The mask, beside the model's bands. */
 #define EOSFM_STREAM_MASK (-1)
@@ -750,6 +843,22 @@ typedef struct eosfm_patch_level {
 #define EOSFM_PATCH_LEVELS_INIT \
   {EOSFM_PATCH_LEVEL_INIT, EOSFM_PATCH_LEVEL_INIT, EOSFM_PATCH_LEVEL_INIT, EOSFM_PATCH_LEVEL_INIT}
 
+/* A head's part of a patch: its outputs are blended where tiles overlap, as levels are. */
+typedef struct eosfm_patch_map {
+  size_t struct_size;
+  const float *outputs; /* a plane for each; NaN where there is no data */
+  ptrdiff_t channel_stride; /* in floats */
+  ptrdiff_t row_stride;
+  const uint8_t *classes; /* [height][width]: codes, EOSFM_NO_CLASS where there is no data; NULL of a regression */
+  ptrdiff_t class_stride; /* from row to row */
+  int64_t row; /* where in the answer for the scene the patch begins, in cells of the head's level */
+  int32_t column;
+  int32_t height; /* cells */
+  int32_t width;
+} eosfm_patch_map;
+
+#define EOSFM_PATCH_MAP_INIT {sizeof(eosfm_patch_map), NULL, 0, 0, NULL, 0, 0, 0, 0, 0}
+
 typedef struct eosfm_patch {
   size_t struct_size;
   int64_t tile_row; /* which tile completed it */
@@ -758,9 +867,10 @@ typedef struct eosfm_patch {
   int64_t tiles; /* of the stream so far */
   int64_t tiles_skipped;
   eosfm_patch_level *levels; /* the caller's array of EOSFM_LEVELS, which is filled in */
+  eosfm_patch_map *maps; /* the same, of as many as the stream has heads, in their order; NULL if it has none */
 } eosfm_patch;
 
-#define EOSFM_PATCH_INIT {sizeof(eosfm_patch), 0, 0, 0, 0, 0, NULL}
+#define EOSFM_PATCH_INIT {sizeof(eosfm_patch), 0, 0, 0, 0, 0, NULL, NULL}
 
 /* Computes the next tile, from left to right and from top to bottom, and gives the patch that it
  * completes; it stays until the next call for this stream. EOSFM_AGAIN if there are too few rows for

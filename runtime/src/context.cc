@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engines.h"
+#include "levels.h"
 #include "structs.h"
 
 using namespace eosfm;
@@ -90,45 +91,6 @@ eosfm_status eosfm_context::set_grn(eosfm_grn mode) {
   return status;
 }
 
-namespace {
-
-// Returns whether rows and planes with these strides do not overlap, and whether all offsets fit.
-bool strides_fit(const eosfm_level& to, ptrdiff_t channels, ptrdiff_t width, ptrdiff_t height) {
-  ptrdiff_t plane = 0;
-  ptrdiff_t all = 0;
-  return to.row_stride >= width && !__builtin_mul_overflow(height - 1, to.row_stride, &plane) &&
-         !__builtin_add_overflow(plane, width, &plane) && to.channel_stride >= plane &&
-         !__builtin_mul_overflow(channels - 1, to.channel_stride, &all) &&
-         !__builtin_add_overflow(all, plane, &all) &&
-         all <= PTRDIFF_MAX / static_cast<ptrdiff_t>(sizeof(float));
-}
-
-}  // namespace
-
-eosfm_status eosfm_context::read_levels(const eosfm_level* given, eosfm_level (&levels)[kLevels]) {
-  const eosfm_status status = check_structs(given, kLevels, error());
-  if (status != EOSFM_OK) return status;
-  for (int level = 0; level < kLevels; ++level) {
-    levels[level] = read_struct_at(given, level);
-  }
-  for (int level = 0; level < kLevels; ++level) {
-    const eosfm_level& to = levels[level];
-    if (to.data == nullptr) continue;
-    const ptrdiff_t width = cells(state_.settings.width, level);
-    const ptrdiff_t height = cells(state_.settings.height, level);
-    if (reinterpret_cast<uintptr_t>(to.data) % alignof(float) != 0) {
-      return error().fail(EOSFM_BAD_ARGUMENT, "the data of level %d is not aligned to floats", level + 1);
-    }
-    if (!strides_fit(to, model()->chain.level_channels[level], width, height)) {
-      return error().fail(EOSFM_BAD_ARGUMENT,
-                          "the strides of level %d are %td and %td floats, in which "
-                          "rows of %td and planes of %td rows do not fit",
-                          level + 1, to.row_stride, to.channel_stride, width, height);
-    }
-  }
-  return EOSFM_OK;
-}
-
 eosfm_status eosfm_context::read_run_options(const eosfm_run_options* given, eosfm_run_options* options) {
   const eosfm_status status = read_options(given, options, error());
   if (status != EOSFM_OK) return status;
@@ -150,7 +112,10 @@ eosfm_status eosfm_context::run(const eosfm_image* image, const eosfm_level* giv
   eosfm_run_options options;
   eosfm_level levels[kLevels];
   eosfm_status status = read_run_options(given_options, &options);
-  if (status == EOSFM_OK) status = read_levels(given_levels, levels);
+  if (status == EOSFM_OK) {
+    status = read_levels(given_levels, model()->chain, state_.settings.width, state_.settings.height, levels,
+                         error());
+  }
   if (status == EOSFM_OK) status = reader_.set(image, model()->chain, error());
   if (status != EOSFM_OK) return status;
   state_.is_weighted = false;

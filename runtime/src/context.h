@@ -74,7 +74,6 @@ struct eosfm_context {
 
  private:
   eosfm_status check_room(eosfm::ErrorText& text);
-  eosfm_status read_levels(const eosfm_level* given, eosfm_level (&levels)[eosfm::kLevels]);
   eosfm_status read_image(int slot, int index);
   eosfm_status stopped();
   eosfm_status cancelled();

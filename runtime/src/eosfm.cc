@@ -6,7 +6,9 @@
 
 #include "context.h"
 #include "engines.h"
+#include "head.h"
 #include "ladder.h"
+#include "levels.h"
 #include "model.h"
 #include "native_engine.h"
 #include "stream.h"
@@ -65,10 +67,6 @@ eosfm_status open_from(const void* source, Set set, const eosfm_open_options* gi
   }
   if (options.error_code != nullptr) *options.error_code = text.code;
   return status;
-}
-
-void drop(eosfm_model* model) {
-  if (model->release()) eosfm_model::unmake(model);
 }
 
 // Fills a caller's struct with the defaults as `fill` changes them.
@@ -153,7 +151,7 @@ eosfm_status eosfm_model_open_memory(const eosfm_file* files, size_t count, cons
 }
 
 void eosfm_model_close(eosfm_model* model) {
-  if (model != nullptr) drop(model);
+  if (model != nullptr) eosfm_model::drop(model);
 }
 
 const char* eosfm_model_get_error(const eosfm_model* model) {
@@ -247,7 +245,7 @@ void eosfm_context_destroy(eosfm_context* context) {
   if (context == nullptr) return;
   eosfm_model* model = context->model();
   unmake(model->memory.allocator(), context);
-  drop(model);
+  eosfm_model::drop(model);
 }
 
 const char* eosfm_context_get_error(const eosfm_context* context) {
@@ -321,6 +319,65 @@ eosfm_status eosfm_context_get_tolerance(eosfm_context* context, double toleranc
     }
     return EOSFM_OK;
   });
+}
+
+eosfm_status eosfm_head_open(eosfm_model* model, const char* name, eosfm_head** result) {
+  if (model == nullptr) return EOSFM_BAD_ARGUMENT;
+  ErrorText text;
+  if (name == nullptr || result == nullptr) {
+    return model->keep(text.fail(EOSFM_BAD_ARGUMENT, "the head's name, or the place for it, is NULL"), text);
+  }
+  const eosfm_allocator& allocator = model->memory.allocator();
+  eosfm_head* head = make<eosfm_head>(allocator, model);
+  const eosfm_status status = head != nullptr ? head->load(name, text) : text.no_memory("the head");
+  if (status != EOSFM_OK) {
+    unmake(allocator, head);
+    return model->keep(status, text);
+  }
+  model->retain();
+  *result = head;
+  return EOSFM_OK;
+}
+
+void eosfm_head_close(eosfm_head* head) {
+  if (head != nullptr) eosfm_head::drop(head);
+}
+
+eosfm_status eosfm_head_describe(eosfm_head* head, eosfm_head_info* info) {
+  if (head == nullptr) return EOSFM_BAD_ARGUMENT;
+  return give(head->model(), info, [&](eosfm_head_info& own, ErrorText&) {
+    own.name = head->name();
+    own.task = head->task();
+    own.outputs = head->outputs();
+    own.level = head->level();
+    for (int level = 0; level < kLevels; ++level) own.levels[level] = head->reads(level) ? 1 : 0;
+    return EOSFM_OK;
+  });
+}
+
+eosfm_status eosfm_head_describe_class(eosfm_head* head, int32_t index, eosfm_class_info* info) {
+  if (head == nullptr) return EOSFM_BAD_ARGUMENT;
+  return give(head->model(), info, [&](eosfm_class_info& own, ErrorText& text) {
+    if (head->task() != EOSFM_CLASSES) {
+      return text.fail(EOSFM_BAD_ARGUMENT, "the head %s is a regression, which has no classes", head->name());
+    }
+    const eosfm_status status = check_index("class", index, head->outputs(), text);
+    if (status != EOSFM_OK) return status;
+    const HeadClass& one = head->class_at(index);
+    own.name = one.name;
+    own.code = one.code;
+    own.red = one.colour[0];
+    own.green = one.colour[1];
+    own.blue = one.colour[2];
+    return EOSFM_OK;
+  });
+}
+
+eosfm_status eosfm_head_apply(eosfm_head* head, const eosfm_level levels[EOSFM_LEVELS], int32_t width,
+                              int32_t height, const eosfm_map* map) {
+  if (head == nullptr) return EOSFM_BAD_ARGUMENT;
+  ErrorText text;
+  return head->model()->keep(head->apply(levels, width, height, map, text), text);
 }
 
 eosfm_status eosfm_context_get_stream_bytes(eosfm_context* context, const eosfm_stream_options* options,

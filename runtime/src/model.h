@@ -58,8 +58,10 @@ struct eosfm_model {
   size_t mapped_bytes() const;
 
   void retain() { references_.fetch_add(1, std::memory_order_relaxed); }
-  // Drops a reference; returns whether it was the last.
-  bool release() { return references_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
+  // Drops a reference, and the model with the last of them.
+  static void drop(eosfm_model* model) {
+    if (model->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) unmake(model);
+  }
 
   // Keeps a sentence for eosfm_model_get_error.
   eosfm_status keep(eosfm_status status, const eosfm::ErrorText& text);

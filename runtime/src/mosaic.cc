@@ -45,6 +45,10 @@ eosfm_level Mosaic::features() const {
   return {sizeof(eosfm_level), features_, static_cast<ptrdiff_t>(cells()), shape_.tile_width};
 }
 
+eosfm_level Mosaic::patch() const {
+  return {sizeof(eosfm_level), window_, static_cast<ptrdiff_t>(cells()), shape_.tile_width};
+}
+
 void Mosaic::add(const MosaicTile& tile, bool skipped, const float* valid, float least, Team& team) {
   const size_t width = static_cast<size_t>(shape_.tile_width);
   const size_t strip = static_cast<size_t>(shape_.overlap) * shape_.scene_width;

@@ -53,7 +53,8 @@ class Mosaic {
   // width], of the pixels that were computed.
   void add(const MosaicTile& tile, bool skipped, const float* valid, float least, Team& team);
 
-  const float* patch() const { return window_; }
+  // Returns where the completed patch is: its cells are not used again, so they may be changed.
+  eosfm_level patch() const;
   size_t cells() const { return static_cast<size_t>(shape_.tile_width) * shape_.tile_height; }
 
  private:

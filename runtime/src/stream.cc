@@ -56,9 +56,32 @@ eosfm_status check_band(const eosfm_stream_band& band, int index, const char* na
   return EOSFM_OK;
 }
 
-// Reads the caller's options and checks them; their bands stay the caller's.
-eosfm_status read(const eosfm_stream_options* given, const Settings& tile, const Chain& chain,
+eosfm_status check_heads(const eosfm_stream_options& options, const eosfm_model* model, ErrorText& error) {
+  if (options.head_count == 0) return EOSFM_OK;
+  if (options.head_count > kMostHeads) {
+    return error.fail(EOSFM_BAD_ARGUMENT, "the stream has %zu heads, expected at most %d", options.head_count,
+                      kMostHeads);
+  }
+  const eosfm_status status = check_structs(options.heads, options.head_count, error);
+  if (status != EOSFM_OK) return status;
+  for (size_t i = 0; i < options.head_count; ++i) {
+    const eosfm_stream_head one = read_struct_at(options.heads, i);
+    if (one.head == nullptr || one.head->model() != model) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "head %zu is %s, expected one of the context's model", i,
+                        one.head == nullptr ? "NULL" : "of another model");
+    }
+    if (one.probabilities != 0 && one.head->task() != EOSFM_CLASSES) {
+      return error.fail(EOSFM_BAD_ARGUMENT, "head %zu (%s) is a regression, which has no probabilities", i,
+                        one.head->name());
+    }
+  }
+  return EOSFM_OK;
+}
+
+// Reads the caller's options and checks them; their bands and heads stay the caller's.
+eosfm_status read(const eosfm_stream_options* given, const Settings& tile, const eosfm_model* model,
                   eosfm_stream_options* options, int* overlap, ErrorText& error) {
+  const Chain& chain = model->chain;
   eosfm_status status = check_struct(given, error);
   if (status != EOSFM_OK) return status;
   *options = read_struct(given);
@@ -94,6 +117,7 @@ eosfm_status read(const eosfm_stream_options* given, const Settings& tile, const
     status = check_band(read_struct_at(options->bands, b), b, chain.bands[b].name,
                         smaller(tile.width, tile.height), error);
   }
+  if (status == EOSFM_OK) status = check_heads(*options, model, error);
   if (status != EOSFM_OK || options->mask == nullptr) return status;
   status = check_struct(options->mask, error);
   if (status != EOSFM_OK) return status;
@@ -106,6 +130,15 @@ eosfm_status read(const eosfm_stream_options* given, const Settings& tile, const
 }
 
 }  // namespace
+
+void StreamMemory::set_heads(const eosfm_stream_options& options) {
+  head_count = static_cast<int>(options.head_count);
+  for (int i = 0; i < head_count; ++i) {
+    const eosfm_stream_head one = read_struct_at(options.heads, i);
+    heads[i].head = one.head;
+    heads[i].probabilities = one.probabilities != 0;
+  }
+}
 
 void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, int overlap, int tiles_ahead,
                            const Settings& tile, const Chain& chain) {
@@ -127,10 +160,21 @@ void StreamMemory::lay_out(Layout& layout, const eosfm_stream_options& options, 
     }
     whole[l] = layout.take<float>(cells);
     once[l] = layout.take<float>(cells);
-    if (options.levels[l] == 0) continue;
-    levels[l].lay_out(layout,
-                      {chain.level_channels[l], tile.width / stride_of(l), tile.height / stride_of(l),
-                       overlap / stride_of(l), options.halo / stride_of(l), cells_over(options.width, l)});
+    const MosaicShape shape = {chain.level_channels[l],     tile.width / stride_of(l),
+                               tile.height / stride_of(l),  overlap / stride_of(l),
+                               options.halo / stride_of(l), cells_over(options.width, l)};
+    if (options.levels[l] != 0) levels[l].lay_out(layout, shape);
+    bool is_read = false;
+    for (int i = 0; i < head_count; ++i) {
+      is_read = is_read || heads[i].head->reads(l);
+      if (heads[i].head->level() != l) continue;
+      MosaicShape outputs = shape;
+      outputs.channels = heads[i].head->outputs();
+      heads[i].outputs.lay_out(layout, outputs);
+      heads[i].classes = layout.take<uint8_t>(cells);
+    }
+    const bool is_passing = is_read && options.levels[l] == 0;
+    features[l] = is_passing ? layout.take<float>(cells * chain.level_channels[l]) : nullptr;
   }
 }
 
@@ -149,10 +193,11 @@ eosfm_status eosfm_stream::measure(eosfm_context* context, const eosfm_stream_op
   const Settings& tile = context->settings();
   eosfm_stream_options options;
   int overlap = 0;
-  const eosfm_status status = read(given, tile, chain, &options, &overlap, context->error());
+  const eosfm_status status = read(given, tile, context->model(), &options, &overlap, context->error());
   if (status != EOSFM_OK) return status;
   Layout layout;
   StreamMemory memory = {};
+  memory.set_heads(options);
   memory.lay_out(layout, options, overlap, tiles_ahead_of(*context), tile, chain);
   *bytes = layout.size() + bytes_of<eosfm_stream>();
   return EOSFM_OK;
@@ -162,10 +207,12 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
   context_ = context;
   const Chain& chain = context_->model()->chain;
   const Settings& tile = context_->settings();
-  eosfm_status status = read(given, tile, chain, &options_, &overlap_, context_->error());
+  eosfm_status status = read(given, tile, context_->model(), &options_, &overlap_, context_->error());
   if (status != EOSFM_OK) return status;
   Layout sizes;
   const int tiles_ahead = tiles_ahead_of(*context);
+  memory_.set_heads(options_);
+  for (int i = 0; i < memory_.head_count; ++i) memory_.heads[i].head->retain();
   memory_.lay_out(sizes, options_, overlap_, tiles_ahead, tile, chain);
   const size_t bytes = sizes.size();
   const Memory& memory = context_->model()->memory;
@@ -188,7 +235,12 @@ eosfm_status eosfm_stream::begin(eosfm_context* context, const eosfm_stream_opti
   }
   options_.bands = nullptr;  // the caller's, as is the mask
   options_.mask = nullptr;
+  options_.heads = nullptr;
   return EOSFM_OK;
+}
+
+eosfm_stream::~eosfm_stream() {
+  for (int i = 0; i < memory_.head_count; ++i) eosfm_head::drop(memory_.heads[i].head);
 }
 
 eosfm_status eosfm_stream::push_rows(int band, const void* rows, int count, int width, int* taken) {
@@ -220,6 +272,7 @@ eosfm_status eosfm_stream::push_rows(int band, const void* rows, int count, int 
 void eosfm_stream::reset() {
   memory_.swath.reset();
   for (Mosaic& level : memory_.levels) level.reset();
+  for (StreamHead& one : memory_.heads) one.outputs.reset();
   ended_ = false;
   done_ = false;
   tile_row_ = 0;
@@ -234,6 +287,9 @@ eosfm_status eosfm_stream::next(const eosfm_run_options* given_options, eosfm_pa
   if (status != EOSFM_OK) return status;
   eosfm_patch patch = read_struct(given_patch);
   status = check_structs(patch.levels, kLevels, context_->error());
+  if (status == EOSFM_OK && memory_.head_count > 0) {
+    status = check_structs(patch.maps, static_cast<size_t>(memory_.head_count), context_->error());
+  }
   if (status != EOSFM_OK) return status;
   eosfm_run_options options;
   status = context_->read_run_options(given_options, &options);  // checked for skipped tiles too
@@ -290,6 +346,7 @@ eosfm_status eosfm_stream::take_first(const eosfm_run_options& options, const St
     get_features(levels);
     if (status == EOSFM_OK) status = context_->deliver(tile.slot, tile.index, levels, options);
     if (status != EOSFM_OK) return located(status, tile);
+    apply_heads(levels);
     context_->count(status);
   }
   *result = &tile;
@@ -479,8 +536,27 @@ eosfm_image eosfm_stream::image() const {
 
 void eosfm_stream::get_features(eosfm_level* levels) const {
   for (int l = 0; l < kLevels; ++l) {
-    const eosfm_level unwanted = EOSFM_LEVEL_INIT;
-    levels[l] = options_.levels[l] != 0 ? memory_.levels[l].features() : unwanted;
+    levels[l] = EOSFM_LEVEL_INIT;
+    const ptrdiff_t width = context_->settings().width / stride_of(l);
+    const ptrdiff_t height = context_->settings().height / stride_of(l);
+    if (options_.levels[l] != 0) {
+      levels[l] = memory_.levels[l].features();
+    } else if (memory_.features[l] != nullptr) {
+      levels[l] = {sizeof(eosfm_level), memory_.features[l], width * height, width};
+    }
+  }
+}
+
+// Computes the answers for a tile, whose levels were delivered.
+void eosfm_stream::apply_heads(const eosfm_level* levels) {
+  if (memory_.head_count == 0) return;
+  const Clock fusing(&context_->statistics().fuse_ns);
+  Stop never;
+  Team team(&context_->pool(), &never);
+  for (int i = 0; i < memory_.head_count; ++i) {
+    const StreamHead& one = memory_.heads[i];
+    one.head->compute(levels, context_->settings().width, context_->settings().height, one.outputs.features(),
+                      team);
   }
 }
 
@@ -492,46 +568,76 @@ eosfm_status eosfm_stream::located(eosfm_status status, const StreamTile& tile) 
                                 static_cast<long long>(tile.pixels.row), reason.text);
 }
 
-void eosfm_stream::give(const StreamTile& place, eosfm_patch* patch) {
-  const Clock blending(&context_->statistics().blend_ns);
+// Returns where a tile lies in a level, and what of it the tile completes.
+MosaicTile eosfm_stream::part_of(const StreamTile& place, int level) const {
   const Settings& tile = context_->settings();
-  Stop never;
-  Team team(&context_->pool(), &never);
+  const int stride = stride_of(level);
   const int rows =
       place.last_row ? static_cast<int>(place.pixels.row + place.pixels.height - place.row) : tile.height;
   const int columns = place.last_column ? options_.width - place.column : tile.width;
-  for (int l = 0; l < kLevels; ++l) {
-    eosfm_patch_level* given = struct_at(patch->levels, l);
-    eosfm_patch_level part_of_level = EOSFM_PATCH_LEVEL_INIT;
-    if (options_.levels[l] == 0) {
-      write_struct(part_of_level, given);
-      continue;
-    }
-    const int stride = stride_of(l);
-    MosaicTile part;
-    part.column = place.column / stride;
-    part.width = cells_over(columns, l);
-    part.height = cells_over(rows, l);
-    part.column_before = (place.column - place.pixels.column) / stride;
-    part.row_before = static_cast<int>(place.row - place.pixels.row) / stride;
-    part.done_width = place.last_column ? part.width : (tile.width - overlap_) / stride;
-    part.done_height = place.last_row ? part.height : (tile.height - overlap_) / stride;
-    part.first_row = tile_row_ == 0;
-    part.last_row = place.last_row;
-    part.last_column = place.last_column;
-    Mosaic& level = memory_.levels[l];
-    level.add(part, place.skipped, place.shares[l], options_.least_valid, team);
-    const ptrdiff_t width = tile.width / stride;
-    part_of_level.data = level.patch();
-    part_of_level.channel_stride = static_cast<ptrdiff_t>(level.cells());
-    part_of_level.row_stride = width;
-    part_of_level.valid = place.shares[l] + part.row_before * width + part.column_before;
-    part_of_level.valid_stride = width;
-    part_of_level.row = place.row / stride;
-    part_of_level.column = part.column;
-    part_of_level.height = part.done_height;
-    part_of_level.width = part.done_width;
-    write_struct(part_of_level, given);
+  MosaicTile part;
+  part.column = place.column / stride;
+  part.width = cells_over(columns, level);
+  part.height = cells_over(rows, level);
+  part.column_before = (place.column - place.pixels.column) / stride;
+  part.row_before = static_cast<int>(place.row - place.pixels.row) / stride;
+  part.done_width = place.last_column ? part.width : (tile.width - overlap_) / stride;
+  part.done_height = place.last_row ? part.height : (tile.height - overlap_) / stride;
+  part.first_row = tile_row_ == 0;
+  part.last_row = place.last_row;
+  part.last_column = place.last_column;
+  return part;
+}
+
+void eosfm_stream::give_level(const StreamTile& place, int level, Team& team, eosfm_patch_level* given) {
+  eosfm_patch_level own = EOSFM_PATCH_LEVEL_INIT;
+  if (options_.levels[level] != 0) {
+    const MosaicTile part = part_of(place, level);
+    Mosaic& mosaic = memory_.levels[level];
+    mosaic.add(part, place.skipped, place.shares[level], options_.least_valid, team);
+    const eosfm_level patch = mosaic.patch();
+    own.data = patch.data;
+    own.channel_stride = patch.channel_stride;
+    own.row_stride = patch.row_stride;
+    own.valid = place.shares[level] + part.row_before * patch.row_stride + part.column_before;
+    own.valid_stride = patch.row_stride;
+    own.row = place.row / stride_of(level);
+    own.column = part.column;
+    own.height = part.done_height;
+    own.width = part.done_width;
+  }
+  write_struct(own, given);
+}
+
+void eosfm_stream::give_map(const StreamTile& place, StreamHead& one, Team& team, eosfm_patch_map* given) {
+  const int level = one.head->level();
+  const MosaicTile part = part_of(place, level);
+  one.outputs.add(part, place.skipped, place.shares[level], options_.least_valid, team);
+  const eosfm_level patch = one.outputs.patch();
+  eosfm_patch_map own = EOSFM_PATCH_MAP_INIT;
+  if (one.head->task() == EOSFM_CLASSES) {
+    own.classes = one.classes;
+    own.class_stride = patch.row_stride;
+    one.head->classify(patch, part.done_width, part.done_height, one.classes, own.class_stride);
+  }
+  if (one.probabilities) one.head->normalise(patch, part.done_width, part.done_height);
+  own.outputs = patch.data;
+  own.channel_stride = patch.channel_stride;
+  own.row_stride = patch.row_stride;
+  own.row = place.row / stride_of(level);
+  own.column = part.column;
+  own.height = part.done_height;
+  own.width = part.done_width;
+  write_struct(own, given);
+}
+
+void eosfm_stream::give(const StreamTile& place, eosfm_patch* patch) {
+  const Clock blending(&context_->statistics().blend_ns);
+  Stop never;
+  Team team(&context_->pool(), &never);
+  for (int l = 0; l < kLevels; ++l) give_level(place, l, team, struct_at(patch->levels, l));
+  for (int i = 0; i < memory_.head_count; ++i) {
+    give_map(place, memory_.heads[i], team, struct_at(patch->maps, i));
   }
   ++tiles_;
   tiles_skipped_ += place.skipped ? 1 : 0;

@@ -3,6 +3,7 @@
 #define EOSFM_STREAM_H
 
 #include "context.h"
+#include "head.h"
 #include "mosaic.h"
 #include "swath.h"
 
@@ -21,10 +22,21 @@ struct StreamTile {
   float* shares[kLevels];  // of valid pixels among those in the scene, for each of its cells
 };
 
+// A head in a stream: its outputs are blended as a level is.
+struct StreamHead {
+  eosfm_head* head;
+  bool probabilities;
+  Mosaic outputs;
+  uint8_t* classes;  // [tile height][tile width] in cells, of the patch
+};
+
 // All memory of a stream, laid out in one span.
 struct StreamMemory {
   Swath swath;
   Mosaic levels[kLevels];
+  StreamHead heads[kMostHeads];
+  int head_count;
+  float* features[kLevels];  // of the tile, for levels that only heads read
   float* planes;          // [bands][tile height][tile width]
   uint8_t* valid;         // [tile height][tile width]
   StreamTile* tiles;      // a ring of those that may be ahead
@@ -32,6 +44,8 @@ struct StreamMemory {
   float* once[kLevels];   // the same, times the tile's weight where others cover the cell too
   eosfm_band* bands;
 
+  void set_heads(const eosfm_stream_options& options);
+  // Finds the place of everything; the heads must be set.
   void lay_out(Layout& layout, const eosfm_stream_options& options, int overlap, int tiles_ahead,
                const Settings& tile, const Chain& chain);
 };
@@ -43,6 +57,7 @@ struct eosfm_stream {
   eosfm_stream() = default;
   eosfm_stream(const eosfm_stream&) = delete;
   eosfm_stream& operator=(const eosfm_stream&) = delete;
+  ~eosfm_stream();
 
   // Checks options and finds the bytes that a stream with them allocates.
   static eosfm_status measure(eosfm_context* context, const eosfm_stream_options* given, size_t* bytes);
@@ -71,7 +86,12 @@ struct eosfm_stream {
   eosfm_status start_slot();
   void forget_ahead();
   void get_features(eosfm_level* levels) const;
+  void apply_heads(const eosfm_level* levels);
   void give(const eosfm::StreamTile& tile, eosfm_patch* patch);
+  void give_level(const eosfm::StreamTile& tile, int level, eosfm::Team& team, eosfm_patch_level* given);
+  void give_map(const eosfm::StreamTile& tile, eosfm::StreamHead& one, eosfm::Team& team,
+                eosfm_patch_map* given);
+  eosfm::MosaicTile part_of(const eosfm::StreamTile& tile, int level) const;
 
   eosfm_context* context_ = nullptr;
   eosfm_stream_options options_ = EOSFM_STREAM_OPTIONS_INIT;
