@@ -18,6 +18,8 @@ VERBS = (
     "deploy",
     "build",
     "verify",
+    "fit_head",
+    "remove_head",
     "run",
     "bench",
     "doctor",

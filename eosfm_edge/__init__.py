@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CalibrateOptions,
         DeployOptions,
         ExportOptions,
+        HeadOptions,
         ImportOptions,
         PruneOptions,
         RunOptions,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from eosfm_edge.api.verbs.deploy import BudgetsNotMetError, DeployReport, deploy
     from eosfm_edge.api.verbs.doctor import doctor
     from eosfm_edge.api.verbs.export import export
+    from eosfm_edge.api.verbs.head import fit_head, remove_head
     from eosfm_edge.api.verbs.import_ import import_ensemble
     from eosfm_edge.api.verbs.prune import PromiseBrokenError, prune
     from eosfm_edge.api.verbs.run import run
@@ -63,6 +65,7 @@ _PLACES = {
             "doctor",
         )
     },
+    **{name: ("api.verbs.head", name) for name in ("fit_head", "remove_head")},
     "BuildReport": ("api.verbs.build", "BuildReport"),
     **{name: ("api.verbs.deploy", name) for name in ("DeployReport", "BudgetsNotMetError")},
     "PromiseBrokenError": ("api.verbs.prune", "PromiseBrokenError"),
@@ -76,6 +79,7 @@ _PLACES = {
             "DeployOptions",
             "BuildOptions",
             "VerifyOptions",
+            "HeadOptions",
             "RunOptions",
             "BenchOptions",
         )
@@ -97,6 +101,7 @@ __all__ = [
     "DeployReport",
     "Ensemble",
     "ExportOptions",
+    "HeadOptions",
     "ImportOptions",
     "PromiseBrokenError",
     "PruneOptions",
@@ -110,10 +115,12 @@ __all__ = [
     "deploy",
     "doctor",
     "export",
+    "fit_head",
     "get_include",
     "import_ensemble",
     "open",
     "prune",
+    "remove_head",
     "run",
     "verify",
 ]

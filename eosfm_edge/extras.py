@@ -8,6 +8,7 @@ from importlib.util import find_spec
 # By extra, the modules that it brings.
 _MODULES = {
     "run": ("PIL", "affine", "gguf", "onnxruntime", "rasterio", "zstandard"),
+    "heads": ("pyogrio", "shapely"),
     "export": ("onnx", "timm", "torch", "torchvision"),
     "prune": ("torch_pruning",),
     "calibrate": ("matplotlib",),

@@ -28,7 +28,7 @@ LAYERS = (
     ("ensemble",),
     ("network",),
     ("calibration", "exporting", "pruning", "runtime"),
-    ("deploying",),
+    ("deploying", "heads"),
     ("api",),
     ("cli",),
 )

@@ -18,6 +18,7 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bundle import MANIFEST_NAME, Manifest, read_manifest
 from eosfm_edge.formats.calibration import CALIBRATION_NAME, Calibration, read_scales
 from eosfm_edge.formats.ensemble import LEVEL_STRIDES, SPEC_NAME, EnsembleSpec, read_spec
+from eosfm_edge.formats.heads import HeadSpec, head_file
 from eosfm_edge.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -142,6 +143,14 @@ class Bundle(Opened):
     def precision(self) -> str:
         """The precision of its matrices."""
         return self.manifest.precision
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """The heads that are here: what each is, by its file."""
+        from eosfm_edge.bundle.heads import head_names, read_head
+
+        names = head_names(self.path, self.manifest)
+        return tuple(read_head(self.path / head_file(name)).spec for name in names)
 
     @property
     def sizes(self) -> BundleSizes:

@@ -100,6 +100,21 @@ def _texts(value: Any) -> Any:
     return value
 
 
+def _named_classes(value: Any) -> Any:
+    """Return names by code, of a mapping or of texts: ``1=water,2=forest``."""
+    if value is None or isinstance(value, Mapping):
+        return value
+    named: dict[int, str] = {}
+    for text in (part for one in _one_or_many(value) for part in str(one).split(",")):
+        code, separator, name = text.partition("=")
+        if not separator or not code.strip().isdigit() or not name.strip():
+            raise UserError(f"classes {text!r}", expected="CODE=NAME, as in 1=water,2=forest")
+        if int(code) in named:
+            raise UserError(f"the class {int(code)} is named twice")
+        named[int(code)] = name.strip()
+    return named
+
+
 def _named_bands(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _bands(bands) for name, bands in value.items()}
@@ -119,6 +134,10 @@ Scenes = Annotated[tuple[Scene, ...], BeforeValidator(_one_or_many)]
 Bands = Annotated[tuple[Band, ...], BeforeValidator(_bands)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 PerBand = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+NamedClasses = Annotated[
+    dict[Annotated[int, Field(ge=0, le=254)], Annotated[str, Field(min_length=1)]],
+    BeforeValidator(_named_classes),
+]
 NamedBands = Annotated[dict[str, tuple[Band, ...]], BeforeValidator(_named_bands)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -549,6 +568,40 @@ class RunOptions(ImageryOptions):
     packet_levels: Annotated[str, Expert()] = Field("1,2,3,4", description="Which levels are sent.")
     packet_encoding: Annotated[Literal["int8", "fp16"], Expert()] = Field(
         "int8", description="int8: with a step for each channel. fp16: lossless from there on."
+    )
+
+
+class HeadOptions(ImageryOptions):
+    """Options of fitting a head."""
+
+    labels: FilePaths = Field(
+        (),
+        description="What places are: a raster of class codes, polygons, or a CSV of points. One "
+        "for all scenes, or one for each: may be repeated.",
+    )
+    data: Scenes = Field(
+        (), description="A scene that has labels, as run takes it. May be repeated."
+    )
+    classes: NamedClasses | None = Field(
+        None,
+        description="Names of the classes by code: 1=water,2=forest. Other codes are no labels. "
+        "[default: all codes, or the names that the labels have]",
+    )
+    column: str | None = Field(
+        None,
+        description="The attribute of polygons with their class.  [default: label, class, or the "
+        "only one]",
+    )
+    levels: str = Field("1,2,3", description="Which levels the head reads.")
+    backend: Annotated[Backend, Expert()] = Field(
+        "native", description="Who computes the features."
+    )
+    threads: Annotated[int, Expert()] = Field(0, ge=0, description="0: all cores.")
+    cells: Annotated[int, Expert()] = Field(
+        20_000, ge=100, le=1_000_000, description="Labelled cells that are used, at most."
+    )
+    seed: Annotated[int, Expert()] = Field(
+        0, ge=0, lt=2**31, description="Of the cells and the parts that are held out."
     )
 
 

@@ -25,16 +25,22 @@ def file_entries(directory: Path) -> dict[str, FileEntry]:
     What is in the folder of engines is left out: it has a list of its own.
     """
     return {
-        name: FileEntry(
-            size=(directory / name).stat().st_size,
-            sha256=sha256_file(directory / name),
-            role=role_of(name),
-            compressed=zstd_size(directory / name),
-        )
+        name: file_entry(directory, name)
         for name, mode in sorted(_below(directory))
         if stat.S_ISREG(mode)
         and PurePosixPath(name).parts[0] not in (MANIFEST_NAME, ENGINES_FOLDER)
     }
+
+
+def file_entry(directory: Path, name: str) -> FileEntry:
+    """Return the entry of a file of a bundle, by its path in the bundle's directory."""
+    path = directory / name
+    return FileEntry(
+        size=path.stat().st_size,
+        sha256=sha256_file(path),
+        role=role_of(name),
+        compressed=zstd_size(path),
+    )
 
 
 def zstd_size(path: Path) -> int:

@@ -13,12 +13,15 @@ from eosfm_edge.cli.calibrate import calibrate
 from eosfm_edge.cli.deploy import deploy
 from eosfm_edge.cli.doctor import doctor
 from eosfm_edge.cli.export import export
+from eosfm_edge.cli.head import fit, remove
+from eosfm_edge.cli.head import list_ as list_heads
 from eosfm_edge.cli.import_ import import_
 from eosfm_edge.cli.inspect import inspect
 from eosfm_edge.cli.packets import packets
 from eosfm_edge.cli.prune import prune
 from eosfm_edge.cli.run import run
-from eosfm_edge.cli.targets import list_, show
+from eosfm_edge.cli.targets import list_ as list_targets
+from eosfm_edge.cli.targets import show
 from eosfm_edge.cli.typed import Verb, help_of
 from eosfm_edge.cli.verify import verify
 from eosfm_edge.cli.version import parts
@@ -47,7 +50,17 @@ _VERBS: dict[str, Verb] = {
     "packets": packets,
     "doctor": doctor,
 }
-_OF_TARGETS: dict[str, Verb] = {"list": list_, "show": show}
+# Verbs of a noun, with what help says of it.
+_NOUNS: dict[str, tuple[str, dict[str, Verb]]] = {
+    "head": (
+        "Fit heads, which turn features into maps, and list or remove a bundle's.",
+        {"fit": fit, "list": list_heads, "remove": remove},
+    ),
+    "targets": (
+        "Show the devices that bundles are made for.",
+        {"list": list_targets, "show": show},
+    ),
+}
 EXAMPLES = {
     "import": (
         "eosfm-edge import six.pth --bands S2L1C --scale 0.0001 -o six",
@@ -84,8 +97,21 @@ EXAMPLES = {
         "eosfm-edge packets features/features.eosp",
         "eosfm-edge packets features/features.eosp --json",
     ),
-    "list": ("eosfm-edge targets list", "eosfm-edge targets list --json"),
-    "show": ("eosfm-edge targets show jetson", "eosfm-edge targets show our-board.yaml"),
+    "head": (
+        "eosfm-edge head fit six.eosfm --labels landuse.gpkg --data scene.tif",
+        "eosfm-edge head list six.eosfm",
+    ),
+    "head fit": (
+        "eosfm-edge head fit six.eosfm --labels landuse.gpkg --data scene.tif -o landuse",
+        "eosfm-edge head fit six.eosfm --labels mask.tif --classes 1=water,2=land --data s2.tif",
+    ),
+    "head list": ("eosfm-edge head list six.eosfm", "eosfm-edge head list six.eosfm --json"),
+    "head remove": (
+        "eosfm-edge head remove six.eosfm landuse",
+        "eosfm-edge head remove six.eosfm clouds",
+    ),
+    "targets list": ("eosfm-edge targets list", "eosfm-edge targets list --json"),
+    "targets show": ("eosfm-edge targets show jetson", "eosfm-edge targets show our-board.yaml"),
     "doctor": ("eosfm-edge doctor", "eosfm-edge doctor --json"),
     "targets": ("eosfm-edge targets list", "eosfm-edge targets show jetson"),
 }
@@ -114,11 +140,10 @@ def _examples(name: str) -> str:
     return "\n".join(("Examples:", *(f"$ {line}" for line in EXAMPLES[name])))
 
 
-def _add(to: typer.Typer, verbs: dict[str, Verb]) -> None:
+def _add(to: typer.Typer, verbs: dict[str, Verb], noun: str = "") -> None:
     for name, verb in verbs.items():
-        to.command(name, help=help_of(verb), epilog=_examples(name), context_settings=_CONTEXT)(
-            verb
-        )
+        examples = _examples(f"{noun} {name}".strip())
+        to.command(name, help=help_of(verb), epilog=examples, context_settings=_CONTEXT)(verb)
 
 
 app = typer.Typer(
@@ -126,17 +151,15 @@ app = typer.Typer(
 )
 app.callback()(_verbs)
 _add(app, _VERBS)
-_targets = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-_add(_targets, _OF_TARGETS)
-app.add_typer(
-    _targets,
-    name="targets",
-    help="Show the devices that bundles are made for.",
-    context_settings=_CONTEXT,
-    epilog=_examples("targets"),
-)
+for _noun, (_about, _verbs_of_noun) in _NOUNS.items():
+    _group = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+    _add(_group, _verbs_of_noun, _noun)
+    app.add_typer(
+        _group, name=_noun, help=_about, context_settings=_CONTEXT, epilog=_examples(_noun)
+    )
 cli: Any = get_command(app)
-for _command in (cli, *cli.commands.values(), *cli.commands["targets"].commands.values()):
+_of_nouns = (command for noun in _NOUNS for command in cli.commands[noun].commands.values())
+for _command in (cli, *cli.commands.values(), *_of_nouns):
     _context = typer.Context(_command, help_option_names=_CONTEXT["help_option_names"])
     for _option in _command.get_params(_context):
         if getattr(_option, "is_flag", False):

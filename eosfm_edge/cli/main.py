@@ -100,7 +100,7 @@ def _of_wrong_use(error: typer.TyperException) -> UserError:
             if one.required and one.name not in context.params
         ]
         found = f"{context.command_path} lacks {' and '.join(lacking)}"
-        remedy = EXAMPLES[context.info_name or ""][0]
+        remedy = EXAMPLES[context.command_path.removeprefix(f"{NAME} ")][0]
     elif choices := re.fullmatch(r"(?:Value error, )?(.*) is not one of (.*)\.", error.message):
         option = getattr(error, "param", None)
         found = f"{option.opts[0] if option else 'a value'} is {choices[1]}"

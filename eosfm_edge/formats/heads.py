@@ -1,12 +1,13 @@
-"""What ``heads/NAME.gguf`` says of itself: ``export/bundle.md`` is the format's page."""
+"""The description of a head in ``heads/NAME.gguf``: ``export/bundle.md`` is the format's page."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
+from eosfm_edge.errors import UserError
 from eosfm_edge.formats.base import Name, Strict
 
 HEADS_FOLDER = "heads"
@@ -77,6 +78,23 @@ class HeadSpec(Strict):
         if len(set(codes)) < len(codes):
             raise ValueError("two classes have one code")
         return self
+
+
+def require_head_name(name: str) -> None:
+    """Check that a head can have a name.
+
+    Raises:
+        UserError: it has other characters than a file's, or is that of another file of an output.
+    """
+    try:
+        TypeAdapter(HeadName).validate_python(name)
+    except ValidationError as error:
+        raise UserError(
+            f"{name!r} is no name for a head",
+            expected="letters, digits, '.', '_' and '-', and not a name that run writes otherwise: "
+            "level1 to level4, groups, quicklook, features",
+            remedy="choose another (-o)",
+        ) from error
 
 
 def head_file(name: str) -> str:

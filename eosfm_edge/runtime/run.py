@@ -17,6 +17,7 @@ from eosfm_edge.formats.backends import LADDERS
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.bundle import MANIFEST_NAME, Level, read_manifest
 from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE
+from eosfm_edge.native.header import LEVELS
 from eosfm_edge.packets.words import PacketOptions
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.runtime.backends import open_context
@@ -196,7 +197,7 @@ def run_scene(
         compute_seconds = 0.0
         if options.grn == "scene":
             context.set_grn(GRN_GATHER)
-            gather = ScenePass(context, scene, tiling, levels=False)
+            gather = ScenePass(context, scene, tiling, levels=(False,) * LEVELS)
             for _ in gather.patches(lambda done: progress("gathering", done, tiles)):
                 pass
             compute_seconds += gather.seconds

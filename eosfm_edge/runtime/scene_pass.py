@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 
 from eosfm_edge.errors import CheckFailedError
 from eosfm_edge.native.binding import Context
+from eosfm_edge.native.head import Head
 from eosfm_edge.native.header import LEVELS, NOT_FINITE, EosfmError
 from eosfm_edge.native.stream import Patch, Stream, StreamBand, tile_count
 from eosfm_edge.scene.reading import FloatImage
@@ -46,6 +47,14 @@ class Tiling:
 class ScenePass:
     """The scene, once through a context.
 
+    Args:
+        context: that computes.
+        scene: that is read.
+        tiling: how it is cut.
+        levels: which are wanted.
+        heads: whose answers are wanted too.
+        probabilities: the outputs of heads with classes are their probabilities.
+
     Attributes:
         tiles: that it has.
         skipped: tiles without enough valid pixels.
@@ -53,11 +62,18 @@ class ScenePass:
     """
 
     def __init__(
-        self, context: Context, scene: Scene, tiling: Tiling, *, levels: bool = True
+        self,
+        context: Context,
+        scene: Scene,
+        tiling: Tiling,
+        *,
+        levels: Sequence[bool] = (True,) * LEVELS,
+        heads: Sequence[Head] = (),
+        probabilities: bool = False,
     ) -> None:
         self._context, self._scene, self._tiling = context, scene, tiling
         self.tiles = tiling.tiles(scene)
-        self._levels = [levels] * LEVELS
+        self._levels, self._heads, self._probabilities = levels, heads, probabilities
         self.skipped, self.seconds = 0, 0.0
 
     def patches(self, progress: Callable[[int], None]) -> Iterator[Patch]:
@@ -71,6 +87,8 @@ class ScenePass:
             halo=self._tiling.halo,
             least_valid=LEAST_VALID_SHARE,
             levels=self._levels,
+            heads=self._heads,
+            probabilities=self._probabilities,
         )
 
         def feed() -> bool:

@@ -270,7 +270,7 @@ def test_a_head_outlives_its_handle_in_a_stream(model: Model) -> None:
 
 
 class TestRefusals:
-    """What is no head of this bundle is refused with words, and nothing else happens."""
+    """Files and names that are no head of the bundle."""
 
     @pytest.fixture
     def copy(self, bundle: Path, tmp_path: Path) -> Path:

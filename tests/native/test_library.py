@@ -52,6 +52,7 @@ PROTOTYPE = re.compile(
 VERBS = {
     "create", "destroy", "open", "close", "describe", "plan", "get", "set", "run", "verify",
     "cancel", "resume", "push", "pull", "end", "reset", "find", "encode", "decode", "measure",
+    "apply",
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def prototypes() -> list[tuple[str, str, str, str]]:
 def test_functions_are_named_noun_and_verb() -> None:
     for _, _, name, parameters in prototypes():
         _, noun, verb, *_ = name.split("_")
-        assert noun in ("library", "status", "model", "context", "stream", "packet"), name
+        assert noun in ("library", "status", "model", "context", "head", "stream", "packet"), name
         assert verb in VERBS, name
         takes = re.match(r"(?:const )?eosfm_(\w+) \*", parameters)
         makes = re.search(rf"eosfm_{noun} \*\*?{noun}$", parameters)

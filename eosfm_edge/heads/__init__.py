@@ -1,0 +1,1 @@
+"""Heads: fitted to labels over a bundle's features, and put into the bundle."""
