@@ -535,6 +535,12 @@ class RunOptions(ImageryOptions):
     backend: BackendChoice = Field(
         "native", description="Who computes. auto: the fastest here that gives the known answer."
     )
+    levels: Literal["all", "none"] = Field(
+        "all", description="none: write the maps of the bundle's heads alone."
+    )
+    probabilities: bool = Field(
+        False, description="Write the probabilities of the classes of each head too."
+    )
     quicklook: bool = Field(
         False,
         description="Write quicklook.png, the scene and its features, and groups.tif, a map of "

@@ -152,4 +152,5 @@ def _spec_of(file: Gguf) -> HeadSpec:
 
 def head_names(bundle: Path, manifest: Manifest) -> list[str]:
     """Return the names of a bundle's heads that are here."""
-    return [Path(name).stem for name in manifest.of_role("head") if (bundle / name).exists()]
+    names = manifest.of_role("head")
+    return sorted(Path(name).stem for name in names if (bundle / name).exists())

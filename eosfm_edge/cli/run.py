@@ -24,16 +24,18 @@ def run(
     scene: Annotated[str, typer.Argument(metavar="SCENE", help="The scene.")],
     options: RunOptions,
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="PATH", help="The folder for level*.tif.")
+        str,
+        typer.Option("-o", "--output", metavar="PATH", help="The folder for level*.tif and maps."),
     ],
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a bundle over a scene and write its feature levels.
+    """Run a bundle over a scene and write its feature levels, and the maps of its heads.
 
-    They are cloud-optimised GeoTIFFs. SCENE is anything rasterio opens, a folder of single-band
+    They are cloud-optimised GeoTIFFs: level1.tif to level4.tif, and NAME.tif for each head, with
+    the classes' colours and names. SCENE is anything rasterio opens, a folder of single-band
     files, which may be of different resolutions (..._B02.jp2, ..._B11_20m.tif), or a product of
     Sentinel-2, Landsat or Sentinel-1: its folder, its metadata file, or a .zip or .tar of it. Tiles
     overlap and are blended; cells of which less than half is valid become NaN.

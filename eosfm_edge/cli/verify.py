@@ -43,3 +43,8 @@ def verify(
             f"known answer, {level.level}: {level.relative:.1e} of the largest value "
             f"(limit {result.tolerance:.0e}, {result.backend})"
         )
+    for head in result.heads:
+        line = f"head {head.head}: {head.relative:.1e} of the largest output"
+        if head.changed is not None:
+            line += f", {100 * head.changed:.1f} % of the known image's cells in another class"
+        out.print(line)

@@ -211,7 +211,7 @@ class Model:
             raise raised[-1]
         self._checked(status)
         raised.clear()
-        context = Context(handle, info, size, shapes, (engine, guard), raised)
+        context = Context(handle, self, info, size, shapes, (engine, guard), raised)
         if context.backend != name:  # an engine that is not used gives back what it holds
             context._called = guard
         return context
@@ -230,6 +230,7 @@ class Context:
     def __init__(
         self,
         handle: c_void_p,
+        model: Model,
         info: ModelInfo,
         size: tuple[int, int],
         shapes: Sequence[tuple[int, int, int]],
@@ -239,6 +240,7 @@ class Context:
         self._library = library()
         self._called, self._raised = called, raised  # for as long as the library may call them
         self.handle = handle
+        self._model = model
         self._closed = weakref.finalize(self, self._library.eosfm_context_destroy, handle)
         self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._size, self.specialists = size, info.specialists
@@ -280,6 +282,10 @@ class Context:
         """Return who computes: one of the backends, or the name of the host's engine."""
         name: bytes = self._library.eosfm_context_get_backend(self.handle)
         return name.decode()
+
+    def head(self, name: str) -> Head:
+        """Open a head of the model's bundle; as :meth:`Model.head`."""
+        return self._model.head(name)
 
     def set_active(self, active: Sequence[bool]) -> None:
         """Choose which specialists run; one flag for each."""

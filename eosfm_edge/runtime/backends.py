@@ -55,25 +55,25 @@ def open_context(
     needs_onnxruntime = any(name.startswith("onnxruntime") for name in backends)
     library = onnxruntime_library() if needs_onnxruntime else None
     last = backends[-1]
-    with Model(bundle, warn) as model:
-        try:
-            return model.context(
-                compute if "tensorrt" in backends else None,
-                backends=" ".join(backends),
-                name="tensorrt",
-                backend_library=library,
-                threads=threads,
-                # The system would kill the process that takes more.
-                memory_limit=memory(),
-            )
-        except EosfmError as error:
-            if error.status == WRONG_ANSWER:
-                raise wrong_answer(bundle, last, str(error)) from error
-            if last == "native":
-                raise
-            raise UserError(
-                f"{last} cannot be used here: {error}", remedy=_remedy(last, error.status, library)
-            ) from error
+    model = Model(bundle, warn)  # which the context keeps
+    try:
+        return model.context(
+            compute if "tensorrt" in backends else None,
+            backends=" ".join(backends),
+            name="tensorrt",
+            backend_library=library,
+            threads=threads,
+            # The system would kill the process that takes more.
+            memory_limit=memory(),
+        )
+    except EosfmError as error:
+        if error.status == WRONG_ANSWER:
+            raise wrong_answer(bundle, last, str(error)) from error
+        if last == "native":
+            raise
+        raise UserError(
+            f"{last} cannot be used here: {error}", remedy=_remedy(last, error.status, library)
+        ) from error
 
 
 def wrong_answer(bundle: Path, backend: str, reason: str) -> CheckFailedError:

@@ -1,18 +1,21 @@
-"""An array of cells on disk, written window by window."""
+"""Arrays of cells on disk, written window by window."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+_FLOAT = np.dtype(np.float32)
+
 
 class CellArray:
-    """A float32 array (height, width, channels) in a file, zero at first.
+    """An array (height, width, channels) in a file, zero at first.
 
     Only windows of it are ever in memory. Channels lie together, since with hundreds of them a
     raster library spends milliseconds per tile on going from band to band.
@@ -22,13 +25,21 @@ class CellArray:
         height: rows of cells.
         width: columns of cells.
         channels: values of a cell.
+        dtype: of a value.
 
     Raises:
         OSError: there is no space for it, all of which is taken at once.
     """
 
-    def __init__(self, path: Path, height: int, width: int, channels: int) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        channels: int,
+        dtype: np.dtype[Any] = _FLOAT,
+    ) -> None:
+        self.path, self.dtype = path, dtype
         self.height, self.width, self.channels = height, width, channels
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -40,7 +51,7 @@ class CellArray:
     @property
     def bytes(self) -> int:
         """The size of the array."""
-        return self.height * self.width * self.channels * 4
+        return self.height * self.width * self.channels * self.dtype.itemsize
 
     def close(self) -> None:
         """Close the file and remove it; once is enough, more do no harm."""
@@ -49,21 +60,19 @@ class CellArray:
             self._file = -1
             self.path.unlink(missing_ok=True)
 
-    def read(self, left: int, top: int, width: int, height: int) -> FloatArray:
+    def read(self, left: int, top: int, width: int, height: int) -> NDArray[Any]:
         """Return a window, (height, width, channels)."""
-        rows = [
-            os.pread(self._file, width * self.channels * 4, self._place(left, top + row))
-            for row in range(height)
-        ]
-        return np.frombuffer(b"".join(rows), np.float32).reshape(height, width, self.channels)
+        size = width * self.channels * self.dtype.itemsize
+        rows = [os.pread(self._file, size, self._place(left, top + row)) for row in range(height)]
+        return np.frombuffer(b"".join(rows), self.dtype).reshape(height, width, self.channels)
 
-    def write(self, window: FloatArray, left: int, top: int) -> None:
+    def write(self, window: NDArray[Any], left: int, top: int) -> None:
         """Write a window (height, width, channels)."""
         for row, cells in enumerate(window):
             self._write(memoryview(cells.tobytes()), self._place(left, top + row))
 
     def halved(self, path: Path) -> CellArray:
-        """Return a new array of half the height and width, each cell the mean of up to four.
+        """Return a new array of floats of half the size, each cell the mean of up to four.
 
         Cells that are not a number do not count; where all four are not, the mean is not either.
         """
@@ -85,4 +94,4 @@ class CellArray:
             data, place = data[written:], place + written
 
     def _place(self, column: int, row: int) -> int:
-        return (row * self.width + column) * self.channels * 4
+        return (row * self.width + column) * self.channels * self.dtype.itemsize

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # no public name; rasterio.shutil raises it
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -47,6 +49,7 @@ class LevelRaster:
         size: (width, height) in cells.
         transform: of the scene's pixels.
         crs: of the scene.
+        descriptions: of the channels; none: they have none.
 
     Raises:
         OSError: there is no space for the level.
@@ -59,8 +62,9 @@ class LevelRaster:
         size: tuple[int, int],
         transform: Affine,
         crs: CRS | None,
+        descriptions: Sequence[str] = (),
     ) -> None:
-        self.level = level
+        self.level, self._descriptions = level, tuple(descriptions)
         self.path = folder / f"{level.name}.tif"
         # The cell grid of stride s: same origin, cells s times as large.
         self._transform = transform @ Affine.scale(level.stride)
@@ -109,7 +113,7 @@ class LevelRaster:
             for path in plain:
                 path.unlink()
             # GDAL tells nobody when a block does not fit on the disk: see what is there.
-            if _read_checksums(self.path, len(plain), block) != list(plain.values()):
+            if read_checksums(self.path, len(plain), block) != list(plain.values()):
                 raise cannot_write(self.path, "it does not read back as it was written", needed)
         return self.path.stat().st_size
 
@@ -151,11 +155,13 @@ class LevelRaster:
             interleave="pixel",
             bigtiff="IF_SAFER",
         ) as dataset:
+            if self._descriptions:
+                dataset.descriptions = self._descriptions
             for window in windows(cells.width, cells.height, block):
                 left, top, width, height = window.flatten()
                 pixels = cells.read(left, top, width, height).transpose(2, 0, 1)
                 dataset.write(pixels, window=window)
-                checksum = _add_to_checksum(checksum, pixels)
+                checksum = add_to_checksum(checksum, pixels)
         return checksum
 
 
@@ -166,13 +172,15 @@ def windows(width: int, height: int, block: int) -> Iterator[Window]:
             yield Window(left, top, min(block, width - left), min(block, height - top))
 
 
-def _add_to_checksum(checksum: int, pixels: FloatArray) -> int:
+def add_to_checksum(checksum: int, pixels: NDArray[Any]) -> int:
+    """Return the checksum of values, and of those before with it."""
     # NaN has many bit patterns, of which GDAL may give back another.
-    plain = np.where(np.isnan(pixels), np.float32(np.nan), pixels)
-    return zlib.crc32(np.ascontiguousarray(plain).data, checksum)
+    if pixels.dtype.kind == "f":
+        pixels = np.where(np.isnan(pixels), np.float32(np.nan), pixels)
+    return zlib.crc32(np.ascontiguousarray(pixels).data, checksum)
 
 
-def _read_checksums(path: Path, sizes: int, block: int) -> list[int]:
+def read_checksums(path: Path, sizes: int, block: int) -> list[int]:
     """Read a GeoTIFF at so many sizes, all of it, and return the checksum of each."""
     checksums = []
     for size in range(sizes):
@@ -180,7 +188,7 @@ def _read_checksums(path: Path, sizes: int, block: int) -> list[int]:
         checksum = 0
         with rasterio.open(path, **options) as dataset:
             for window in windows(dataset.width, dataset.height, block):
-                checksum = _add_to_checksum(checksum, dataset.read(window=window))
+                checksum = add_to_checksum(checksum, dataset.read(window=window))
         checksums.append(checksum)
     return checksums
 

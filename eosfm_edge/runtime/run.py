@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from eosfm_edge.bundle.heads import head_names
 from eosfm_edge.bundle.intact import require_intact, with_files
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import atomic_directory, cannot_write, require_outside, sha256_file
@@ -17,12 +18,14 @@ from eosfm_edge.formats.backends import LADDERS
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.bundle import MANIFEST_NAME, Level, read_manifest
 from eosfm_edge.native.binding import GRN_GATHER, GRN_SCENE
+from eosfm_edge.native.head import Head
 from eosfm_edge.native.header import LEVELS
 from eosfm_edge.packets.words import PacketOptions
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.runtime.backends import open_context
 from eosfm_edge.runtime.fastest import fastest_backend
 from eosfm_edge.runtime.features import LevelRaster, written_bytes
+from eosfm_edge.runtime.maps import MapRasters, map_names, map_tags, open_heads
 from eosfm_edge.runtime.quicklook import (
     GROUPS_NAME,
     QUICKLOOK_NAME,
@@ -41,6 +44,7 @@ PACKETS_NAME = "features.eosp"
 
 
 Grn = Literal["tile", "scene"]
+Levels = Literal["all", "none"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class RunOptions:
             tile, rounded up to that.
         halo: pixels along a tile's edges whose features are not used, a multiple of 32 up to half
             of the overlap.
+        levels: write the levels, or ``none`` of them: the maps of the bundle's heads alone.
+        probabilities: write those of the classes of each head too.
         quicklook: write ``quicklook.png`` and ``groups.tif`` too.
         beside: the output of another run over the same scene, which the quicklook shows beside
             this one; None: it shows this one alone.
@@ -71,6 +77,8 @@ class RunOptions:
     grn: Grn = "tile"
     overlap: int | None = None
     halo: int = 0
+    levels: Levels = "all"
+    probabilities: bool = False
     quicklook: bool = False
     beside: Path | None = None
     packets: PacketOptions | None = None
@@ -113,13 +121,14 @@ def run_scene(
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> RunReport:
-    """Run a bundle over a scene and write its levels as cloud-optimised GeoTIFFs.
+    """Run a bundle over a scene and write its levels, and maps, as cloud-optimised GeoTIFFs.
 
     Args:
         bundle: the bundle directory.
         scene_path: anything rasterio opens, or a folder of single-band files.
         output: a directory: ``level1.tif`` ... ``level4.tif`` (float32, NaN where there is no
-            data), each on the pixel grid of its stride.
+            data), each on the pixel grid of its stride; and for each head of the bundle its maps
+            (:mod:`~eosfm_edge.runtime.maps`).
         options: how to run.
         progress: called with the stage, and how many of its steps are done.
         tell: called with a sentence for every backend that cannot be used, before the next.
@@ -150,6 +159,8 @@ def run_scene(
     inputs = (bundle, scene_path, options.beside)
     require_outside(output, [path for path in inputs if isinstance(path, Path)])
     manifest = read_manifest(bundle)
+    names = head_names(bundle, manifest)
+    _require_outputs(bundle, names, options)
     if backend == "auto":
         backend = fastest_backend(bundle, manifest, tell, options.threads)
     # Before the manifest's bands and units are believed of the scene.
@@ -167,17 +178,39 @@ def run_scene(
         if options.beside is not None:
             require_comparable(options.beside, manifest.levels, scene)
 
-        names = (f"{level.name}.tif" for level in manifest.levels)
-        contents = (*names, QUICKLOOK_NAME, GROUPS_NAME, PACKETS_NAME)
+        maps = (file for name in names for file in map_names(name))
+        levels = (f"{level.name}.tif" for level in manifest.levels)
+        contents = (*levels, *maps, QUICKLOOK_NAME, GROUPS_NAME, PACKETS_NAME)
         folder = stack.enter_context(
             atomic_directory(output, contents=contents, overwrite=options.overwrite)
         )
-        _require_space(manifest.levels, scene, folder, output)
+        ladder = LADDERS.get(backend, (backend,))
+        backends = with_files(bundle, manifest, ladder)
+        context = stack.enter_context(
+            open_context(bundle, manifest, backends, options.threads, tell)
+        )
+        heads = open_heads(context, bundle, manifest)
+        wanted = manifest.levels if options.levels == "all" else ()
+        _require_space(wanted, heads, scene, folder, output, options.probabilities)
         rasters = [
             stack.enter_context(
                 LevelRaster(level, folder, _cells(scene, level), scene.transform, scene.crs)
             )
-            for level in manifest.levels
+            for level in wanted
+        ]
+        drawn = [
+            stack.enter_context(
+                MapRasters(
+                    head,
+                    folder,
+                    (scene.width, scene.height),
+                    scene.transform,
+                    scene.crs,
+                    probabilities=options.probabilities and bool(head.classes),
+                    tags=map_tags(head, manifest),
+                )
+            )
+            for head in heads
         ]
         packets = None
         if options.packets:
@@ -189,11 +222,6 @@ def run_scene(
                 PacketWriter(folder / PACKETS_NAME, identity, options.packets)
             )
 
-        ladder = LADDERS.get(backend, (backend,))
-        backends = with_files(bundle, manifest, ladder)
-        context = stack.enter_context(
-            open_context(bundle, manifest, backends, options.threads, tell)
-        )
         compute_seconds = 0.0
         if options.grn == "scene":
             context.set_grn(GRN_GATHER)
@@ -204,13 +232,23 @@ def run_scene(
             if gather.skipped < tiles:  # else there is nothing to normalise over
                 context.set_grn(GRN_SCENE)
 
-        blend = ScenePass(context, scene, tiling)
+        blend = ScenePass(
+            context,
+            scene,
+            tiling,
+            levels=(bool(wanted),) * LEVELS,
+            heads=heads,
+            probabilities=options.probabilities,
+        )
         for patch in blend.patches(lambda done: progress("tiles", done, tiles)):
-            for number, part in enumerate(patch.levels, start=1):
+            for number, raster in enumerate(rasters, start=1):
+                part = patch.levels[number - 1]
                 assert part is not None, "all levels are wanted"
-                rasters[number - 1].write(part.features, part.column, part.row)
+                raster.write(part.features, part.column, part.row)
                 if packets:
                     packets.write(number, part.features, part.column, part.row)
+            for one, answer in zip(drawn, patch.maps, strict=True):
+                one.write(answer)
         compute_seconds += blend.seconds
         if blend.skipped == tiles:
             raise UserError(
@@ -219,10 +257,14 @@ def run_scene(
             )
 
         sizes = {}
+        count = len(rasters) + len(drawn)
         for done, raster in enumerate(rasters):
-            progress("writing", done, len(rasters))
+            progress("writing", done, count)
             sizes[raster.path.name] = raster.finish()
-        progress("writing", len(rasters), len(rasters))
+        for done, one in enumerate(drawn, len(rasters)):
+            progress("writing", done, count)
+            sizes |= one.finish()
+        progress("writing", count, count)
         if packets:
             sizes[PACKETS_NAME] = packets.finish()
         same_group = None
@@ -270,13 +312,45 @@ def _cells(scene: Scene, level: Level) -> tuple[int, int]:
     return -(-scene.width // level.stride), -(-scene.height // level.stride)
 
 
-def _require_space(levels: Sequence[Level], scene: Scene, folder: Path, output: Path) -> None:
+def _require_outputs(bundle: Path, heads: Sequence[str], options: RunOptions) -> None:
+    """Check that something is written, and what each output is made of.
+
+    Raises:
+        UserError: the options contradict each other, or need heads that the bundle lacks.
+    """
+    if not heads and (options.levels == "none" or options.probabilities):
+        found = "no levels are wanted" if options.levels == "none" else "probabilities are wanted"
+        raise UserError(
+            f"{found}, and {bundle} has no heads, which give maps",
+            remedy=f"fit one: eosfm-edge head fit {bundle} --labels LABELS --data SCENE",
+        )
+    if options.levels == "none":
+        for name, given in (("--quicklook", options.quicklook), ("--packets", options.packets)):
+            if given:
+                raise UserError(
+                    f"no levels are wanted, of which {name} is made",
+                    remedy=f"leave {name} out, or --levels none",
+                )
+
+
+def _require_space(
+    levels: Sequence[Level],
+    heads: Sequence[Head],
+    scene: Scene,
+    folder: Path,
+    output: Path,
+    probabilities: bool,
+) -> None:
     """Refuse at once what cannot end well.
 
     Beside the scratch files of levels to come and the GeoTIFFs of those done stand two files of
     the level that is being written: a plain one and the cloud-optimised.
     """
     sizes = [written_bytes(*_cells(scene, level), level.channels) for level in levels]
+    sizes += [
+        MapRasters.bytes(head, scene.width, scene.height, probabilities=probabilities)
+        for head in heads
+    ]
     needed = sum(sizes) + max(sizes)
     if shutil.disk_usage(folder).free < needed:
         raise cannot_write(output, "the disk is too full", needed)

@@ -272,7 +272,7 @@ def test_grn_over_the_scene_makes_tiles_agree(bundle: Path, tmp_path: Path) -> N
         alone = [context.run(tile)[0] for tile in tiles]
         context.set_grn(GRN_GATHER)
         with open_scene(path, S2_INPUT) as opened:
-            gather = ScenePass(context, opened, Tiling(TILE, 64, 0), levels=False)
+            gather = ScenePass(context, opened, Tiling(TILE, 64, 0), levels=(False,) * 4)
             assert sum(1 for _ in gather.patches(lambda done: None)) == 2
         context.set_grn(GRN_SCENE)
         together = [context.run(tile)[0] for tile in tiles]

@@ -26,14 +26,15 @@ def run(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> RunReport:
-    """Run a bundle over a scene and write its feature levels as cloud-optimised GeoTIFFs.
+    """Run a bundle over a scene and write its levels, and maps, as cloud-optimised GeoTIFFs.
 
     Args:
         bundle: the bundle directory.
         scene: anything rasterio opens, a folder of single-band files, or a product of Sentinel-2,
             Landsat or Sentinel-1.
         output: the folder for ``level1.tif`` ... ``level4.tif``: float32, NaN where less than half
-            of a cell is valid.
+            of a cell is valid. For each head of the bundle ``NAME.tif``: codes of classes (uint8,
+            255 without data) with their colours, and their names in ``NAME.tif.aux.xml``.
         options: how.
         overwrite: replace an output that is there.
         progress: told of tiles and of rasters written.
@@ -62,6 +63,8 @@ def run(
             grn=options.grn,
             overlap=options.overlap,
             halo=options.halo,
+            levels=options.levels,
+            probabilities=options.probabilities,
             quicklook=options.quicklook,
             beside=options.beside,
             packets=packets,
