@@ -47,7 +47,8 @@ class Machine(Strict):
         processor: of the machine.
         cores: that this process may use.
         system: kernel, release and architecture.
-        python, eosfm_edge: versions.
+        python: version; None of the program `eosfm`, which needs none.
+        eosfm_edge: version.
         onnxruntime, openvino, torch: versions, of those that are installed.
         load_average: of the minute before the measurement.
     """
@@ -55,7 +56,7 @@ class Machine(Strict):
     processor: Processor
     cores: int
     system: str
-    python: str
+    python: str | None
     eosfm_edge: str
     onnxruntime: str | None
     openvino: str | None
