@@ -28,7 +28,7 @@ help:
 	@echo 'make gpu-prepare   put what the CUDA engine needs into build/gpu (after make road; docs/cuda.md)'
 	@echo 'make gpu           check and time the CUDA engine from build/gpu, on a machine with a GPU'
 	@echo 'make wheels        build wheels for x86-64 and aarch64, glibc and musl, into dist'
-	@echo 'make deb           build a Debian package of libeosfm and its headers into build/deb'
+	@echo 'make deb           build a Debian package of libeosfm, its headers and eosfm into build/deb'
 	@echo 'make bench         time the native engine against others (after make road; ten minutes)'
 	@echo 'make fidelity      measure what pruning leaves (DATA=folder of data sets; an hour)'
 	@echo 'make int8          measure what int8 leaves, and its speed (DATA=the same; 40 minutes)'
@@ -81,7 +81,7 @@ lint: $(VENV)/installed
 # The checks of .clang-tidy, over the sources that every machine compiles.
 tidy: $(VENV)/installed
 	$(BIN)/cmake -S runtime -B build/native/tidy -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
-	git ls-files ':(glob)runtime/src/*.cc' 'runtime/backends/onnxruntime/*.cc' | \
+	git ls-files ':(glob)runtime/src/*.cc' 'runtime/backends/onnxruntime/*.cc' 'runtime/program/*.c' | \
 	  xargs -n 1 -P 2 $(BIN)/clang-tidy -quiet -warnings-as-errors='*' -p build/native/tidy
 
 gpu-prepare: $(VENV)/installed
@@ -97,7 +97,7 @@ wheels: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[wheels]'
 	$(BIN)/python packaging/wheels.py dist
 
-# Of libeosfm, its headers and what finds them, for this machine.
+# Of libeosfm, its headers, what finds them and the program eosfm, for this machine.
 deb:
 	cmake -S runtime -B build/deb -DCMAKE_BUILD_TYPE=Release
 	cmake --build build/deb --parallel

@@ -191,10 +191,13 @@ def _is_ours(path: Path, target: Path, contents: Sequence[str]) -> bool:
 
 
 def _share(directory: Path) -> None:
-    """Give what is in a directory the usual permissions: libraries and mkdtemp give less."""
+    """Give what is in a directory the usual permissions: libraries and mkdtemp give less.
+
+    A program stays one.
+    """
     mask = _umask()
     for path in (directory, *directory.rglob("*")):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+        path.chmod((0o777 if path.stat().st_mode & stat.S_IXUSR else 0o666) & ~mask)
 
 
 def _replace(scratch: Path, target: Path, contents: Sequence[str], overwrite: bool) -> None:

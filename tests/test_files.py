@@ -317,3 +317,18 @@ def test_a_full_disk_is_known_by_numpys_words(tmp_path: Path) -> None:
         (tmp_path / "part").open("wb", buffering=0) as file,
     ):
         np.zeros(200_000, np.uint8).tofile(file)
+
+
+def test_what_is_written_has_the_usual_permissions_and_programs_stay_programs(
+    tmp_path: Path,
+) -> None:
+    with atomic_directory(tmp_path / "out", contents=("*",)) as folder:
+        for name, mode in (("private", 0o600), ("program", 0o700), ("library", 0o644)):
+            (folder / name).write_text("x")
+            (folder / name).chmod(mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == {
+        "private": 0o666 & ~mask, "program": 0o777 & ~mask, "library": 0o666 & ~mask,
+    }  # fmt: skip

@@ -1,7 +1,8 @@
-"""Build libeosfm for 64-bit ARM on any machine.
+"""Build libeosfm and the program `eosfm` for 64-bit ARM on any machine.
 
-By Zig's C++ compiler, which brings a linker and the symbols of every glibc: what is linked for an
-old one runs with all later ones. https://ziglang.org/download/0.6.0/release-notes.html#glibc-Version
+By Zig's C++ compiler, which brings a linker and the symbols of every glibc: a library that is
+linked for an old one runs with all later ones. The program has musl in it, and runs with any.
+https://ziglang.org/download/0.6.0/release-notes.html#glibc-Version
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from eosfm_edge.formats.target import Version
 LIBRARY_NAME = "libeosfm.so.0"
 BACKEND_NAME = "libeosfm_onnxruntime.so"  # ONNX Runtime itself is the board's
 LIBRARIES = (LIBRARY_NAME, BACKEND_NAME)
+PROGRAM_NAME = "eosfm"
 
 
 def sources() -> Path:
@@ -34,7 +36,7 @@ def sources() -> Path:
 
 
 def require_tools() -> None:
-    """Check that libeosfm can be cross-built here.
+    """Check that libeosfm and the program can be cross-built here.
 
     Raises:
         UserError: a tool is missing.
@@ -54,26 +56,69 @@ def build_libraries(folder: Path, glibc: Version, names: Sequence[str] = LIBRARI
         CheckFailedError: what was built wants a later glibc, or another library.
         UserError: a tool is missing, or the build fails.
     """
-    tools = _tools()
     with tempfile.TemporaryDirectory() as scratch:
-        source, build = sources(), Path(scratch)
-        # What a library remembers of where it was built would differ from machine to machine.
-        nowhere = f"-ffile-prefix-map={source}=eosfm -ffile-prefix-map={build}=build"
-        _run(
-            tools.cmake, "-S", source, "-B", build, "-G", "Ninja",
-            f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
-            f"-DCMAKE_TOOLCHAIN_FILE={source / 'cmake' / 'zig.cmake'}",
-            f"-DEOSFM_ZIG={tools.zig}",
-            f"-DEOSFM_ZIG_TARGET=aarch64-linux-gnu.{glibc}",
-            f"-DCMAKE_CXX_FLAGS={nowhere}",
-            "-DCMAKE_SHARED_LINKER_FLAGS=-s",
-            "-DCMAKE_MODULE_LINKER_FLAGS=-s",
-        )  # fmt: skip
-        _run(tools.cmake, "--build", build, "--target", "eosfm_shared", "eosfm_onnxruntime")
+        build = Path(scratch)
+        _build(build, f"aarch64-linux-gnu.{glibc}", "eosfm_shared", "eosfm_onnxruntime")
         for name in names:
             require_runs_with(build / name, glibc)
         for name in names:
             shutil.copyfile(build / name, folder / name)
+
+
+def build_program(folder: Path) -> None:
+    """Build the program for aarch64, linked statically; the same sources give the same bytes.
+
+    Args:
+        folder: where ``eosfm`` goes.
+
+    Raises:
+        CheckFailedError: what was built wants a library.
+        UserError: a tool is missing, or the build fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        _build(Path(scratch), "aarch64-linux-musl", "eosfm_program")
+        program = Path(scratch) / PROGRAM_NAME
+        require_static(program)
+        shutil.copyfile(program, folder / PROGRAM_NAME)
+    (folder / PROGRAM_NAME).chmod(0o755)
+
+
+def _build(build: Path, platform: str, *targets: str) -> None:
+    """Build targets of libeosfm for one of Zig's platforms, stripped."""
+    tools, source = _tools(), sources()
+    # What a file remembers of where it was built would differ from machine to machine.
+    nowhere = f"-ffile-prefix-map={source}=eosfm -ffile-prefix-map={build}=build"
+    _run(
+        tools.cmake, "-S", source, "-B", build, "-G", "Ninja",
+        f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
+        f"-DCMAKE_TOOLCHAIN_FILE={source / 'cmake' / 'zig.cmake'}",
+        f"-DEOSFM_ZIG={tools.zig}",
+        f"-DEOSFM_ZIG_TARGET={platform}",
+        f"-DCMAKE_C_FLAGS={nowhere}",
+        f"-DCMAKE_CXX_FLAGS={nowhere}",
+        "-DCMAKE_EXE_LINKER_FLAGS=-s",
+        "-DCMAKE_SHARED_LINKER_FLAGS=-s",
+        "-DCMAKE_MODULE_LINKER_FLAGS=-s",
+    )  # fmt: skip
+    _run(tools.cmake, "--build", build, "--target", *targets)
+
+
+def require_static(program: Path) -> None:
+    """Check that a program wants no library and no loader.
+
+    Raises:
+        CheckFailedError: it wants one.
+    """
+    from elftools.elf.elffile import ELFFile
+
+    with program.open("rb") as file:
+        kinds = {segment["p_type"] for segment in ELFFile(file).iter_segments()}
+    if wanted := kinds & {"PT_INTERP", "PT_DYNAMIC"}:
+        raise CheckFailedError(
+            f"{program.name} was built, but has {' and '.join(sorted(wanted))}",
+            expected="a program that is linked statically",
+            remedy="report this: it is a bug in eosfm-edge",
+        )
 
 
 def require_runs_with(library: Path, glibc: Version) -> None:

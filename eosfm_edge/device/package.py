@@ -1,11 +1,17 @@
-"""The folder ``device/`` of a bundle: libeosfm for its CPU, a service, and instructions."""
+"""The folder ``device/`` of a bundle: a program and libeosfm for its CPU, a service, a page."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from eosfm_edge.device.cross import LIBRARIES, LIBRARY_NAME, build_libraries, sources
+from eosfm_edge.device.cross import (
+    LIBRARIES,
+    LIBRARY_NAME,
+    build_libraries,
+    build_program,
+    sources,
+)
 from eosfm_edge.device.readme import readme
 from eosfm_edge.device.service import UNIT_NAME, service
 from eosfm_edge.files import sha256_file
@@ -27,7 +33,7 @@ def write_device_package(folder: Path, profile: Profile, bundle: str, purpose: P
         purpose: who is to compute.
 
     Raises:
-        UserError: libeosfm cannot be cross-built here.
+        UserError: libeosfm or the program cannot be cross-built here.
     """
     glibc = oldest_glibc(profile)
     for name in ("lib", "include", "examples"):
@@ -35,6 +41,9 @@ def write_device_package(folder: Path, profile: Profile, bundle: str, purpose: P
     # ONNX Runtime has nothing to compute from in a bundle for native.
     wanted = (LIBRARY_NAME,) if purpose == "native" else LIBRARIES
     build_libraries(folder / "lib", glibc, wanted)
+    if purpose != "onnx":  # linked statically, it loads no other engine than its own
+        (folder / "bin").mkdir()
+        build_program(folder / "bin")
     shutil.copyfile(sources() / "include" / "eosfm.h", folder / "include" / "eosfm.h")
     for name in _EXAMPLES:
         shutil.copyfile(sources() / "examples" / name, folder / "examples" / name)

@@ -10,6 +10,9 @@ from eosfm_edge.formats.target import Profile, System
 
 _OLDEST_PYTHON = (3, 10)
 _OLDEST_TENSORRT = (8, 6)
+_WHEEL = """\
+No package index has eosfm-edge yet: WHEEL is the one for aarch64 that `make wheels` leaves in
+`dist/` of a checkout."""
 
 
 def readme(profile: Profile, bundle: str, purpose: Purpose, glibc: str, library_sha256: str) -> str:
@@ -24,9 +27,10 @@ def readme(profile: Profile, bundle: str, purpose: Purpose, glibc: str, library_
     """
     sections = [
         _head(profile, bundle),
+        _program(bundle, purpose),
         *_systems(profile, bundle, purpose),
         _c(bundle, purpose, glibc, library_sha256),
-        _power(profile, bundle),
+        _power(profile, bundle, purpose),
     ]
     return "\n".join(section for section in sections if section)
 
@@ -45,6 +49,26 @@ The commands below are for the device, in /opt/eosfm. `{UNIT_NAME}` is an exampl
 """
 
 
+def _program(bundle: str, purpose: Purpose) -> str:
+    if purpose == "onnx":
+        return ""
+    program = f"{bundle}/device/bin/eosfm"
+    return f"""\
+## Without Python
+
+`device/bin/eosfm` needs no library and no interpreter. Does this device compute the known answer,
+how fast is it, and what is a scene's:
+
+    {program} verify {bundle}
+    {program} bench {bundle}
+    {program} run {bundle} SCENE.npy -o features
+
+It computes on the CPU. A scene is a NumPy array [bands][height][width], or raw pixels with an ENVI
+header, as `gdal_translate -of ENVI` writes them; `{program} run --help` says more. It does
+not check SHA-256 of the files: do that before they are sent, with `eosfm-edge verify {bundle}`.
+"""
+
+
 def _systems(profile: Profile, bundle: str, purpose: Purpose) -> Iterator[str]:
     """Give a section for each set of commands, named after the systems that it is for."""
     names: dict[str, list[str]] = {}
@@ -52,14 +76,15 @@ def _systems(profile: Profile, bundle: str, purpose: Purpose) -> Iterator[str]:
         name = system.name + (f" (TensorRT {system.tensorrt})" if system.tensorrt else "")
         names.setdefault(_commands(profile, system, bundle, purpose), []).append(name)
     for commands, systems in names.items():
-        yield f"## {', '.join(systems)}\n\n{commands}"
+        yield f"## On {', '.join(systems)}\n\n{commands}"
 
 
 def _commands(profile: Profile, system: System, bundle: str, purpose: Purpose) -> str:
     if system.python and _numbers(system.python) < _OLDEST_PYTHON:
         return (
-            f"Its Python {system.python} is older than eosfm-edge runs on (3.10): use the library "
-            "from C, as below, whose `verify` checks the known answer.\n"
+            f"Its Python {system.python} is older than eosfm-edge runs on (3.10): use "
+            + ("`device/bin/eosfm`, or " if purpose != "onnx" else "")
+            + "the library from C, as below.\n"
         )
     has_tensorrt = profile.engine == "tensorrt" and _numbers(system.tensorrt) >= _OLDEST_TENSORRT
     if purpose != "native" and has_tensorrt:
@@ -67,11 +92,15 @@ def _commands(profile: Profile, system: System, bundle: str, purpose: Purpose) -
     backend = "onnxruntime" if purpose == "onnx" else "native"
     chosen = "" if backend == "native" else f" --backend {backend}"
     return f"""\
+{_WHEEL}
+
     python3 -m venv venv
-    venv/bin/pip install 'eosfm-edge[run]'
+    venv/bin/pip install 'WHEEL[run]'
     venv/bin/eosfm-edge verify {bundle}{chosen}
     venv/bin/eosfm-edge bench {bundle} --backend {backend}
     venv/bin/eosfm-edge run {bundle} SCENE -o features{chosen}
+
+SCENE is anything that GDAL reads, or a product.
 """
 
 
@@ -83,10 +112,10 @@ def _tensorrt(profile: Profile, system: System, bundle: str, purpose: Purpose) -
         others, fallback = " --backend native", "`run` says so and computes on the CPU"
     return f"""\
 TensorRT comes with the system; the environment must see its Python module.
-
+{_WHEEL}
     sudo apt install nvidia-jetpack python3-venv
     python3 -m venv --system-site-packages venv
-    venv/bin/pip install 'eosfm-edge[run]' 'cuda-bindings=={cuda}.*'
+    venv/bin/pip install 'WHEEL[run]' 'cuda-bindings=={cuda}.*'
     venv/bin/eosfm-edge doctor
 {verify}    venv/bin/eosfm-edge build {bundle}
     venv/bin/eosfm-edge verify {bundle} --backend tensorrt
@@ -130,9 +159,12 @@ Is it what was exported, and does this device compute the known answer?
 """
 
 
-def _power(profile: Profile, bundle: str) -> str:
+def _power(profile: Profile, bundle: str, purpose: Purpose) -> str:
     if not profile.power_modes:
         return ""
+    program = f"{bundle}/device/bin/eosfm"
+    if purpose == "onnx" or (purpose == "all" and profile.engine == "tensorrt"):
+        program = "venv/bin/eosfm-edge"
     modes = ", ".join(f"{mode.name} ({mode.watts:g} W)" for mode in profile.power_modes)
     return f"""\
 ## Power
@@ -141,7 +173,7 @@ The modes are {modes}. `nvpmodel` sets one; before measuring, fix the clocks:
 
     sudo nvpmodel -q
     sudo jetson_clocks
-    venv/bin/eosfm-edge bench {bundle} --json > bench.json
+    {program} bench {bundle} --json > bench.json
 """
 
 

@@ -13,7 +13,8 @@
 #include "text.h"
 #include "verbs.h"
 
-enum { kWarmUp = 5, kRuns = 10, kSecondsBetweenLines = 10 };
+enum { kWarmUp = 5, kRuns = 10 };
+static const double kSecondsBetweenLines = 10;
 
 /* An image of noise, and the place of its levels. Time does not depend on the values, as long as they are finite. */
 typedef struct Work {
@@ -68,11 +69,10 @@ static int compare_numbers(const void *one, const void *other) {
   return (a > b) - (a < b);
 }
 
-/* Returns what a share of sorted numbers is below, between the two that are nearest. */
-static double quantile(const double *sorted, int count, double share) {
-  const double place = share * (count - 1);
-  const int below = (int)place, above = below + 1 < count ? below + 1 : below;
-  return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
+/* Returns a quartile of sorted numbers, or with 2 their median: between the two that are nearest. */
+static double quartile(const double *sorted, int count, int quarter) {
+  const int below = quarter * (count - 1) / 4, rest = quarter * (count - 1) % 4;
+  return rest == 0 ? sorted[below] : sorted[below] + rest * 0.25 * (sorted[below + 1] - sorted[below]);
 }
 
 /* Runs the image so many times; `ms` gets the median. Returns an exit code. */
@@ -88,7 +88,7 @@ static int time_runs(const Bundle *bundle, const Work *work, int runs, double *m
     if (status != EOSFM_OK) return complain_of_status(bundle, bundle->path, status);
   }
   qsort(times, (size_t)runs, sizeof *times, compare_numbers);
-  *ms = quantile(times, runs, 0.5);
+  *ms = quartile(times, runs, 2);
   return kDone;
 }
 
@@ -124,13 +124,12 @@ static int print_text(const Bundle *bundle, const Options *options, double load_
     return refuse(NULL, NULL, "%s: %s", bundle->path, eosfm_model_get_error(bundle->model));
   }
   qsort(rounds, (size_t)options->rounds, sizeof *rounds, compare_numbers);
-  const double median = quantile(rounds, options->rounds, 0.5);
+  const double median = quartile(rounds, options->rounds, 2);
   printf("%-10s%d specialists in %d runs, a tile of %d x %d pixels, %s\n",
          eosfm_context_get_backend(bundle->context), (int)bundle->info.specialists, (int)bundle->info.runs,
          (int)bundle->info.tile, (int)bundle->info.tile, bundle->info.isa);
   printf("tile      %.2f ms (%.2f to %.2f), the median and quartiles of %d rounds\n", median,
-         quantile(rounds, options->rounds, 0.25), quantile(rounds, options->rounds, 0.75),
-         (int)options->rounds);
+         quartile(rounds, options->rounds, 1), quartile(rounds, options->rounds, 3), (int)options->rounds);
   printf("speed     %.2f megapixels per second, of tiles that do not overlap\n", tile * tile / 1e3 / median);
   printf("load      %.0f ms\n", load_ms);
   printf("memory    %.1f MB for the context and %.1f MB for the weights, beside %.1f MB of mapped files\n",

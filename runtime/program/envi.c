@@ -1,4 +1,3 @@
-#define _GNU_SOURCE /* strcasecmp */
 #include "envi.h"
 
 #include <ctype.h>

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE /* fallocate */
 #include "features.h"
 
 #include <errno.h>

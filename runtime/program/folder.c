@@ -1,4 +1,3 @@
-#define _GNU_SOURCE /* syscall, asprintf */
 #include "folder.h"
 
 #include <dirent.h>
@@ -39,17 +38,27 @@ static int is_ours(const char *name) {
   return 0;
 }
 
+/* Opens a folder to read its entries, which closedir ends. NULL, with errno, if it cannot be read. */
+static DIR *open_entries(const char *path, int *folder) {
+  *folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (*folder < 0) return NULL;
+  DIR *entries = fdopendir(*folder);
+  if (entries == NULL) close(*folder);
+  return entries;
+}
+
 /* Looks for an entry that no run writes, and copies its name to `other`, which is "" if there is none. Returns 0, or -1
  * if the folder cannot be read. */
 static int find_other(const char *path, char *other, size_t size) {
-  DIR *entries = opendir(path);
+  int folder = -1;
+  DIR *entries = open_entries(path, &folder);
   other[0] = 0;
   if (entries == NULL) return -1;
   for (const struct dirent *entry; (entry = readdir(entries)) != NULL;) {
     struct stat there;
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
     const int is_file =
-        fstatat(dirfd(entries), entry->d_name, &there, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(there.st_mode);
+        fstatat(folder, entry->d_name, &there, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(there.st_mode);
     if (!is_file || !is_ours(entry->d_name)) snprintf(other, size, "%s", entry->d_name);
   }
   closedir(entries);
@@ -76,12 +85,12 @@ static int require_replaceable(const Folder *folder) {
 /* Removes a folder of ours and its files; one that holds anything else stays, whole. */
 static void remove_ours(const char *path) {
   char other[256];
-  DIR *entries;
+  int folder = -1;
   if (find_other(path, other, sizeof other) != 0 || other[0] != 0) return;
-  entries = opendir(path);
+  DIR *entries = open_entries(path, &folder);
   if (entries == NULL) return;
   for (const struct dirent *entry; (entry = readdir(entries)) != NULL;) {
-    if (is_ours(entry->d_name)) unlinkat(dirfd(entries), entry->d_name, 0);
+    if (is_ours(entry->d_name)) unlinkat(folder, entry->d_name, 0);
   }
   closedir(entries);
   rmdir(path);

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE /* sched_getaffinity, getloadavg */
 #include "machine.h"
 
 #include <sched.h>
@@ -17,11 +16,10 @@ static int look_up(const char *path, const char *key, char *value, size_t size) 
   int found = 0;
   value[0] = 0;
   while (file != NULL && !found && getline(&line, &room, file) > 0) {
-    char *colon = strchr(line, ':');
-    if (colon == NULL) continue;
-    size_t length = (size_t)(colon - line);
-    while (length > 0 && (line[length - 1] == ' ' || line[length - 1] == '\t')) length--;
-    if (length != strlen(key) || strncmp(line, key, length) != 0) continue;
+    const size_t length = strlen(key);
+    if (strncmp(line, key, length) != 0) continue;
+    const char *colon = strchr(line, ':');
+    if (colon == NULL || line + length + strspn(line + length, " \t") != colon) continue;
     colon += 1 + strspn(colon + 1, " \t");
     snprintf(value, size, "%.*s", (int)strcspn(colon, "\n"), colon);
     found = 1;

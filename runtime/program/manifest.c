@@ -1,5 +1,4 @@
 /* manifest.json, of which libeosfm reads nothing. */
-#define _GNU_SOURCE /* asprintf */
 #include "manifest.h"
 
 #include <fcntl.h>

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE /* getopt_long */
 #include "options.h"
 
 #include <ctype.h>
@@ -127,7 +126,7 @@ int read_options(const Verb *verb, int count, char **words, Options *options, in
   struct option known[kKnownCount + 1];
   const char *names[256] = {NULL}, *missing;
   char letters[32] = ":";
-  int given = 0, letter, code;
+  int given = 0, letter;
   for (int i = 0; i < kKnownCount; i++) {
     const int short_name = kKnown[i].option.val;
     if (!takes(verb, short_name)) continue;
@@ -152,7 +151,8 @@ int read_options(const Verb *verb, int count, char **words, Options *options, in
       *wants_help = 1;
       return kDone;
     }
-    if ((code = read_option(letter, names[letter], optarg, options)) != kDone) return code;
+    const int code = read_option(letter, names[letter], optarg, options);
+    if (code != kDone) return code;
   }
   missing = optind + verb->words > count           ? (optind == count ? "BUNDLE" : "SCENE")
             : takes(verb, 'o') && !options->output ? "--output"

@@ -12,7 +12,7 @@
 #include "text.h"
 #include "verbs.h"
 
-enum { kSecondsBetweenLines = 10 };
+static const double kSecondsBetweenLines = 10;
 
 typedef struct Report {
   int64_t tiles;

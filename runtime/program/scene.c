@@ -70,6 +70,7 @@ static int read_header(Scene *scene, const char *header) {
   if (!scene->is_pipe) {
     if (fstat(scene->file, &there) != 0) there.st_mode = 0;
     if (!S_ISREG(there.st_mode)) return refuse_kind(scene, there.st_mode);
+    scene->size = (uint64_t)there.st_size;
   }
   if (header == NULL && !scene->is_pipe && is_npy(scene->file)) {
     snprintf(scene->header, sizeof scene->header, "%s", scene->path);
@@ -97,7 +98,6 @@ static uint64_t pixel_bytes(const Layout *layout) {
 /* Checks the sizes of a scene, and that its file has as many bytes as the header says. */
 static int check_size(Scene *scene) {
   Layout *layout = &scene->layout;
-  struct stat there;
   if (layout->width < 1 || layout->width > kMostWidth || layout->height < 1 || layout->height > kMostHeight) {
     return refuse("1 to 1048576 columns and 1 to 268435456 rows", NULL,
                   "%s has %" PRId64 " columns and %" PRId64 " rows", scene->header, layout->width,
@@ -111,8 +111,7 @@ static int check_size(Scene *scene) {
         "name the file, or send line after line", "%s says that standard input is band sequential",
         scene->header);
   }
-  if (fstat(scene->file, &there) != 0) return refuse(NULL, NULL, "%s: %s", scene->path, strerror(errno));
-  const uint64_t size = (uint64_t)there.st_size, needed = pixel_bytes(layout);
+  const uint64_t size = scene->size, needed = pixel_bytes(layout);
   if (size >= layout->start && size - layout->start == needed) return kDone;
   char expected[160];
   snprintf(expected, sizeof expected,

@@ -43,6 +43,7 @@ typedef struct Scene {
   int is_envi;
   int file;
   int is_pipe;
+  uint64_t size; /* of the file; 0 of a pipe */
   Layout layout;
   int32_t wanted; /* bands of the bundle */
   int32_t *order; /* of each, which of the file's bands it is */

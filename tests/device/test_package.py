@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
+from support.c_program import COAST, COAST_BANDS, eosfm, npy_levels
 from support.command import exit_code
 from support.precise import exported
+from support.scenes import scene_pixels
 
+from eosfm_edge.bundle.sizes import bundle_sizes
 from eosfm_edge.cli.main import cli
 from eosfm_edge.device import cross
 from eosfm_edge.device.cross import (
     BACKEND_NAME,
     LIBRARY_NAME,
+    PROGRAM_NAME,
     build_libraries,
+    build_program,
     require_runs_with,
+    require_static,
     sources,
 )
 from eosfm_edge.device.package import oldest_glibc
@@ -29,6 +37,7 @@ from eosfm_edge.errors import CheckFailedError, UserError
 from eosfm_edge.formats.bundle import Purpose, read_manifest
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.formats.target import Profile
+from eosfm_edge.native.binding import Model
 from eosfm_edge.runtime.verify import verify_bundle
 from eosfm_edge.targets.registry import find_target, target_names
 
@@ -55,6 +64,14 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         build_libraries(folder / glibc, glibc)
         found[glibc] = folder / glibc / LIBRARY_NAME
     return found
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, as it is put into bundles."""
+    folder = tmp_path_factory.mktemp("program")
+    build_program(folder)
+    return folder / PROGRAM_NAME
 
 
 @pytest.mark.parametrize("glibc", ["2.31", "2.35"])
@@ -86,6 +103,54 @@ def test_the_same_sources_give_the_same_bytes(libraries: dict[str, Path], tmp_pa
 def test_a_library_that_wants_more_is_refused(libraries: dict[str, Path]) -> None:
     with pytest.raises(CheckFailedError, match=r"wants GLIBC_2\.\d+"):
         require_runs_with(libraries["2.31"], "2.5")
+
+
+def test_the_program_is_what_is_promised(program: Path) -> None:
+    assert program.stat().st_size < 600_000
+    require_static(program)
+    with program.open("rb") as file:
+        elf = ELFFile(file)
+        assert (elf.get_machine_arch(), elf.elfclass) == ("AArch64", 64)
+        assert elf.get_section_by_name(".symtab") is None, "it is stripped"
+        stack = next(one for one in elf.iter_segments() if one["p_type"] == "PT_GNU_STACK")
+        assert stack["p_flags"] & 1 == 0, "its stack is not executable"
+    content = program.read_bytes()
+    assert str(sources()).encode() not in content and b"/tmp/" not in content
+
+
+def test_the_same_sources_give_the_same_program(program: Path, tmp_path: Path) -> None:
+    build_program(tmp_path)
+    assert (tmp_path / PROGRAM_NAME).read_bytes() == program.read_bytes()
+
+
+def test_a_program_that_wants_a_library_is_refused() -> None:
+    with pytest.raises(CheckFailedError, match=r"has PT_DYNAMIC and PT_INTERP"):
+        require_static(Path(shutil.which("ls") or "/bin/ls"))
+
+
+@pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="there is no qemu-aarch64")
+@pytest.mark.parametrize(("cpu", "isa"), [("cortex-a53", "neon"), ("cortex-a76", "neon-dotprod")])
+def test_an_emulated_board_runs_the_program(
+    program: Path, tmp_path: Path, cpu: str, isa: str
+) -> None:
+    """It finds its instruction set, gives the known answer, and runs a scene with two threads."""
+    board = ("qemu-aarch64", "-cpu", cpu, program)
+    assert f"native                    {isa}" in eosfm(board, "--version")[1]
+    code, out, err = eosfm(board, "verify", COAST)
+    assert (code, err) == (0, "") and out.count("known answer, level") == 4
+    code, _, err = eosfm(board, "verify", COAST, "--backend", "onnxruntime")
+    assert code == 2 and "libeosfm_onnxruntime.so" in err
+    np.save(tmp_path / "scene.npy", scene_pixels(len(COAST_BANDS), 150, 130))
+    for threads in (1, 2):
+        command = ("run", COAST, tmp_path / "scene.npy", "--threads", threads, "--quiet")
+        code, _, err = eosfm(board, *command, "-o", tmp_path / str(threads))
+        assert (code, err) == (0, "")
+    one, two = npy_levels(tmp_path / "1"), npy_levels(tmp_path / "2")
+    with Model(COAST) as model, model.context(threads=1) as context:
+        shapes = [shape[0] for shape in context.shapes]
+    for (name, level), channels in zip(one.items(), shapes, strict=True):
+        np.testing.assert_array_equal(level, two[name])
+        assert level.shape[0] == channels and np.isfinite(level).all()
 
 
 def test_tools_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +188,7 @@ def test_the_bundle_has_it(nano: dict[str, Path], precision: str) -> None:
     assert names == {
         "device/README.md",
         "device/eosfm@.service",
+        "device/bin/eosfm",
         "device/lib/libeosfm.so.0",
         "device/lib/libeosfm_onnxruntime.so",
         "device/include/eosfm.h",
@@ -131,6 +197,10 @@ def test_the_bundle_has_it(nano: dict[str, Path], precision: str) -> None:
     }
     page = (bundle / "device" / "README.md").read_text()
     assert manifest.files["device/lib/libeosfm.so.0"].sha256 in page
+    assert os.access(bundle / "device" / "bin" / "eosfm", os.X_OK), "it is sent with rsync -a"
+    sizes = bundle_sizes(bundle, manifest)
+    assert sizes.native is not None
+    assert sizes.native.raw > manifest.files["device/bin/eosfm"].size
     verify_bundle(bundle, "native")
 
 
@@ -199,6 +269,25 @@ def test_commands_of_the_page_exist(target: str, purpose: Purpose) -> None:
         verb.make_context(arguments[0] if arguments else "", list(arguments))
 
 
+@needs_qemu
+def test_commands_of_the_program_are_those_of_the_page(
+    nano: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of the bundle that was exported, by its own program."""
+    bundle = Path(shutil.copytree(nano["int8"], tmp_path / nano["int8"].name))
+    np.save(tmp_path / "SCENE.npy", scene_pixels(3, 70, 70))
+    page = (bundle / "device" / "README.md").read_text()
+    lines = [line.strip() for line in page.splitlines() if line.startswith(f"    {bundle.name}/")]
+    assert len(lines) == 3
+    for line in lines:
+        command = ["qemu-aarch64", *shlex.split(line)]
+        if "bench" in command:
+            command += ["--rounds", "2"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "features").glob("level*.npy"))) == 4
+
+
 @pytest.mark.parametrize("target", ARM)
 def test_the_page_says_what_was_never_run(target: str) -> None:
     profile = find_target(target)
@@ -222,11 +311,15 @@ def test_the_page_and_the_unit_are_of_what_the_bundle_is_for() -> None:
     for profile in (jetson, board):
         native = texts(profile, "native")
         assert "onnxruntime" not in native and "tensorrt" not in native and "build" not in native
-        assert "--backend native" in native
+        assert "--backend native" in native and "venv" not in service(
+            profile, "six.eosfm", "native"
+        )
+        assert "six.eosfm/device/bin/eosfm run" in native
     assert "computes on the CPU" in texts(jetson, "all")
     assert "verify six.eosfm\n" in texts(jetson, "all")
     for profile, backend in ((jetson, "tensorrt"), (board, "onnxruntime")):
         graphs = texts(profile, "onnx")
+        assert "device/bin" not in graphs
         assert "native" not in graphs and "computes on the CPU" not in graphs
         assert "verify six.eosfm\n" not in graphs
         assert f"verify /opt/eosfm/six.eosfm --backend {backend}" in graphs
@@ -251,7 +344,8 @@ def test_the_library_is_for_the_oldest_system(target: str, glibc: str) -> None:
 def test_systemd_takes_the_unit(target: str, purpose: Purpose, tmp_path: Path) -> None:
     # What it starts is on the device: here it is something that is there.
     unit = service(find_target(target), "six.eosfm", purpose)
-    unit = unit.replace("/opt/eosfm/venv/bin/eosfm-edge", "/bin/true")
+    for program in ("/opt/eosfm/venv/bin/eosfm-edge", "/opt/eosfm/six.eosfm/device/bin/eosfm"):
+        unit = unit.replace(program, "/bin/true")
     (tmp_path / "eosfm@.service").write_text(unit)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", tmp_path / "eosfm@.service"],

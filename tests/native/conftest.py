@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import support.speck  # noqa: F401  (the backbone of these bundles)
+from support.c_program import build_program
 from support.chains import random_ensemble, spec_of, write
 from support.programs import INSTALLED, build
 from support.shared import make_once
@@ -40,3 +41,11 @@ def specks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def programs() -> Path:
     """The native tests and examples, compiled as a release is."""
     return build("release", "EOSFM_TESTS=ON", f"CMAKE_INSTALL_PREFIX={INSTALLED}")
+
+
+@pytest.fixture(
+    scope="session", params=["release", pytest.param("asan", marks=pytest.mark.sanitizers)]
+)
+def program(request: pytest.FixtureRequest) -> Path:
+    """The program eosfm; in the deep tier with address and undefined-behaviour sanitizers too."""
+    return build_program(request.param)

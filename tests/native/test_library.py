@@ -148,6 +148,12 @@ FORBIDDEN = re.compile(
 )
 
 
+def test_the_program_needs_nothing_but_the_system(installed: Path) -> None:
+    dynamic = run(["readelf", "-dW", installed / "bin" / "eosfm"])
+    needed = set(re.findall(r"NEEDED.*\[(.*)\]", dynamic))
+    assert needed <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2"}
+
+
 def test_it_never_exits_or_prints(library: Path) -> None:
     lines = run(["nm", "-D", "--undefined-only", library]).splitlines()
     needed = {line.split()[-1].partition("@")[0] for line in lines}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from support.c_program import (
     COAST,
     COAST_BANDS,
     Pixels,
-    build_program,
     eosfm,
     npy_levels,
     write_envi,
 )
+from support.programs import ROOT
 from support.scenes import scene_pixels, write_scene
 
 from eosfm_edge.bundle.sizes import bundle_sizes
@@ -37,11 +38,6 @@ BANDS = len(COAST_BANDS)
 DTYPES = ("u1", "i1", "<u2", ">u2", "<i2", ">i2", "<u4", "<i4", ">i4", "<f4", ">f4", "<f8", ">f8")
 INTERLEAVES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
 ENVI_TYPES = {"u1": 1, "i2": 2, "i4": 3, "f4": 4, "f8": 5, "u2": 12, "u4": 13}
-
-
-@pytest.fixture(scope="session")
-def program() -> Path:
-    return build_program()
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +311,8 @@ def test_numpy_s_own_reader_takes_every_header(program: Path, tmp_path: Path) ->
 
 def test_memory_does_not_grow_with_the_scene(program: Path, tmp_path: Path) -> None:
     """Peaks, as the system counts them, of scenes of 2 and of 40 tiles' height."""
+    if "asan" in str(program):
+        pytest.skip("the sanitizer has memory of its own")
     peaks = []
     for height in (256, 5120):
         np.save(tmp_path / "scene.npy", np.ones((BANDS, height, 128), np.uint8))
@@ -335,3 +333,37 @@ def test_the_memory_limit_counts(program: Path) -> None:
     assert eosfm(program, "verify", COAST, "--threads", 1, "--memory-limit", enough)[0] == 0
     code, out, err = eosfm(program, "verify", COAST, "--memory-limit", "1MB")
     assert (code, out) == (2, "") and "--memory-limit" in err
+
+
+# Pages
+
+
+def documented() -> list[str]:
+    """Return the command lines of the program that the pages show."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    commands = re.compile(r"^ {4,}(?:\w+ \| )?(eosfm (?:verify|run|bench) [^>\n]*)", re.MULTILINE)
+    found = [line for page in pages for line in commands.findall(page.read_text())]
+    assert len(found) >= 5
+    return found
+
+
+@pytest.mark.parametrize("line", documented())
+def test_documented_commands_are_accepted(program: Path, tmp_path: Path, line: str) -> None:
+    """Only the bundle, which is not there, is wrong with them."""
+    code, out, err = eosfm(program, *shlex.split(line)[1:], cwd=tmp_path)
+    assert (code, out) == (2, "") and "it is not there" in err
+
+
+def test_the_page_lists_every_option_and_its_verbs(program: Path) -> None:
+    page = (ROOT / "docs" / "program.md").read_text()
+    rows = re.findall(r"^\| (?:`-\w`, )?`(--[\w-]+)` \| ([^|]*) \|", page, re.M)
+    listed = {name: set(re.findall(r"\w+", verbs)) for name, verbs in rows}
+    verbs = ("verify", "run", "bench")
+    shown = {verb: set(re.findall(r"--[\w-]+", options_of(program, verb))) for verb in verbs}
+    for verb in verbs:
+        expected = {name for name, those in listed.items() if those & {verb, "all"}}
+        assert shown[verb] == expected | {"--help"}
+
+
+def options_of(program: Path, verb: str) -> str:
+    return eosfm(program, verb, "--help")[1].partition("\noptions:\n")[2]

@@ -16,17 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.c_program import COAST, COAST_BANDS, build_program, eosfm, write_envi
+from support.c_program import COAST, COAST_BANDS, eosfm, write_envi
 from support.command import leftovers
 from support.gguf import set_floats
 from support.scenes import scene_pixels, write_scene
 
 BANDS = len(COAST_BANDS)
-
-
-@pytest.fixture(scope="session")
-def program() -> Path:
-    return build_program()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.programs import ISAS, RUNTIME, build, run
+from support.programs import DEBUG, ISAS, RUNTIME, build, run
 
 from eosfm_edge.packets.packet import ENCODINGS, Packet, pack
 
@@ -16,7 +16,6 @@ pytestmark = pytest.mark.sanitizers
 
 CORPUS = RUNTIME / "tests" / "corpus"
 FUZZ_SECONDS = int(os.environ.get("EOSFM_FUZZ_SECONDS", "20"))
-DEBUG = ("EOSFM_TESTS=ON", "CMAKE_BUILD_TYPE=Debug", "CMAKE_CXX_FLAGS_DEBUG=-O1 -g")
 SANITIZED = ("test_api", "test_allocation", "run_tile", "two_contexts")
 # The best instruction set, and AVX2, of which every x86-64 has the code.
 BEST_AND_AVX2 = [isa for isa in ISAS if isa in (ISAS[0], "avx2")]

@@ -108,6 +108,9 @@ def test_a_debian_package_has_library_and_headers(specks: dict[str, Path], tmp_p
     run(["cc", "-std=c99", PROGRAM, "-o", tmp_path / "verify", f"-I{include}",
          f"-L{library.parent}", "-leosfm"])  # fmt: skip
     assert_verifies(tmp_path / "verify", library.parent, specks["fp32"])
+    # The program has the library in it: it runs where nothing else of the package is.
+    said = run([tmp_path / "root" / "usr" / "bin" / "eosfm", "verify", specks["fp32"]])
+    assert said.count("known answer, level") == 4
 
 
 def assert_verifies(program: Path, libraries: Path, bundle: Path) -> None:

@@ -13,7 +13,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from eosfm_edge.formats.bundle import read_manifest
-from support.programs import INSTALLED, ROOT, build
+from support.programs import DEBUG, INSTALLED, ROOT, build
 
 COAST = ROOT / "examples" / "demo" / "coast.eosfm"  # 13 bands; 0 is no data, but in B10
 COAST_BANDS = tuple(band.name or "" for band in read_manifest(COAST).input)
@@ -21,10 +21,14 @@ COAST_BANDS = tuple(band.name or "" for band in read_manifest(COAST).input)
 Pixels = NDArray[Any]
 
 
-def build_program() -> Path:
-    """Return the program, compiled as a release is."""
-    options = ("EOSFM_TESTS=ON", f"CMAKE_INSTALL_PREFIX={INSTALLED}")
-    return build("release", *options, targets=("eosfm_program",)).parent / "eosfm"
+def build_program(configuration: str) -> Path:
+    """Return the program of a configuration that other tests build too: release or asan."""
+    options = {
+        "release": ("EOSFM_TESTS=ON", f"CMAKE_INSTALL_PREFIX={INSTALLED}"),
+        "asan": (*DEBUG, "EOSFM_SANITIZE=address,undefined"),
+    }
+    tests = build(configuration, *options[configuration], targets=("eosfm_program",))
+    return tests.parent / "eosfm"
 
 
 def eosfm(

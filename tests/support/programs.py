@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime"
 BUILDS = ROOT / "build" / "native"
 INSTALLED = BUILDS / "installed"
+DEBUG = ("EOSFM_TESTS=ON", "CMAKE_BUILD_TYPE=Debug", "CMAKE_CXX_FLAGS_DEBUG=-O1 -g")
 
 # What each instruction set needs of the processor, in the words of /proc/cpuinfo.
 AVX512 = {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
