@@ -91,7 +91,7 @@ static int take_entry(char **text, char **key, char **value, int *broken) {
     *text = *end != 0 ? end + 1 : end;
     *end = 0;
     char *equals = strchr(line, '=');
-    if (equals == NULL || *trimmed(line) == ';') continue;
+    if (equals == NULL || line[strspn(line, " \t")] == ';') continue;
     *equals = 0;
     *key = trimmed(line);
     char *start = equals + 1 + strspn(equals + 1, " \t");

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +367,33 @@ def test_the_page_lists_every_option_and_its_verbs(program: Path) -> None:
 
 def options_of(program: Path, verb: str) -> str:
     return eosfm(program, verb, "--help")[1].partition("\noptions:\n")[2]
+
+
+# Headers
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", " \t\n"),
+        lambda text: text.replace("samples", " ; a = {comment\n\nsamples"),
+        lambda text: re.sub(r"(?m)^[\w ]+=", lambda key: f" {key[0].title()} ", text),
+        lambda text: text.rstrip("\n"),
+        lambda text: text.replace("{\n", "{").replace(",\n", ", "),
+        lambda text: text.replace("byte order", "sensor type = Unknown\nempty =\nbyte order"),
+    ],
+)
+def test_envi_headers_of_other_programs_are_read(
+    program: Path, tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    pixels = scene_pixels(BANDS, 40, 50)
+    scene = write_envi(tmp_path / "scene.img", pixels)
+    assert eosfm(program, "run", COAST, scene, "-o", tmp_path / "plain")[0] == 0
+    header = scene.with_suffix(".hdr")
+    text = change(header.read_text().replace("description = {\n", "description = {", 1))
+    header.write_bytes(text.encode())
+    code, _, err = eosfm(program, "run", COAST, scene, "-o", tmp_path / "changed")
+    assert (code, err) == (0, "")
+    for path in (tmp_path / "plain").iterdir():
+        assert path.read_bytes() == (tmp_path / "changed" / path.name).read_bytes()

@@ -495,3 +495,33 @@ def test_what_a_killed_run_left_is_removed_by_the_next(
     assert process.returncode == 0
     assert leftovers(out.parent) == ["features"]
     assert not (out / "level1.npy").exists()
+
+
+# Anything at all
+
+
+@given(data=st.data(), how=st.sampled_from(["npy", "envi"]))
+@settings(max_examples=60, deadline=None)
+def test_damaged_headers_never_crash_the_program(
+    program: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, how: str
+) -> None:
+    """They are refused, or read as what they say; under the sanitizer in the deep tier."""
+    folder = tmp_path_factory.mktemp("damaged")
+    if how == "npy":
+        file = scene = folder / "scene.npy"
+        np.save(scene, np.ones((BANDS, 9, 10), np.uint16))
+    else:
+        scene = write_envi(folder / "scene.img", np.ones((BANDS, 9, 10), np.uint16))
+        file = scene.with_suffix(".hdr")
+        file.write_text(f"{file.read_text()}data gain values = {{{', '.join(['1e-4'] * BANDS)}}}\n")
+    content = bytearray(file.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, 10_000)) % min(len(content), 1000)
+        new = data.draw(st.one_of(st.sampled_from(b"{}=,;'()0-\n\0"), st.integers(0, 255)))
+        change = data.draw(st.sampled_from(["set", "insert", "cut"]))
+        content[at : at + (change != "insert")] = [] if change == "cut" else [new]
+    file.write_bytes(content)
+    code, printed, err = eosfm(program, "run", COAST, scene, "-o", folder / "out", "--quiet")
+    assert code in (0, 1, 2), err
+    assert "Sanitizer" not in err and "runtime error" not in err
+    assert (folder / "out").exists() == (code == 0) == bool(printed)
