@@ -141,15 +141,15 @@ static int print_text(const Bundle *bundle, const Options *options, double load_
 
 static int time_rounds(const Bundle *bundle, const Options *options, double load_ms, double base_mb) {
   Work work;
-  double *rounds = calloc((size_t)options->rounds, sizeof *rounds), warm_up, told = seconds_now();
+  double *rounds = calloc((size_t)options->rounds, sizeof *rounds), warm_up, reported = seconds_now();
   int code = rounds == NULL ? refuse_without_memory() : kDone;
   if (code == kDone) {
     code = make_work(bundle, &work);
     if (code == kDone) code = time_runs(bundle, &work, kWarmUp, &warm_up);
     for (int i = 0; i < options->rounds && code == kDone; i++) {
       code = time_runs(bundle, &work, kRuns, &rounds[i]);
-      if (!options->quiet && seconds_now() - told >= kSecondsBetweenLines) {
-        told = seconds_now();
+      if (!options->quiet && seconds_now() - reported >= kSecondsBetweenLines) {
+        reported = seconds_now();
         fprintf(stderr, "rounds %d of %d\n", i + 1, (int)options->rounds);
       }
     }

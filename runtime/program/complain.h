@@ -1,4 +1,4 @@
-/* What the program says when something is wrong: found, expected and fix, on standard error. */
+/* Errors and warnings on standard error: found, expected, fix. */
 #ifndef EOSFM_PROGRAM_COMPLAIN_H
 #define EOSFM_PROGRAM_COMPLAIN_H
 

@@ -25,7 +25,7 @@ int find_envi_header(const char *path, char *header, size_t size) {
   return snprintf(header, size, "%s.hdr", path) < (int)size && access(header, F_OK) == 0;
 }
 
-/* What is read of a header, before it is known whether it holds together. */
+/* The entries of a header, before it is known whether they hold together. */
 typedef struct Header {
   int64_t samples;
   int64_t lines;

@@ -1,4 +1,4 @@
-/* What figures depend on, as the system tells it. */
+/* The machine that figures depend on. */
 #ifndef EOSFM_PROGRAM_MACHINE_H
 #define EOSFM_PROGRAM_MACHINE_H
 

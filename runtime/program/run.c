@@ -41,7 +41,7 @@ static int stream_scene(eosfm_stream *stream, const Bundle *bundle, Scene *scene
   eosfm_patch_level levels[EOSFM_LEVELS] = EOSFM_PATCH_LEVELS_INIT;
   eosfm_patch patch = EOSFM_PATCH_INIT;
   eosfm_run_options how = EOSFM_RUN_OPTIONS_INIT;
-  double told = seconds_now();
+  double reported = seconds_now();
   patch.levels = levels;
   how.progress = end_if_signalled;
   for (;;) {
@@ -63,8 +63,8 @@ static int stream_scene(eosfm_stream *stream, const Bundle *bundle, Scene *scene
                                         : complain_of_status(bundle, scene->path, status);
     }
     if (code != kDone) return code;
-    if (!options->quiet && seconds_now() - told >= kSecondsBetweenLines) {
-      told = seconds_now();
+    if (!options->quiet && seconds_now() - reported >= kSecondsBetweenLines) {
+      reported = seconds_now();
       fprintf(stderr, "rows %" PRId64 " of %" PRId64 "\n", scene->row, scene->layout.height);
     }
   }

@@ -263,7 +263,7 @@ static int prepare_bands(Scene *scene, const Bundle *bundle) {
     code = calibrate(scene, bundle, b, band);
   }
   if (code != kDone) return code;
-  /* What is read at once: only the wanted bands of a file that has them one after the other. */
+  /* Of a file that has its bands one after the other, only the wanted ones are read. */
   const size_t at_once =
       row * (size_t)(layout->interleave == kBandSequential ? scene->wanted : layout->bands);
   scene->most = (int32_t)(kBytesAtOnce / at_once < 1             ? 1

@@ -13,7 +13,7 @@ enum { kMostBands = 4096, kTextSize = 16384 };
 
 typedef enum Interleave { kBandSequential, kByLine, kByPixel } Interleave;
 
-/* How a scene's header describes it. */
+/* A scene as its header describes it. */
 typedef struct Layout {
   int32_t dtype; /* an eosfm_dtype */
   size_t pixel_size; /* bytes */

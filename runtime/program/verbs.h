@@ -1,4 +1,4 @@
-/* What the program does. */
+/* The verbs. */
 #ifndef EOSFM_PROGRAM_VERBS_H
 #define EOSFM_PROGRAM_VERBS_H
 
