@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,25 +16,18 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bands import Band
 from eosfm_edge.formats.bundle import Manifest, read_manifest
 from eosfm_edge.formats.heads import (
-    NO_CLASS,
     HeadClass,
     HeadSpec,
     head_file,
     require_head_name,
 )
+from eosfm_edge.heads.cells import deal, gather
 from eosfm_edge.heads.labels import Labels, read_labels
 from eosfm_edge.heads.place import changed_bundle
-from eosfm_edge.heads.places import places_of
-from eosfm_edge.heads.ridge import FOLDS, Solution, fit
-from eosfm_edge.native.binding import Context
+from eosfm_edge.heads.ridge import fit
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.runtime.backends import open_context
-from eosfm_edge.runtime.cells import CellArray
-from eosfm_edge.runtime.run import tiling_of
-from eosfm_edge.runtime.scene_pass import ScenePass
-from eosfm_edge.scene.radiometry import require_plausible_scene
 from eosfm_edge.scene.reading import Radiometry
-from eosfm_edge.scene.scene import Scene, open_scene
 
 FloatArray = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -152,23 +144,6 @@ class FitReport:
     strength: float
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """Labelled cells with their features.
-
-    Attributes:
-        features: (n, D).
-        codes: (n,).
-        block: (n,), of all scenes counted on.
-        judges: (n,), whether a cell may judge when its block is held out.
-    """
-
-    features: FloatArray
-    codes: NDArray[np.uint8]
-    block: Indices
-    judges: NDArray[np.bool_]
-
-
 def fit_head(
     bundle: Path,
     scenes: Sequence[Path | str],
@@ -221,35 +196,40 @@ def fit_head(
 
     with changed_bundle(bundle) as folder:
         with open_context(bundle, manifest, [options.backend], options.threads) as context:
-            parts: list[_Cells] = []
-            for index, scene in enumerate(scenes):
-                source = read[index if len(read) > 1 else 0]
-                part = _cells_of(
-                    scene, source, context, manifest, folder, known, len(scenes), options, progress
-                )
-                if part is None:
-                    tell(f"{scene} has no cell that {source.path} labels")
-                else:
-                    parts.append(part)
-        if not parts:
-            raise UserError(
-                f"no cell of {', '.join(map(str, scenes))} is labelled by "
-                f"{', '.join(map(str, labels))}",
-                expected="labels that cover at least half of some cells of "
-                f"{4 << (options.levels[0] - 1)} pixels",
-                remedy="compare their extents with gdalinfo, and --classes with their codes",
+            cells = gather(
+                context,
+                manifest,
+                folder,
+                scenes,
+                read,
+                levels=options.levels,
+                known=known,
+                most=options.cells,
+                seed=options.seed,
+                names=options.names,
+                radiometry=options.radiometry,
+                progress=progress,
+                tell=tell,
             )
-        classes = _classes(parts, read, known)
-        solution, folds, places = _solve(parts, classes, options.seed, progress)
+        classes = _classes(cells.codes, read, known)
+        fold = deal(cells, options.seed)
+        index = {one.code: place for place, one in enumerate(classes)}
+        solution = fit(
+            cells.features,
+            np.array([index[int(code)] for code in cells.codes], np.int64),
+            fold,
+            cells.judges,
+            len(classes),
+            lambda done, total: progress("folds", done, total),
+        )
         accuracy = float(np.trace(solution.confusion) / max(1, solution.confusion.sum()))
-        total = sum(len(part.codes) for part in parts)
         head = HeadFile(
             HeadSpec(
                 name=name,
                 levels=options.levels,
                 classes=classes,
                 labels=", ".join(path.name for path in labels),
-                cells=total,
+                cells=len(cells.codes),
                 score=accuracy,
             ),
             _by_level(solution.weights, manifest, options.levels),
@@ -267,9 +247,9 @@ def fit_head(
         bytes=size,
         levels=options.levels,
         channels=channels,
-        cells=total,
-        places=places,
-        folds=folds,
+        cells=len(cells.codes),
+        places=int(cells.place.max()) + 1,
+        folds=int(fold.max()) + 1,
         accuracy=accuracy,
         most_frequent=float(support.max() / max(1, support.sum())),
         macro_f1=float(np.mean([one.f1 for one in scores])),
@@ -298,134 +278,15 @@ def _known_classes(read: Sequence[Labels], options: FitOptions) -> dict[int, str
     return dict(named[0].names)
 
 
-def _cells_of(
-    name: Path | str,
-    labels: Labels,
-    context: Context,
-    manifest: Manifest,
-    folder: Path,
-    known: dict[int, str] | None,
-    scenes: int,
-    options: FitOptions,
-    progress: Progress,
-) -> _Cells | None:
-    """Return labelled cells of a scene, as many as are its share; None if there is none."""
-    finest = options.levels[0] - 1
-    stride = 4 << finest
-    with open_scene(
-        name, manifest.input, names=options.names, radiometry=options.radiometry
-    ) as scene:
-        require_plausible_scene(scene)
-        codes = labels.over(scene, stride)
-        if known is not None:
-            codes[~np.isin(codes, list(known))] = NO_CLASS
-        rows, columns = np.nonzero(codes != NO_CLASS)
-        if not len(rows):
-            return None
-        most = -(-options.cells // scenes)
-        if len(rows) > most:
-            rng = np.random.default_rng(options.seed)
-            chosen = np.sort(rng.choice(len(rows), most, replace=False))
-            rows, columns = rows[chosen], columns[chosen]
-        places = places_of(scene.height, scene.width, stride)
-        features = _features(
-            scene, context, manifest, folder, options.levels, rows, columns, progress
-        )
-        valid = np.isfinite(features).all(axis=1)
-        rows, columns = rows[valid], columns[valid]
-        if not len(rows):
-            return None
-        return _Cells(
-            features[valid],
-            codes[rows, columns],
-            places.block[rows, columns].astype(np.int64),
-            places.judges[rows, columns],
-        )
-
-
-def _features(
-    scene: Scene,
-    context: Context,
-    manifest: Manifest,
-    folder: Path,
-    levels: tuple[int, ...],
-    rows: Indices,
-    columns: Indices,
-    progress: Progress,
-) -> FloatArray:
-    """Return the features (n, D) of cells of the finest of some levels, as a head reads them.
-
-    The levels of the whole scene are on disk meanwhile.
-    """
-    tiling = tiling_of(None, 0, manifest.tile.size)
-    wanted = [number + 1 in levels for number in range(len(manifest.levels))]
-    with ExitStack() as stack:
-        arrays: dict[int, CellArray] = {}
-        for number in levels:
-            level = manifest.levels[number - 1]
-            height, width = -(-scene.height // level.stride), -(-scene.width // level.stride)
-            arrays[number] = CellArray(
-                folder / f".{level.name}.cells", height, width, level.channels
-            )
-            stack.callback(arrays[number].close)
-        one_pass = ScenePass(context, scene, tiling, levels=wanted)
-        tiles = tiling.tiles(scene)
-        for patch in one_pass.patches(lambda done: progress("tiles", done, tiles)):
-            for number, array in arrays.items():
-                part = patch.levels[number - 1]
-                assert part is not None, "the level is wanted"
-                array.write(part.features.transpose(1, 2, 0), part.column, part.row)
-        return np.concatenate(
-            [
-                _resampled(arrays[number], 1 << (number - levels[0]), rows, columns)
-                for number in levels
-            ],
-            axis=1,
-        )
-
-
-def _resampled(cells: CellArray, ratio: int, rows: Indices, columns: Indices) -> FloatArray:
-    """Return the values (n, C) of a level at cells of one that is ``ratio`` times as fine.
-
-    They are resampled bilinearly, as libeosfm does. ``rows`` rise.
-    """
-    result = np.empty((len(rows), cells.channels), np.float32)
-    kept: dict[int, FloatArray] = {}
-
-    def row(number: int) -> FloatArray:
-        if number not in kept:
-            kept[number] = cells.read(0, number, cells.width, 1)[0]
-        return kept[number]
-
-    x = np.maximum((columns + 0.5) / ratio - 0.5, 0)
-    left = x.astype(np.int64)
-    right = np.minimum(left + 1, cells.width - 1)
-    across = (x - left).astype(np.float32)[:, None]
-    for wanted in np.unique(rows):
-        y = max((wanted + 0.5) / ratio - 0.5, 0.0)
-        above = int(y)
-        below = min(above + 1, cells.height - 1)
-        share = np.float32(y - above)
-        for old in [number for number in kept if number < above]:
-            del kept[old]
-        here = np.flatnonzero(rows == wanted)
-        line = row(above) if share == 0 else row(above) * (1 - share) + row(below) * share
-        found = line[left[here]]
-        if ratio > 1:
-            found = found * (1 - across[here]) + line[right[here]] * across[here]
-        result[here] = found
-    return result
-
-
 def _classes(
-    parts: Sequence[_Cells], read: Sequence[Labels], known: dict[int, str] | None
+    codes: NDArray[np.uint8], read: Sequence[Labels], known: dict[int, str] | None
 ) -> tuple[HeadClass, ...]:
     """Return the classes of all cells.
 
     Raises:
         UserError: there is one alone, or one that is named has no cell.
     """
-    found = sorted({int(code) for part in parts for code in np.unique(part.codes)})
+    found = [int(code) for code in np.unique(codes)]
     names = known or {code: f"class {code}" for code in found}
     for code, name in names.items():
         # Labels of their own may well have classes that are elsewhere; --classes may not.
@@ -450,47 +311,6 @@ def _classes(
         )
         for index, code in enumerate(found)
     )
-
-
-def _solve(
-    parts: Sequence[_Cells], classes: Sequence[HeadClass], seed: int, progress: Progress
-) -> tuple[Solution, int, int]:
-    """Fit; returns what was found, how many folds there were, and how many places."""
-    blocks: list[Indices] = []
-    count = 0
-    for part in parts:
-        blocks.append(part.block + count)
-        count += int(part.block.max()) + 1
-    block = np.concatenate(blocks)
-    labelled, block = np.unique(block, return_inverse=True)
-    places = len(labelled)
-    judges = np.concatenate([part.judges for part in parts])
-    judging = np.unique(block[judges])
-    if len(judging) < 2:
-        raise UserError(
-            f"the labels lie in {len(judging)} place{'s' if len(judging) != 1 else ''} of the "
-            "scenes that can be held out to judge the fit",
-            expected="two or more, blocks of 128 pixels or scenes of their own",
-            remedy="add labels elsewhere, or another scene with labels",
-        )
-    folds = min(FOLDS, len(judging))
-    # Places that can judge are dealt to the folds first, so that each fold has some.
-    rng = np.random.default_rng(seed)
-    rest = np.setdiff1d(np.arange(places), judging)
-    fold_of = np.empty(places, np.int64)
-    fold_of[np.concatenate([rng.permutation(judging), rest])] = np.arange(places) % folds
-    code_index = {one.code: index for index, one in enumerate(classes)}
-    codes = np.concatenate([part.codes for part in parts])
-    labels = np.array([code_index[int(code)] for code in codes], np.int64)
-    solution = fit(
-        np.concatenate([part.features for part in parts]),
-        labels,
-        fold_of[block],
-        judges,
-        len(classes),
-        lambda done, total: progress("folds", done, total),
-    )
-    return solution, folds, places
 
 
 def _by_level(
