@@ -633,6 +633,9 @@ typedef enum eosfm_task {
 /* The code of cells without data among those of classes. */
 #define EOSFM_NO_CLASS 255
 
+/* Heads of one stream, at most. */
+#define EOSFM_MOST_HEADS 16
+
 typedef struct eosfm_head_info {
   size_t struct_size;
   const char *name;
@@ -776,7 +779,7 @@ typedef struct eosfm_stream_options {
   const eosfm_stream_band *mask; /* how the rows of a mask of the host's come, which are pushed as those of
                                     the band EOSFM_STREAM_MASK: EOSFM_U8, 0 where the scene is not valid.
                                     NULL: there is none. Calibration and nodata are ignored. */
-  const eosfm_stream_head *heads; /* up to 16, whose answers patches have beside the levels that are wanted, or
+  const eosfm_stream_head *heads; /* up to EOSFM_MOST_HEADS, whose answers patches have beside the levels that are wanted, or
                                      without any: memory then follows the answers, since a level that only heads
                                      read is kept for one tile */
   size_t head_count;

@@ -101,6 +101,7 @@ struct Closer {
   void operator()(eosfm_model* model) const noexcept { eosfm_model_close(model); }
   void operator()(eosfm_context* context) const noexcept { eosfm_context_destroy(context); }
   void operator()(eosfm_stream* stream) const noexcept { eosfm_stream_destroy(stream); }
+  void operator()(eosfm_head* head) const noexcept { eosfm_head_close(head); }
 };
 
 // The patch that a tile of a stream completes. Its data belongs to the stream and lasts until the next patch.
@@ -113,11 +114,47 @@ class Patch {
   const eosfm_patch& operator*() const noexcept { return patch_; }
   const eosfm_patch* operator->() const noexcept { return &patch_; }
   const eosfm_patch_level& level(int index) const { return levels_[static_cast<std::size_t>(index)]; }
+  // Returns the part of the stream's head of this index.
+  const eosfm_patch_map& map(int index) const { return maps_[static_cast<std::size_t>(index)]; }
 
  private:
   friend class Stream;
   eosfm_patch patch_ = EOSFM_PATCH_INIT;
   std::array<eosfm_patch_level, EOSFM_LEVELS> levels_ = {EOSFM_PATCH_LEVELS_INIT};
+  std::array<eosfm_patch_map, EOSFM_MOST_HEADS> maps_ = {};
+};
+
+// A head of a model's bundle. A stream keeps the heads that it was created with.
+class Head {
+ public:
+  Head() = default;
+  // Takes over a head of a model.
+  Head(eosfm_model* model, eosfm_head* head) : model_(model), handle_(head) {}
+
+  Result<eosfm_head_info> describe() const {
+    eosfm_head_info info = EOSFM_HEAD_INFO_INIT;
+    const Status status = status_of(eosfm_head_describe(get(), &info));
+    return {info, status};
+  }
+  Result<eosfm_class_info> describe_class(std::int32_t index) const {
+    eosfm_class_info info = EOSFM_CLASS_INFO_INIT;
+    const Status status = status_of(eosfm_head_describe_class(get(), index, &info));
+    return {info, status};
+  }
+  [[nodiscard]] Status apply(const eosfm_level (&levels)[EOSFM_LEVELS], std::int32_t width,
+                             std::int32_t height, const eosfm_map& map) const {
+    return status_of(eosfm_head_apply(get(), levels, width, height, &map));
+  }
+
+  eosfm_head* get() const noexcept { return handle_.get(); }
+
+ private:
+  Status status_of(eosfm_status code) const {
+    return {code, eosfm_model_get_error(model_), eosfm_model_get_error_code(model_)};
+  }
+
+  eosfm_model* model_ = nullptr;  // which the head keeps
+  std::unique_ptr<eosfm_head, Closer> handle_;
 };
 
 class Stream {
@@ -141,6 +178,8 @@ class Stream {
   // Computes the next patch. EOSFM_AGAIN: push more rows first. EOSFM_END: there are no more patches.
   [[nodiscard]] Status pull_patch(Patch& patch, const eosfm_run_options& options = EOSFM_RUN_OPTIONS_INIT) {
     patch.patch_.levels = patch.levels_.data();
+    for (eosfm_patch_map& map : patch.maps_) map.struct_size = sizeof map;
+    patch.patch_.maps = patch.maps_.data();
     return status_of(eosfm_stream_pull_patch(get(), &options, &patch.patch_));
   }
 
@@ -253,6 +292,13 @@ class Model {
     eosfm_specialist_info info = EOSFM_SPECIALIST_INFO_INIT;
     const Status status = status_of(eosfm_model_describe_specialist(get(), index, &info));
     return {info, status};
+  }
+
+  // Opens a head of the bundle by its name.
+  Result<Head> open_head(const char* name) const {
+    eosfm_head* head = nullptr;
+    const Status status = status_of(eosfm_head_open(get(), name, &head));
+    return {Head(get(), head), status};
   }
 
   Result<eosfm_requirements> requirements(

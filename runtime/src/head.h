@@ -11,7 +11,7 @@
 
 namespace eosfm {
 
-constexpr int kMostHeads = 16;  // of a stream
+constexpr int kMostHeads = EOSFM_MOST_HEADS;
 constexpr int kMostOutputs = 254;  // of a head: a class has a code of a byte, and one code is nodata's
 
 struct HeadClass {

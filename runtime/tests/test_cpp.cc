@@ -54,6 +54,11 @@ void empty_handles_are_refused() {
   CHECK(stream.push_rows(0, nullptr, 1, 1).code() == EOSFM_BAD_ARGUMENT);
   eosfm::Patch patch;
   CHECK(stream.pull_patch(patch).code() == EOSFM_BAD_ARGUMENT);
+  CHECK(model.open_head("landuse").code() == EOSFM_BAD_ARGUMENT);
+  const eosfm::Head head;
+  CHECK(head.describe().code() == EOSFM_BAD_ARGUMENT && head.describe_class(0).code() == EOSFM_BAD_ARGUMENT);
+  const eosfm_level levels[EOSFM_LEVELS] = {};
+  CHECK(head.apply(levels, 32, 32, EOSFM_MAP_INIT).code() == EOSFM_BAD_ARGUMENT);
 }
 
 void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
@@ -120,6 +125,71 @@ void handles_move_and_results_are_the_c_functions_ones(const char* bundle) {
   CHECK(context.run(view, first.levels).ok());
 }
 
+// A stream's map of a scene of one tile is what the head gives for the image.
+void heads_answer_for_images_and_streams(const char* bundle) {
+  auto model = eosfm::Model::open(bundle);
+  CHECK(model.ok());
+  const auto missing = model->open_head("roads");
+  CHECK(missing.code() == EOSFM_NOT_FOUND && std::strstr(missing.sentence(), "heads/roads.gguf") != nullptr);
+  auto head = model->open_head("landuse");
+  CHECK(head.ok());
+  const auto about = head->describe();
+  CHECK(about.ok() && std::strcmp(about->name, "landuse") == 0 && about->task == EOSFM_CLASSES);
+  CHECK(head->describe_class(0).ok() && head->describe_class(0)->code == 10);
+  CHECK(head->describe_class(about->outputs).code() == EOSFM_BAD_ARGUMENT);
+
+  const auto info = model->describe();
+  auto context = model->create_context();
+  CHECK(context.ok());
+  const TestImage image(info->bands, info->tile, info->tile);
+  TestLevels levels(*info, info->tile, info->tile);
+  CHECK(context->run(image.view(), levels.levels).ok());
+  const int side = info->tile >> (2 + about->level);
+  const size_t cells = static_cast<size_t>(side) * side;
+  std::vector<float> outputs(cells * about->outputs);
+  std::vector<uint8_t> classes(cells);
+  eosfm_map map = EOSFM_MAP_INIT;
+  map.outputs = outputs.data();
+  map.channel_stride = static_cast<ptrdiff_t>(cells);
+  map.row_stride = side;
+  map.classes = classes.data();
+  map.class_stride = side;
+  CHECK(head->apply(levels.levels, info->tile, info->tile, map).ok());
+  map.row_stride = side - 1;
+  const eosfm::Status narrow = head->apply(levels.levels, info->tile, info->tile, map);
+  CHECK(narrow.code() == EOSFM_BAD_ARGUMENT && std::strstr(narrow.sentence(), "strides") != nullptr);
+
+  const eosfm_stream_band band = EOSFM_STREAM_BAND_INIT;
+  const std::vector<eosfm_stream_band> bands(static_cast<size_t>(info->bands), band);
+  eosfm_stream_head wanted = EOSFM_STREAM_HEAD_INIT;
+  wanted.head = head->get();
+  eosfm_stream_options options = EOSFM_STREAM_OPTIONS_INIT;
+  options.width = info->tile;
+  options.bands = bands.data();
+  options.band_count = bands.size();
+  options.heads = &wanted;
+  options.head_count = 1;
+  for (int32_t& level : options.levels) level = 0;
+  auto stream = context->create_stream(options);
+  CHECK(stream.ok());
+  *head = eosfm::Head();  // the stream keeps it
+  for (int b = 0; b < info->bands; ++b) {
+    const auto taken = stream->push_rows(b, image.bands[static_cast<size_t>(b)].data, info->tile, info->tile);
+    CHECK(taken.ok());
+  }
+  CHECK(stream->end().ok());
+  eosfm::Patch patch;
+  CHECK(stream->pull_patch(patch).ok());
+  const eosfm_patch_map& part = patch.map(0);
+  CHECK(patch.level(0).data == nullptr && part.width == side && part.height == side);
+  for (int y = 0; y < side; ++y) {
+    for (int x = 0; x < side; ++x) {
+      CHECK(part.classes[y * part.class_stride + x] == classes[static_cast<size_t>(y * side + x)]);
+      CHECK(part.outputs[y * part.row_stride + x] == outputs[static_cast<size_t>(y * side + x)]);
+    }
+  }
+}
+
 void versions_and_engines_are_the_library_s() {
   CHECK(std::strcmp(eosfm::library_version(), eosfm_library_get_version()) == 0);
   CHECK(eosfm::library_version_number() == EOSFM_VERSION_NUMBER);
@@ -170,6 +240,7 @@ int main(int argc, char** argv) {
   failures_come_with_their_sentence(argv[1]);
   empty_handles_are_refused();
   handles_move_and_results_are_the_c_functions_ones(argv[1]);
+  heads_answer_for_images_and_streams(argv[1]);
   versions_and_engines_are_the_library_s();
   memory_may_be_the_host_s(argv[1]);
   return report();
