@@ -99,8 +99,8 @@ class BundleSizes:
 def bundle_sizes(bundle: Path, manifest: Manifest) -> BundleSizes:
     """Return what a bundle costs a device: its bytes as exported, and the memory of a run.
 
-    What a device needs besides its engine's files, ``manifest.json`` and ``device/``, counts for
-    each engine. A scene streamed through the bundle takes more memory, by its width.
+    What a device needs besides its engine's files, ``manifest.json``, heads and ``device/``, counts
+    for each engine. A scene streamed through the bundle takes more memory, by its width.
     """
     memory, no_memory = None, None
     if manifest.of_role("native"):
@@ -111,8 +111,8 @@ def bundle_sizes(bundle: Path, manifest: Manifest) -> BundleSizes:
     else:
         no_memory = "it is what ONNX Runtime or TensorRT allocate"
     return BundleSizes(
-        native=_sent(bundle, manifest, ("common", "native", "device"), "native"),
-        onnx=_sent(bundle, manifest, ("common", "onnx", "device"), "onnx"),
+        native=_sent(bundle, manifest, ("common", "native", "head", "device"), "native"),
+        onnx=_sent(bundle, manifest, ("common", "onnx", "head", "device"), "onnx"),
         all=_total(bundle, manifest, list(manifest.files)),
         memory=memory,
         no_memory=no_memory,

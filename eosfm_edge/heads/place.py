@@ -28,18 +28,21 @@ def changed_bundle(bundle: Path, *, without: str | None = None) -> Iterator[Path
     Args:
         bundle: the bundle's directory.
         without: the file of a head that the manifest lists no more.
+
+    Raises:
+        UserError: it cannot be written, or somebody else has changed the bundle meanwhile.
     """
     with atomic_directory(bundle, contents=CONTENTS, overwrite=True) as folder:
+        before = (bundle / MANIFEST_NAME).read_bytes()
         for path in sorted(bundle.rglob("*")):
             place = folder / path.relative_to(bundle)
             if path.is_dir():
                 place.mkdir(exist_ok=True)
             else:
-                try:
-                    os.link(path, place)
-                except OSError:  # the file system has none
-                    shutil.copy2(path, place)
+                _link_or_copy(path, place)
         yield folder
+        if (bundle / MANIFEST_NAME).read_bytes() != before:
+            raise UserError(f"{bundle} was changed by someone else meanwhile", remedy="do it again")
         heads = folder / HEADS_FOLDER
         if heads.is_dir() and not any(heads.iterdir()):
             heads.rmdir()
@@ -52,6 +55,17 @@ def changed_bundle(bundle: Path, *, without: str | None = None) -> Iterator[Path
         (folder / MANIFEST_NAME).unlink()
         changed = manifest.model_copy(update={"files": files})
         (folder / MANIFEST_NAME).write_text(changed.model_dump_json(indent=1) + "\n")
+
+
+def _link_or_copy(path: Path, place: Path) -> None:
+    # The permissions of the new bundle's files are set, which only their owner may do.
+    if path.stat().st_uid == os.geteuid():
+        try:
+            os.link(path, place)
+            return
+        except OSError:  # the file system has no hard links
+            pass
+    shutil.copy2(path, place)
 
 
 def place_head(bundle: Path, head: HeadFile, *, overwrite: bool = False) -> None:

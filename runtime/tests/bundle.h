@@ -20,9 +20,12 @@ struct BundleFiles {
 
   explicit BundleFiles(const std::string& directory) {
     add(directory, "chain.gguf");
-    for (const auto& entry : std::filesystem::directory_iterator(directory + "/specialists")) {
-      if (entry.path().extension() == ".gguf")
-        add(directory, "specialists/" + entry.path().filename().string());
+    for (const char* folder : {"specialists", "heads"}) {
+      if (!std::filesystem::exists(directory + "/" + folder)) continue;
+      for (const auto& entry : std::filesystem::directory_iterator(directory + "/" + folder)) {
+        if (entry.path().extension() == ".gguf")
+          add(directory, std::string(folder) + "/" + entry.path().filename().string());
+      }
     }
   }
 

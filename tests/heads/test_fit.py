@@ -136,6 +136,32 @@ def test_a_scene_without_labels_is_named_and_left_out(
             options(labelled, data=far), "other")  # fmt: skip
 
 
+def test_a_head_that_another_fit_adds_meanwhile_is_not_lost(bundle: Path, labelled: Path) -> None:
+    def meanwhile(what: str, done: int, total: int) -> None:
+        if what == "folds" and done == 0 and not (bundle / "heads" / "other.gguf").exists():
+            ee.fit_head(bundle, options(labelled, levels="3", cells=500), "other")
+
+    with pytest.raises(UserError, match="changed by someone else"):
+        ee.fit_head(bundle, options(labelled), "land", progress=meanwhile)
+    assert [head.name for head in ee.open(bundle).heads] == ["other"]
+    ee.verify(bundle)
+
+
+def test_files_of_the_old_bundle_are_not_written_to(
+    bundle: Path, labelled: Path, tmp_path: Path
+) -> None:
+    """What is linked twice, as by backups, stays what it was."""
+    ee.fit_head(bundle, options(labelled, levels="2"), "land")
+    (tmp_path / "backup").mkdir()
+    before = content(bundle)
+    for name in before:
+        link = tmp_path / "backup" / name.replace("/", "-")
+        link.hardlink_to(bundle / name)
+    ee.fit_head(bundle, options(labelled, levels="1"), "land", overwrite=True)
+    for name, data in before.items():
+        assert (tmp_path / "backup" / name.replace("/", "-")).read_bytes() == data
+
+
 class TestRefusals:
     def test_one_class_is_none(self, bundle: Path, labelled: Path) -> None:
         refused(bundle, "all labelled cells are of one class: dark",

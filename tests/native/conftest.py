@@ -8,13 +8,17 @@ import pytest
 import support.speck  # noqa: F401  (the backbone of these bundles)
 from support.c_program import build_program
 from support.chains import random_ensemble, spec_of, write
+from support.heads import add_random_head
 from support.programs import INSTALLED, build
 from support.shared import make_once
 
 
 @pytest.fixture(scope="session")
 def specks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Bundles of some hundred kilobytes, which between them have all that a bundle can have."""
+    """Bundles of some hundred kilobytes, which between them have all that a bundle can have.
+
+    That in fp32 has a head, ``landuse``.
+    """
 
     def make(folder: Path) -> None:
         plain = random_ensemble(spec_of((2, 2), 2, backbone="speck"))
@@ -29,7 +33,7 @@ def specks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             ),
             projected=((12, 12, 20, 8),) * 2,
         )  # fmt: skip
-        write(folder / "fp32", plain, 32, "fp32")
+        add_random_head(write(folder / "fp32", plain, 32, "fp32"))
         write(folder / "bf16", mixed, 32, "bf16")
         write(folder / "int8", projected, 32, "int8")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import support.speck  # noqa: F401  (the backbone of these bundles)
-from support.heads import add_random_head
 from support.programs import run
 
 # Prints the codes of a map, of two rows of tiles with a hole, by the backends that are given.
@@ -53,13 +52,11 @@ with Model(bundle) as model:
 def test_the_cuda_engine_gives_the_native_engines_map(
     programs: Path, specks: dict[str, Path], tmp_path: Path
 ) -> None:
-    bundle = Path(shutil.copytree(specks["fp32"], tmp_path / "b"))
-    add_random_head(bundle)
     # libeosfm looks for its backends beside itself.
     for library in (programs.parent / "libeosfm.so", programs / "libeosfm_cuda.so"):
         shutil.copy(library, tmp_path)
     run(
-        [sys.executable, "-c", PROGRAM, bundle, programs / "libcuda_standin.so", tmp_path,
+        [sys.executable, "-c", PROGRAM, specks["fp32"], programs / "libcuda_standin.so", tmp_path,
          "native", "cuda", "cuda-fp32"],
         {"EOSFM_LIBRARY": str(tmp_path / "libeosfm.so")},
     )  # fmt: skip
