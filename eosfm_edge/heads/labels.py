@@ -149,9 +149,9 @@ class Labels:
 
     def _coded(self, values: Iterable[Any]) -> list[int]:
         by_name = {name: code for code, name in self.names.items()}
+        texts = map(_text, values)
         return [
-            by_name.get(str(value), NO_CLASS) if by_name else _as_code(value, self.path)
-            for value in values
+            by_name.get(text, NO_CLASS) if by_name else _as_code(text, self.path) for text in texts
         ]
 
 
@@ -180,9 +180,10 @@ def read_labels(path: Path, column: str | None = None) -> Labels:
         return Labels(path, _names_of(_read_vectors(path, found)[1], path), {}, found)
     try:
         with rasterio.open(path) as source:
-            if source.count < 1 or not np.issubdtype(np.dtype(source.dtypes[0]), np.integer):
+            if source.count != 1 or not np.issubdtype(np.dtype(source.dtypes[0]), np.integer):
+                bands = f" in {source.count} bands" if source.count != 1 else ""
                 raise UserError(
-                    f"{path} holds {source.dtypes[0]}",
+                    f"{path} holds {source.dtypes[0]}{bands}",
                     expected="one band of whole numbers from 0 to 254: codes of classes",
                 )
             colours = {}
@@ -320,7 +321,7 @@ def _names_of(values: list[Any], path: Path) -> dict[int, str]:
 
     Labels that are all whole numbers are codes themselves.
     """
-    texts = sorted({str(value).strip() for value in values if value not in (None, "")})
+    texts = sorted({_text(value) for value in values} - {""})
     if not texts:
         raise UserError(f"{path} has no label", expected="names or codes of classes")
     if all(_is_whole(text) for text in texts):
@@ -332,6 +333,11 @@ def _names_of(values: list[Any], path: Path) -> dict[int, str]:
     return dict(enumerate(texts, 1))
 
 
+def _text(value: Any) -> str:
+    """Return a label as text; "" of what is missing, which is None or not a number in vectors."""
+    return "" if value is None or value != value else str(value).strip()
+
+
 def _is_whole(text: str) -> bool:
     try:
         return float(text).is_integer()
@@ -339,10 +345,10 @@ def _is_whole(text: str) -> bool:
         return False
 
 
-def _as_code(value: Any, path: Path) -> int:
-    if value is None or value == "":
+def _as_code(text: str, path: Path) -> int:
+    if not text:
         return NO_CLASS
-    code = int(float(value))
+    code = int(float(text))
     if not 0 <= code < NO_CLASS:
         raise UserError(f"{path} has the label {code}", expected="codes of classes from 0 to 254")
     return code

@@ -42,15 +42,23 @@ struct RowPair {
 
 using namespace eosfm;
 
-// Adds the level's share of an output to a row of its cells.
+// Adds the level's share of an output to a row of its cells: four channels while a cell is at hand, one after another.
 void eosfm_head::add_products(const eosfm_level& level, int index, int output, int y, int width,
-                              float* row) const {
+                              float* __restrict__ row) const {
   const int channels = model_->chain.level_channels[index];
+  const ptrdiff_t stride = level.channel_stride;
   const float* weights = weights_[index] + static_cast<size_t>(output) * channels;
   const float* from = level.data + y * level.row_stride;
-  for (int c = 0; c < channels; ++c, from += level.channel_stride) {
-    const float weight = weights[c];
-    for (int x = 0; x < width; ++x) row[x] += weight * from[x];
+  int c = 0;
+  for (; c + 4 <= channels; c += 4, from += 4 * stride) {
+    const float* w = weights + c;
+    for (int x = 0; x < width; ++x) {
+      row[x] = row[x] + w[0] * from[x] + w[1] * from[stride + x] + w[2] * from[2 * stride + x] +
+               w[3] * from[3 * stride + x];
+    }
+  }
+  for (; c < channels; ++c, from += stride) {
+    for (int x = 0; x < width; ++x) row[x] += weights[c] * from[x];
   }
 }
 

@@ -62,7 +62,8 @@ struct eosfm_head {
   eosfm_status check_known_answer(const eosfm::Gguf& file, eosfm::ErrorText& error) const;
   void compute_rows(const eosfm_level* levels, int width, int height, int output, int first, int rows,
                     float* plane, ptrdiff_t row_stride) const;
-  void add_products(const eosfm_level& level, int index, int output, int y, int width, float* row) const;
+  void add_products(const eosfm_level& level, int index, int output, int y, int width,
+                    float* __restrict__ row) const;
 
   eosfm_model* model_;
   char name_[80] = "";

@@ -150,7 +150,7 @@ def test_a_head_that_another_fit_adds_meanwhile_is_not_lost(bundle: Path, labell
 def test_files_of_the_old_bundle_are_not_written_to(
     bundle: Path, labelled: Path, tmp_path: Path
 ) -> None:
-    """What is linked twice, as by backups, stays what it was."""
+    """Files that are linked twice, as by backups, stay what they were."""
     ee.fit_head(bundle, options(labelled, levels="2"), "land")
     (tmp_path / "backup").mkdir()
     before = content(bundle)

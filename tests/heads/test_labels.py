@@ -107,6 +107,12 @@ def test_a_raster_of_fractions_is_refused(tmp_path: Path) -> None:
         read_labels(write_mask(tmp_path / "m.tif", np.ones((4, 4), np.float32)))
 
 
+def test_a_picture_of_three_bands_is_refused(tmp_path: Path) -> None:
+    picture = write_scene(tmp_path / "m.tif", np.ones((3, 8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"holds uint8 in 3 bands(.|\n)*one band"):
+        read_labels(picture)
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.tif").write_text("no raster")
     for name in ("m.tif", "none.tif"):
@@ -137,6 +143,11 @@ class TestPoints:
         table = self.write(tmp_path / "p.csv", [(1, 2, 30), (9, 30, 4)], "lon,lat,label")
         assert read_labels(table).names == {}
         assert over(table, scene)[0, 0] == 30
+
+    def test_points_without_a_label_are_none(self, scene: Path, tmp_path: Path) -> None:
+        table = self.write(tmp_path / "p.csv", [(1, 2, ""), (9, 30, 4)], "lon,lat,label")
+        found = over(table, scene)
+        assert found[0, 0] == N and (found != N).sum() == 1
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -195,6 +206,11 @@ class TestPolygons:
         found = over(file, scene)
         assert (found[:3, :4] == 2).all() and (found[:, 4:8] == 1).all()
         assert (found[3:, :4] == N).all()
+
+    def test_polygons_whose_label_is_missing_are_none(self, scene: Path, tmp_path: Path) -> None:
+        file = self.write(tmp_path / "p.gpkg", {"label": [float("nan"), 7.0]}, "EPSG:32633")
+        found = over(file, scene)
+        assert (found[:, 4:8] == 7).all() and (found[:, :4] == N).all()
 
     def test_the_attribute_must_be_known(self, scene: Path, tmp_path: Path) -> None:
         file = self.write(tmp_path / "p.gpkg", {"a": [1, 2], "b": [3, 4]}, "EPSG:32633")
