@@ -111,16 +111,13 @@ def with_kept(options: WithImagery, kept: KeptImagery | None) -> WithImagery:
     return options.model_copy(update={k: v for k, v in found.items() if k not in given})
 
 
-def require_imagery(
-    data: Sequence[Scene], ensemble: Path, kept: KeptImagery | None, listed: Path | None = None
-) -> None:
+def require_imagery(data: Sequence[Scene], ensemble: Path, kept: KeptImagery | None) -> None:
     """Check that imagery is there, and that what was kept with an ensemble is what it was then.
 
     Args:
         data: the imagery.
         ensemble: the ensemble's directory.
         kept: the imagery's description, if it is that which is kept there.
-        listed: the file that describes it, if it is not the ensemble's.
 
     Raises:
         UserError: a file is missing or another.
@@ -132,13 +129,13 @@ def require_imagery(
         path = _name(file)
         if not isinstance(path, Path):
             continue
-        where = f"{path}, the imagery kept with {listed or ensemble},"
+        where = f"{path}, the imagery kept with {ensemble},"
         if not path.exists():
             raise UserError(f"{where} does not exist", remedy="give other imagery: --data SCENE")
         if _described(path) != file:
             raise UserError(
                 f"{where} is not what it was then",
-                expected=f"files with the SHA-256 that {listed or ensemble / IMAGERY_NAME} lists",
+                expected=f"files with the SHA-256 that {ensemble / IMAGERY_NAME} lists",
                 remedy=f"to use it as it is now, add --data {path}",
             )
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -22,6 +24,23 @@ def _known(bands: tuple[str, ...]) -> tuple[str, ...]:
     except UserError as error:
         raise ValueError(str(error)) from error
     return bands
+
+
+def bare_name(name: object) -> str:
+    """Return the name of imagery for records that travel: its last part, without its place.
+
+    Folders name people, projects and hosts, and addresses carry keys: a bundle is sent to others.
+
+    Args:
+        name: a path, or a name that only GDAL knows. Of one that lists settings, as that of a
+            database does, the driver is left.
+    """
+    text = str(name)
+    quoted = re.search(r'"([^"]*)"', text)
+    last = PurePosixPath((quoted[1] if quoted else text).partition("?")[0]).name.strip("{}")
+    if quoted and ":" in text[quoted.end() :]:
+        last += text[quoted.end() :]  # the variable of a file
+    return text.partition(":")[0] if not last or "=" in last else last
 
 
 class ManifestFile(Strict):
@@ -64,7 +83,7 @@ class KeptFile(Strict):
     """A scene, a folder or a manifest.
 
     Attributes:
-        path: absolute, or a name that only GDAL knows.
+        path: absolute, or a name that only GDAL knows; in a ``deploy.yaml`` its last part.
         sha256: of the file; of a folder, by the names of its files; None for GDAL's names.
     """
 
@@ -88,3 +107,8 @@ class KeptImagery(Strict):
     scale: float | None = Field(default=None, allow_inf_nan=False)
     offset: float | None = Field(default=None, allow_inf_nan=False)
     nodata: Annotated[float, Field(allow_inf_nan=False)] | Literal["none"] | None = None
+
+    def without_places(self) -> KeptImagery:
+        """Return the description for a record that travels: names and digests, no paths."""
+        files = [one.model_copy(update={"path": bare_name(one.path)}) for one in self.files]
+        return self.model_copy(update={"files": tuple(files)})

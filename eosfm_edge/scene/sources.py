@@ -11,7 +11,7 @@ from eosfm_edge.errors import UserError
 from eosfm_edge.files import sha256_file
 from eosfm_edge.formats.bands import Band, parse_bands
 from eosfm_edge.formats.base import read_yaml_model
-from eosfm_edge.formats.imagery import CalibrationManifest, ManifestFile
+from eosfm_edge.formats.imagery import CalibrationManifest, ManifestFile, bare_name
 from eosfm_edge.scene.bands import is_scene
 from eosfm_edge.scene.containers import SceneName, container_of
 from eosfm_edge.scene.products import band_files, metadata_files
@@ -36,12 +36,14 @@ class Source:
     """The images that one ``--data`` names.
 
     Attributes:
-        title: as messages and records name it.
+        title: as messages name it.
+        record: as records that travel name it, without its place.
         parts: at least one.
         chips: whether the parts are chips of one folder.
     """
 
     title: str
+    record: str
     parts: tuple[Part, ...]
     chips: bool = False
 
@@ -81,11 +83,14 @@ def _source(name: SceneName, names: Sequence[Band] | None, radiometry: Radiometr
     if isinstance(name, Path) and name.suffix.lower() in MANIFESTS:
         manifest = read_manifest(name)
         parts = tuple(_listed(name, file, names, radiometry) for file in manifest.files)
-        return Source(f"{manifest.name} ({name}, {manifest.licence})", parts)
+        licence = manifest.licence
+        record = f"{manifest.name} ({bare_name(name)}, {licence})"
+        return Source(f"{manifest.name} ({name}, {licence})", record, parts)
     if isinstance(name, Path) and name.is_dir() and not is_scene(name, names):
         chips = [Part(path, names, radiometry) for path in _chips(name)]
-        return Source(f"{name} ({len(chips)} chips)", tuple(chips), chips=True)
-    return Source(str(name), (Part(name, names, radiometry),))
+        count = f"({len(chips)} chips)"
+        return Source(f"{name} {count}", f"{bare_name(name)} {count}", tuple(chips), chips=True)
+    return Source(str(name), bare_name(name), (Part(name, names, radiometry),))
 
 
 def _chips(folder: Path) -> list[Path]:

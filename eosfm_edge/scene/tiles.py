@@ -90,7 +90,7 @@ def load_tiles(
     found = []
     for source in sources:
         mine = _Sampler(source, wanted, size, seed).take(each, balance=balance)
-        found.append(f"{len(mine)} tiles of {source.title}")
+        found.append(f"{len(mine)} tiles of {source.record}")
         stored += mine
     if len(stored) < _LEAST_TILES:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from support.command import exit_code, inside, leftovers
 from support.scenes import scene_pixels, write_scene
 
 import eosfm_edge as ee
+from eosfm_edge.api.imagery import describe_imagery, keep_imagery
 from eosfm_edge.deploying import road
-from eosfm_edge.errors import ExitCode
+from eosfm_edge.errors import ExitCode, UserError
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.formats.deploy import read_deploy_record
 from eosfm_edge.resume import OtherRequestWarning
@@ -130,9 +132,32 @@ def test_a_replay_makes_the_same_files(
     assert (report.record.ratio, report.record.precision) == (0.5, "int8")
     work_done.clear()
     again = tmp_path / "again" / "x.eosfm"
-    inside("deploy", motes, "--replay", out / "x.eosfm" / "deploy.yaml", "-o", again)
+    record = out / "x.eosfm" / "deploy.yaml"
+    inside("deploy", motes, "--replay", record, "--data", imagery, "-o", again)
     assert digests(again) == digests(out / "x.eosfm")
     assert work_done["prune_ensemble"] == work_done["calibrate_ensemble"] == 1
+
+
+def test_a_replay_reads_what_is_kept_with_the_ensemble_as_it_was_read(
+    motes: Path, imagery: Path, out: Path, tmp_path: Path
+) -> None:
+    ensemble = shutil.copytree(motes, tmp_path / "motes")
+    moved = shutil.copy(imagery, tmp_path / "moved.tif")
+    keep_imagery(ensemble, describe_imagery([imagery], seed=4))
+    options = ee.DeployOptions(tile=64, tiles=12, budget="60000ms", nodata=-1)
+    ee.deploy(ensemble, out / "x.eosfm", options)
+    record = out / "x.eosfm" / "deploy.yaml"
+    assert "path: scene.tif" in record.read_text()
+    assert str(tmp_path) not in record.read_text() and str(imagery.parent) not in record.read_text()
+    for data in ((), ("--data", moved)):
+        again = tmp_path / f"again{len(data)}" / "x.eosfm"
+        inside("deploy", ensemble, "--replay", record, *data, "-o", again)
+        assert digests(again)["deploy.yaml"] == digests(out / "x.eosfm")["deploy.yaml"]
+        assert read_manifest(again).input[0].nodata == read_manifest(record.parent).input[0].nodata
+    other = write_scene(tmp_path / "other.tif", scene_pixels(3, 400, 600, seed=1))
+    keep_imagery(ensemble, describe_imagery([other], seed=4))
+    with pytest.raises(UserError, match=r"deploy\.yaml is not kept with .*: scene\.tif"):
+        inside("deploy", ensemble, "--replay", record, "-o", tmp_path / "c.eosfm")
 
 
 @pytest.fixture
@@ -156,19 +181,24 @@ def test_a_replay_of_something_else_is_refused(
     content = yaml.safe_load(recorded.read_text())
     edited.write_text(yaml.safe_dump({**content, "ratio": 0.3}))
     for arguments, message in (
-        ((specks, "--replay", recorded), "is not the ensemble that was deployed"),
+        (
+            (specks, "--replay", recorded, "--data", imagery),
+            "is not the ensemble that was deployed",
+        ),
         ((motes, "--replay", recorded, "--data", other), "other tiles were drawn than"),
+        ((motes, "--replay", recorded), "add --data scene.tif, with the path of each"),
         ((motes, "--replay", recorded, "--budget", "4ms"), "--replay and --budget are given"),
         ((motes, "--replay", recorded, "--tiles", 4), "--replay and --tiles are given"),
         ((motes, "--replay", imagery), "is not YAML"),
-        ((motes, "--replay", edited), "fp32 at ratio 0.3 is not there"),
+        ((motes, "--replay", edited, "--data", imagery), "fp32 at ratio 0.3 is not there"),
         ((motes, "--replay", tmp_path / "none.yaml"), "none.yaml does not exist"),
     ):
         assert exit_code("deploy", *arguments, "-o", out / "y.eosfm") == ExitCode.WRONG_USE
         assert message in capsys.readouterr().err
         assert leftovers(out) == []
     replaced = recorded.parent
-    arguments = (motes, "--replay", recorded, "--overwrite", "-o", replaced)
+    data = ("--data", imagery)
+    arguments = (motes, "--replay", recorded, *data, "--overwrite", "-o", replaced)
     assert exit_code("deploy", *arguments) == ExitCode.WRONG_USE
     assert "is in the output" in capsys.readouterr().err
     assert read_deploy_record(recorded).ratio == 0

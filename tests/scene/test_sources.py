@@ -72,6 +72,7 @@ def test_rasters_and_names_of_gdal_are_read_as_they_are() -> None:
     for source, name in zip(sources, names, strict=True):
         (part,) = source.parts
         assert (source.title, part.path, source.chips) == (str(name), name, False)
+        assert source.record == "scene.tif"
         assert part.names == (Band(name="B04"),) and part.radiometry == Radiometry(scale=2)
 
 
@@ -113,7 +114,7 @@ def test_a_chip_that_is_larger_gives_more(tmp_path: Path) -> None:
     write_scene(tmp_path / "large.tif", scene_pixels(3, 70, 100), NAMES)
     write_scene(tmp_path / "small.tif", scene_pixels(3, 40, 35, seed=1), NAMES)
     tiles = load_tiles([tmp_path], WANTED, 32, 60, 0)
-    assert f"7 tiles of {tmp_path} (2 chips)" in tiles.source
+    assert f"7 tiles of {tmp_path.name} (2 chips)" in tiles.source
 
 
 def test_a_chip_that_is_smaller_than_a_tile_is_named(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_manifest_says_how_its_files_are_read(tmp_path: Path) -> None:
     assert part.names == tuple(Band(name=name) for name in reversed(NAMES))
     assert part.radiometry == Radiometry(2.0, 3.0, 7.0)
     tiles = load_tiles([manifest], WANTED, 32, 4, 0)
-    assert f"5 tiles of Fields ({manifest}, CC0-1.0); held out: " in tiles.source
+    assert "5 tiles of Fields (m.yaml, CC0-1.0); held out: " in tiles.source
     inside = {v * 2 + 1 for v in pixels[0].ravel().tolist()}
     assert {v for tile in tiles.calibration for v in tile[2].ravel().tolist()} <= inside
 

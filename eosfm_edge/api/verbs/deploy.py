@@ -39,6 +39,7 @@ from eosfm_edge.formats.deploy import (
     record_text,
 )
 from eosfm_edge.formats.engines import EngineEntry, read_index
+from eosfm_edge.formats.imagery import KeptImagery
 from eosfm_edge.formats.recipe import DEFAULT, LEAST_TILES, load_recipe
 from eosfm_edge.progress import Progress, silent
 from eosfm_edge.resume import resumable, work_directory
@@ -126,8 +127,11 @@ def deploy(
     options = options or DeployOptions()
     ensemble, target = as_path(input), as_path(output)
     replayed = _replayed(options)
-    kept = None if options.data else replayed.imagery if replayed else kept_imagery(ensemble)
-    options = with_kept(options, kept)
+    kept = None if options.data else kept_imagery(ensemble)
+    if replayed:
+        options = _read_as_recorded(options, replayed.imagery, kept, ensemble)
+    else:
+        options = with_kept(options, kept)
     own_profile = options.target if isinstance(options.target, Path) else None
     inputs = [ensemble, *options.data, own_profile, options.replay]
     require_output(target, inputs, CONTENTS, overwrite)
@@ -146,7 +150,7 @@ def deploy(
     spec = require_ensemble(ensemble)
     if replayed:
         _require_the_same(replayed, spec, ensemble)
-    require_imagery(options.data, ensemble, kept, options.replay)
+    require_imagery(options.data, ensemble, kept)
     from eosfm_edge.deploying.road import Road, Wanted
     from eosfm_edge.ensemble.store import load_ensemble
     from eosfm_edge.network.tiles import draw_tiles
@@ -189,7 +193,7 @@ def deploy(
                 DeployRecord,
                 created_with=f"eosfm-edge {eosfm_edge.__version__}",
                 ensemble=DeployedFrom.of(spec),
-                imagery=used_imagery(options, kept, seed),
+                imagery=used_imagery(options, kept, seed).without_places(),
                 tiles=asked,
                 tiles_sha256=tiles.sha256,
                 target=profile,
@@ -300,6 +304,30 @@ def _replayed(options: DeployOptions) -> DeployRecord | None:
             remedy="leave one of them out",
         )
     return read_deploy_record(options.replay)
+
+
+def _read_as_recorded(
+    options: DeployOptions, recorded: KeptImagery, kept: KeptImagery | None, ensemble: Path
+) -> DeployOptions:
+    """Return options with imagery that is read as that of a record was.
+
+    A record has no places: the imagery is what is given, or what is kept with the ensemble.
+
+    Raises:
+        UserError: none is given, and what is kept is another.
+    """
+    if kept and kept.without_places().files != recorded.files:
+        kept = None
+    if not options.data and kept is None:
+        names = [shlex.quote(file.path) for file in recorded.files]
+        given = " ".join(f"--data {name}" for name in names)
+        raise UserError(
+            f"the imagery of {options.replay} is not kept with {ensemble}: {', '.join(names)}",
+            expected="the same imagery, wherever it is",
+            remedy=f"add {given}, with the path of each",
+        )
+    read = with_kept(options, recorded)
+    return read.model_copy(update={"data": options.data or with_kept(options, kept).data})
 
 
 def _text(path: Path | None) -> str:
