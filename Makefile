@@ -9,7 +9,7 @@ RUN_BIN := $(RUN_VENV)/bin
 # The native library is built when the package is installed, from all of runtime/ but what tests alone read.
 NATIVE := $(shell find runtime -type f -not -path 'runtime/tests/*' -not -path 'runtime/examples/*')
 # Markers of the deep tier; pyproject.toml says what each is.
-DEEP := sanitizers or cross or engines or slow
+DEEP := sanitizers or cross or engines or slow or thorough
 
 # What is installed where `make demo` runs: a wheel, as users have it.
 PACKAGE := $(shell find eosfm_edge targets pruning calibration export -type f -not -path '*/__pycache__/*')
@@ -20,7 +20,7 @@ help:
 	@echo 'make demo          run a small bundle over a Sentinel-2 scene, without PyTorch (downloads 0.14 GB)'
 	@echo 'make road          import, prune, calibrate, export and run, before and after (PyTorch: downloads gigabytes)'
 	@echo 'make test          run the tests of every change, in minutes'
-	@echo 'make test-deep     run sanitizers, fuzzers, emulators, engine builds and full-size networks'
+	@echo 'make test-deep     run sanitizers, fuzzers, emulators, engine builds, full-size networks, more cases'
 	@echo 'make test-all      run both'
 	@echo 'make lint          check style and types'
 	@echo 'make tidy          look for faults in libeosfm with clang-tidy (some minutes)'

@@ -33,6 +33,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ensemble directory: RGB, 13-band and radar specialists over a 13-band input."""
+    from support.palettes import with_palette
     from support.weights import S2_INPUT, write_pth
 
     from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
@@ -41,6 +42,7 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = write_pth(folder / "ensemble.pth", (3, 13, 2))
         with pytest.warns(UserWarning, match=SKIPPED):
             import_ensemble([source], folder / "small", ImportOptions(input=S2_INPUT))
+        with_palette(folder / "small")
 
     return make_once(tmp_path_factory, "ensemble", make) / "small"
 
@@ -70,28 +72,22 @@ def imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def specks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ensemble directory: two tiny specialists, fused by a 1x1 convolution."""
+    from support.palettes import with_palette
     from support.specimens import ensemble_of, write_ensemble
 
-    return (
-        make_once(
-            tmp_path_factory,
-            "specks",
-            lambda folder: write_ensemble(folder / "specks", ensemble_of()),
-        )
-        / "specks"
-    )
+    def make(folder: Path) -> None:
+        with_palette(write_ensemble(folder / "specks", ensemble_of()))
+
+    return make_once(tmp_path_factory, "specks", make) / "specks"
 
 
 @pytest.fixture(scope="session")
 def motes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of specialists twice as wide, of whose cost most is in hidden channels."""
+    from support.palettes import with_palette
     from support.specimens import ensemble_of, write_ensemble
 
-    return (
-        make_once(
-            tmp_path_factory,
-            "motes",
-            lambda folder: write_ensemble(folder / "motes", ensemble_of(backbone="mote")),
-        )
-        / "motes"
-    )
+    def make(folder: Path) -> None:
+        with_palette(write_ensemble(folder / "motes", ensemble_of(backbone="mote")))
+
+    return make_once(tmp_path_factory, "motes", make) / "motes"

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support.specimens import SCALE, encoder_of, ensemble_of, tiles_of, write_ensemble
+from support.tiers import thorough
 
 from eosfm_edge.calibration import calibrate, encoder
 from eosfm_edge.calibration.calibrate import CalibrateOptions, calibrate_ensemble
@@ -224,7 +225,7 @@ def test_biases_are_corrected_last(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(5 * a <= b for a, b in zip(*shifts, strict=True)), shifts
 
 
-@pytest.mark.parametrize("grn", ["exact", "static"])
+@pytest.mark.parametrize("grn", ["static", *thorough("exact")])
 def test_distillation_brings_back_some_of_what_was_lost(
     grn: Grn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

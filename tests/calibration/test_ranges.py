@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.chains import image_of
 from support.specimens import MOTE, SPECK, encoder_of, signal_to_noise, tiles_of
+from support.tiers import thorough
 from torch import Tensor
 
 from eosfm_edge.calibration import activations, ranges
@@ -58,7 +59,7 @@ def ill_conditioned(seed: int) -> Any:
 # Equalisers
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *thorough(1, 2, 3)])
 def test_equalisers_help_where_inputs_differ_in_size(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +76,7 @@ def test_equalisers_help_where_inputs_differ_in_size(
     assert min(gains) >= 6, gains
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *thorough(1, 2)])
 def test_the_pixels_of_a_patch_have_one_equaliser(seed: int) -> None:
     rounded, chosen = int8(ill_conditioned(seed), WAVES, None)
     names = [name for name in chosen if name.endswith("downsample")]
@@ -122,7 +123,7 @@ def test_depthwise_inputs_are_divided_by_their_peaks() -> None:
 # Methods
 
 
-@pytest.mark.parametrize(("seed", "backbone"), [(0, SPECK), (1, MOTE)])
+@pytest.mark.parametrize(("seed", "backbone"), [(0, SPECK), *thorough((1, MOTE))])
 def test_auto_is_about_as_good_as_the_best_method(seed: int, backbone: str) -> None:
     encoder = encoder_of(seed, backbone)
     ratios = {
@@ -143,7 +144,7 @@ def product_errors(encoder: DeployedEncoder, rows: dict[str, Tensor]) -> dict[st
     return found
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *thorough(1)])
 def test_auto_takes_for_each_layer_what_leaves_the_smallest_error(seed: int) -> None:
     encoder = encoder_of(seed)
     exact = DeployedEncoder(encoder)

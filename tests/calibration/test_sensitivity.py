@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.specimens import encoder_of, tiles_of
+from support.tiers import thorough
 from torch import Tensor
 
 from eosfm_edge.calibration.judge import Judge
@@ -46,7 +47,7 @@ def slowly(encoder: DeployedEncoder) -> Sensitivity:
     return found
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *thorough(1, 2)])
 def test_each_layer_costs_what_it_costs_in_the_whole_encoder(seed: int) -> None:
     encoder = prepared(seed)
     found, expected = sensitivities(encoder, BATCHES, normalise), slowly(encoder)

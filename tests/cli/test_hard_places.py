@@ -121,11 +121,11 @@ def test_lines_are_not_wrapped_where_there_is_no_terminal(small: Path, tmp_path:
 
 def shown(*arguments: str, columns: int = 80) -> str:
     """Return what the command prints on a terminal of so many columns."""
-    environment = {**os.environ, "COLUMNS": str(columns)}
-    command = [sys.executable, "-m", "eosfm_edge", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, check=True
-    ).stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        code, out, err = run(*arguments)
+    assert code == 0, err
+    return out
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.command import KNOWN, leftovers, run, start
 from support.scenes import scene_pixels, write_scene
+from support.tiers import thorough
 
 from eosfm_edge.errors import ExitCode
 from eosfm_edge.formats.bands import S2_L1C
@@ -27,7 +28,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("sent", "code", "word"), SIGNALS)
-@pytest.mark.parametrize("verb", ["run", "export"])
+@pytest.mark.parametrize("verb", ["run", *thorough("export")])
 def test_an_end_in_the_middle_leaves_nothing(
     verb: str, sent: signal.Signals, code: int, word: str, bundle: Path, ensemble: Path,
     large: Path, tmp_path: Path,

@@ -6,7 +6,6 @@ import json
 import pkgutil
 from pathlib import Path
 
-import pytest
 from support.command import run
 from support.weights import write_pth
 
@@ -34,12 +33,15 @@ def test_every_other_module_can_be_imported() -> None:
     assert code == 0, err
 
 
-@pytest.mark.parametrize("verb", [None, *sorted(cli.commands)])
-def test_every_help_is_shown(verb: str | None) -> None:
-    arguments = ["--help"] if verb is None else [verb, "--help"]
-    code, out, err = run(*arguments, prelude=REFUSE)
+def test_every_help_is_shown() -> None:
+    every = (
+        "from eosfm_edge.cli.main import cli\n"
+        "for verb in sorted(cli.commands):\n"
+        "    cli.main([verb, '--help'], standalone_mode=False)\n"
+    )
+    code, out, err = run("--help", prelude=REFUSE + every)
     assert code == 0, err
-    assert out.split()[:2] == ["Usage:", "eosfm-edge"]
+    assert out.count("Usage:") == len(cli.commands) + 1
 
 
 def test_a_bundle_is_run_verified_and_inspected(bundle: Path, scene: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from support.speck import SPECK
+from support.tiers import thorough
 from support.weights import State, encoder_state
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -210,13 +211,15 @@ def features_of(ensemble: Ensemble, image: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize(
     "selection",
     [
-        SelectionSpec(mode="topk", k=1),
         SelectionSpec(mode="topk", k=2, scale_features=True),
-        SelectionSpec(mode="topk", k=3, scale_features=True),
         SelectionSpec(mode="smooth"),
-        SelectionSpec(mode="smooth", scale_features=True),
+        *thorough(
+            SelectionSpec(mode="topk", k=1),
+            SelectionSpec(mode="topk", k=3, scale_features=True),
+            SelectionSpec(mode="smooth", scale_features=True),
+        ),
     ],
-    ids=["one", "scaled-two", "scaled-all", "smooth", "scaled-smooth"],
+    ids=["scaled-two", "smooth", "one", "scaled-all", "scaled-smooth"],
 )
 @pytest.mark.parametrize("projection", [False, True], ids=["native", "projected"])
 @pytest.mark.parametrize("normalisation", ["batch", "layer", "none"])

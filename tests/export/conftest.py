@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.palettes import with_palette
 from support.scenes import scene_pixels, write_scene
 from support.shared import make_once
 from support.weights import write_pth
@@ -21,6 +22,7 @@ def tiny_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bands = tuple(InputBand(name=name, scale=1e-4) for name in ("B04", "B03", "B02"))
         source = write_pth(folder / "tiny.pth", [3])
         import_ensemble([source], folder / "tiny", ImportOptions(input=bands))
+        with_palette(folder / "tiny")
 
     return make_once(tmp_path_factory, "tiny", make) / "tiny"
 

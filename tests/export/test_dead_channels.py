@@ -11,6 +11,7 @@ import torch
 from support.precise import calibrated
 from support.scenes import scene_pixels, write_scene
 from support.specimens import MOTE
+from support.tiers import thorough
 from support.weights import encoder_state
 
 from eosfm_edge.ensemble.importer import ImportOptions, import_ensemble
@@ -42,7 +43,7 @@ def given(
     return folder / "dead", write_scene(folder / "scene.tif", scene_pixels(3, 256, 256), names)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["int8", *thorough("fp32", "bf16")])
 def test_dead_channels_export_and_run_in_any_precision(
     given: tuple[Path, Path], tmp_path: Path, precision: str
 ) -> None:

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from support.command import run
 from support.precise import TILE, calibrated, exported
+from support.tiers import thorough
 
 from eosfm_edge.exporting import integer_biases
 from eosfm_edge.exporting.choice import in_order
@@ -102,7 +103,10 @@ def test_integer_biases_are_close_to_the_real_ones(int8: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "precision", "worst"),
-    [("desktop-tensorrt", "fp16", 35), ("desktop-tensorrt", "bf16", 30), ("cpu", "bf16", 30)],
+    [
+        ("desktop-tensorrt", "fp16", 35),
+        *thorough(("desktop-tensorrt", "bf16", 30), ("cpu", "bf16", 30)),
+    ],
 )
 def test_halves_keep_their_islands_and_their_signal(
     tmp_path: Path, motes: Path, imagery: Path, target: str, precision: Precision, worst: float

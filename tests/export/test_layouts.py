@@ -11,6 +11,7 @@ import pytest
 from support.graphs import open_graphs
 from support.precise import exported
 from support.specimens import ensemble_of, write_ensemble
+from support.tiers import thorough
 
 from eosfm_edge.bundle.known_answer import read_known_answer, sqnr_db
 from eosfm_edge.engines.build import parse_graphs
@@ -38,9 +39,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_ensemble(folder, ensemble_of((3, 3, 3), backbone="mote"))
 
 
-@pytest.mark.parametrize(
-    "precision", ["fp32", "fp16", pytest.param("int8", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("precision", ["fp16", *thorough("fp32", "int8")])
 def test_layouts_give_the_same(
     tmp_path: Path, three: Path, imagery: Path, precision: Precision
 ) -> None:

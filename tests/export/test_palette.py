@@ -39,6 +39,14 @@ def palette_at(path: Path) -> Palette:
 
 
 @pytest.fixture(scope="module")
+def motes(motes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ensemble before it has a palette."""
+    folder = shutil.copytree(motes, tmp_path_factory.mktemp("plain") / "motes")
+    (folder / "palette.safetensors").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
 def pruned(motes: Path, imagery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pruned") / "half"
     prune_ensemble(motes, [imagery], folder, PruneOptions(recipe=RECIPE, ratio=0.5, tile=TILE))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.command import run
+from support.tiers import thorough
 
 import eosfm_edge as ee
 from eosfm_edge.errors import UserError
@@ -32,9 +33,11 @@ def test_a_target_has_graphs_by_default_only_if_tensorrt_computes_there(target: 
         ((), {"common", "native"}),
         (("--for", "native"), {"common", "native"}),
         (("--for", "onnx"), {"common", "onnx"}),
-        (("--for", "all"), {"common", "native", "onnx"}),
         (("--target", "desktop-tensorrt"), {"common", "native", "onnx"}),
-        (("--target", "desktop-tensorrt", "--for", "native"), {"common", "native"}),
+        *thorough(
+            (("--for", "all"), {"common", "native", "onnx"}),
+            (("--target", "desktop-tensorrt", "--for", "native"), {"common", "native"}),
+        ),
     ],
 )
 def test_the_command_exports_for_whom_it_is_told(

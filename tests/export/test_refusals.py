@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from support.precise import calibrated
+from support.tiers import thorough
 from torch import Tensor
 
 from eosfm_edge.ensemble.model import Ensemble
@@ -113,7 +114,7 @@ on_every_side = pytest.mark.parametrize(
 
 
 @on_every_side
-@pytest.mark.parametrize("index", [0, 3])
+@pytest.mark.parametrize("index", [3, *thorough(0)])
 def test_a_level_that_differs_is_refused(
     export: Callable[..., Manifest],
     out: Path,
@@ -131,7 +132,7 @@ def test_a_level_that_differs_is_refused(
 
 
 @on_every_side
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, *thorough(np.inf)])
 def test_a_level_that_is_not_finite_is_refused(
     export: Callable[..., Manifest],
     out: Path,
@@ -147,7 +148,7 @@ def test_a_level_that_is_not_finite_is_refused(
     assert "level2 by inf" in found
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("precision", ["int8", *thorough("bf16")])
 @pytest.mark.parametrize(
     "change", [lambda level: -level, lambda level: level * np.nan], ids=["negated", "nan"]
 )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from support.chains import image_of, narrow, spec_of
 from support.specimens import MOTE, enliven
 from support.speck import SPECK
+from support.tiers import thorough
 from torch import Tensor
 
 from eosfm_edge.bundle.graphs import onnxruntime_session
@@ -113,7 +114,7 @@ def decibels(got: Sequence[Any], expected: Sequence[Any]) -> list[float]:
 
 
 @pytest.mark.parametrize("backbone", [SPECK, MOTE])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [0, *thorough(*SEEDS[1:])])
 def test_fp32_is_the_chain(seed: int, backbone: str) -> None:
     ensemble = ensemble_of(seed, backbones=[backbone] * 5)
     stacked = StackedChain(deployed(ensemble, Form(), ["fp32"]))
@@ -126,7 +127,7 @@ def test_fp32_is_the_chain(seed: int, backbone: str) -> None:
 
 
 @pytest.mark.parametrize("form", [HALF, replace(HALF, products="bf16"), TENSORRT])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [0, *thorough(*SEEDS[1:])])
 def test_rounded_it_is_as_near_to_the_chain_as_the_chain_to_itself(seed: int, form: Form) -> None:
     """A last bit decides where a value is rounded to, and all that follows carries it on.
 
@@ -146,7 +147,7 @@ def test_rounded_it_is_as_near_to_the_chain_as_the_chain_to_itself(seed: int, fo
 
 
 @pytest.mark.parametrize("precisions", [["fp32"], ["half"], MIXED])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *thorough(1)])
 def test_onnx_runtime_gives_the_same_of_an_open_batch(
     tmp_path: Path, seed: int, precisions: Sequence[LayerPrecision]
 ) -> None:
@@ -169,7 +170,7 @@ def test_a_specialist_that_is_like_no_other_is_run_as_it_was() -> None:
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *thorough(1)])
 def test_shapes_that_differ_are_stacks_of_their_own(seed: int) -> None:
     """And what each gives is fused in the order of the specialists."""
     backbones = (MOTE, SPECK, MOTE, SPECK, MOTE)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.programs import RUNTIME, run
+from support.tiers import thorough
 
 FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wshadow", "-Werror")
 
 
 @pytest.mark.parametrize("exceptions", ["-fexceptions", "-fno-exceptions"])
-@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+@pytest.mark.parametrize("compiler", ["g++", *thorough("clang++")])
 def test_cpp_handles_keep_the_promises_of_c(
     programs: Path, specks: dict[str, Path], tmp_path: Path, compiler: str, exceptions: str
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 from support.chains import narrow, random_ensemble, spec_of, write
 from support.programs import ROOT, run
+from support.tiers import thorough
 
 from eosfm_edge.device.gpu import first_gpu
 from eosfm_edge.errors import UserError
@@ -37,7 +38,7 @@ def test_cuda_gives_the_known_answer_and_survives_every_failure(
     check_engine(programs, specks[precision], precision, "1" if precision == "fp32" else "9")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["int8", *thorough("fp32")])
 @pytest.mark.parametrize(
     ("fusion", "normalisation", "projection"),
     [
@@ -68,7 +69,7 @@ def test_cuda_runs_every_fusion_over_runs_of_unequal_shapes(
     check_engine(programs, write(tmp_path / "b", ensemble, 64, precision), precision)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["int8", *thorough("fp32")])
 def test_cuda_streams_batches_with_the_results_of_single_tiles(
     programs: Path, specks: dict[str, Path], precision: str
 ) -> None:

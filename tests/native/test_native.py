@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from support.programs import ALL_ISAS, RUNTIME, processor_has, run
+from support.tiers import thorough
 
 CORPUS = RUNTIME / "tests" / "corpus"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", *thorough("bf16", "int8")])
 @pytest.mark.parametrize("name", ["test_api", "test_allocation", "test_heapless", "test_hosting"])
 def test_promises(programs: Path, specks: dict[str, Path], name: str, precision: str) -> None:
     assert "all checks hold" in run([programs / name, specks[precision]])
@@ -23,7 +24,7 @@ def test_a_process_keeps_nothing(programs: Path, specks: dict[str, Path], precis
     assert "all checks hold" in run([programs / "test_process", library, specks[precision]])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", *thorough("int8")])
 def test_misuse_harms_nobody(programs: Path, specks: dict[str, Path], precision: str) -> None:
     assert "all checks hold" in run([programs / "test_misuse", specks[precision]])
 
@@ -38,7 +39,7 @@ def test_promises_on_every_isa(programs: Path, specks: dict[str, Path], isa: str
 
 # A byte in so many is damaged; more in the deep tier.
 @pytest.mark.parametrize("step", ["499", pytest.param("23", marks=pytest.mark.sanitizers)])
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["int8", *thorough("fp32", "bf16")])
 def test_damaged_files(programs: Path, specks: dict[str, Path], precision: str, step: str) -> None:
     run([programs / "test_damaged", specks[precision], step])
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support.chains import Array, expected_of, image_of, narrow, random_ensemble, spec_of, write
 from support.programs import ALL_ISAS, ISAS
 from support.speck import SPECK, register
+from support.tiers import thorough
 from torch import Tensor
 
 from eosfm_edge.bundle.known_answer import sqnr_db
@@ -79,7 +80,7 @@ def test_every_selection(tmp_path: Path, selection: SelectionSpec, fusion: Fusio
         assert least_sqnr(context, ensemble, image_of(3, 32, 32)) >= LEAST_SQNR["fp32"]
 
 
-@pytest.mark.parametrize("backbone", ["atto", "femto", "pico", "nano", "tiny"])
+@pytest.mark.parametrize("backbone", ["atto", "pico", *thorough("femto", "nano", "tiny")])
 def test_sizes_that_timm_knows(tmp_path: Path, backbone: str) -> None:
     ensemble = random_ensemble(spec_of((2,), 2, backbone=backbone))
     with Model(write(tmp_path / "b", ensemble, 64)) as model, model.context() as context:
@@ -219,7 +220,7 @@ def test_layers_of_different_precisions(tmp_path: Path, fc1: Precision, fc2: Pre
         assert min(map(sqnr_db, got, expected)) >= least, isa
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", *thorough("bf16")])
 def test_threads_do_not_change_a_bit(tmp_path: Path, precision: Precision) -> None:
     ensemble = random_ensemble(spec_of((3, 13), 13, fusion="conv1x1"), fused=(24, 40, 56, 72))
     image = list(image_of(13, 96, 160))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support.chains import narrow
 from support.specimens import MOTE, SPECK, encoder_of, signal_to_noise, tiles_of
 from support.speck import register
+from support.tiers import thorough
 from torch import Tensor
 
 from eosfm_edge.calibration.ranges import set_scales
@@ -64,7 +65,7 @@ def levels_in(encoder: DeployedEncoder, form: Form) -> DeployedEncoder:
 
 
 @pytest.mark.parametrize("tiles", [TILES, ODD], ids=["64x64", "48x80"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *thorough(1, 2)])
 def test_in_fp32_it_is_what_timm_computes(seed: int, tiles: list[Tensor]) -> None:
     encoder = encoder_of(seed)
     assert min(signal_to_noise(encoder, DeployedEncoder(encoder), tiles)) >= EXACT_DB
@@ -95,7 +96,7 @@ def test_a_linear_mlp_is_what_timm_computes() -> None:
     assert min(signal_to_noise(encoder, DeployedEncoder(encoder), ODD[:1])) >= EXACT_DB
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *thorough(1)])
 def test_a_pruned_one_is_what_timm_computes(seed: int) -> None:
     shape = Shape(widths=(8, 16, 16, 8), hidden=((32,), (64,), (96, 96), (64,)))
     encoder = encoder_of(seed, SPECK, shape=shape)
@@ -139,7 +140,7 @@ def int8(seed: int, backbone: str = SPECK) -> tuple[Any, DeployedEncoder]:
 
 @pytest.mark.parametrize("tiles", [TILES, ODD], ids=["64x64", "48x80"])
 @pytest.mark.parametrize("backbone", [SPECK, MOTE])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *thorough(1, 2)])
 @torch.no_grad()
 def test_signed_integers_are_the_unsigned_ones_less_128(
     seed: int, backbone: str, tiles: list[Tensor]
@@ -275,7 +276,7 @@ def differences(encoder: DeployedEncoder, image: Tensor, shift: int) -> list[flo
     return found
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *thorough(1)])
 def test_static_grn_does_not_know_where_a_tile_begins(seed: int) -> None:
     exact, static = (DeployedEncoder(encoder_of(seed)) for _ in range(2))
     make_static(exact, static, [torch.stack(TILES)])
@@ -285,7 +286,7 @@ def test_static_grn_does_not_know_where_a_tile_begins(seed: int) -> None:
     assert min(differences(exact, wide, 128)) > 1e-4
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *thorough(1)])
 def test_static_grn_is_solved_for_and_the_exact_one_is_left(seed: int) -> None:
     encoder = encoder_of(seed)
     exact, static, naive = (DeployedEncoder(encoder) for _ in range(3))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.specimens import MOTE, encoder_of, tiles_of
 from support.speck import SPECK
+from support.tiers import thorough
 
 from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.calibration.ranges import set_scales
@@ -55,7 +56,7 @@ def images(count: int, batch: int = 2, bands: int = 3) -> list[Any]:
     return [torch.stack(tiles_of(batch, seed=seed))[:, :bands] for seed in range(count)]
 
 
-@pytest.mark.parametrize("backbone", [SPECK, MOTE])
+@pytest.mark.parametrize("backbone", [SPECK, *thorough(MOTE)])
 @pytest.mark.parametrize("precision", FORMS)
 def test_stacked_is_as_alone(precision: str, backbone: str) -> None:
     decibels = compare(members(3, *FORMS[precision], backbone), images(3))
@@ -87,7 +88,7 @@ def test_hidden_widths_may_differ(precision: str) -> None:
     assert min(compare(encoders, images(3))) > (100 if precision == "fp32" else 40)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *thorough(1, 2)])
 def test_precisions_may_differ_from_member_to_member(seed: int) -> None:
     encoders = members(3, *FORMS["int8"])
     generator = torch.Generator().manual_seed(seed)

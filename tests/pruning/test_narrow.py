@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.specimens import ensemble_of, imagery_of, signal_to_noise, write_ensemble
+from support.tiers import thorough
 
 from eosfm_edge.ensemble.cost import ensemble_cost
 from eosfm_edge.ensemble.model import Ensemble
@@ -53,7 +54,9 @@ def with_duplicates(fusion: str, projection: bool, normalisation: str = "batch")
     return ensemble
 
 
-@pytest.mark.parametrize(("fusion", "projection"), [*SOLVED[:3], ("none", False)])
+@pytest.mark.parametrize(
+    ("fusion", "projection"), [SOLVED[0], *thorough(*SOLVED[1:3], ("none", False))]
+)
 def test_a_narrowed_ensemble_is_written_and_read_again(
     fusion: str, projection: bool, imagery: Path, tmp_path: Path
 ) -> None:
@@ -84,7 +87,7 @@ def test_channels_that_are_there_twice_cost_nothing(fusion: str, projection: boo
     assert min(signal_to_noise(ensemble, pruned, TILES.calibration, centred=True)) > 50
 
 
-@pytest.mark.parametrize(("fusion", "projection"), SOLVED[:3])
+@pytest.mark.parametrize(("fusion", "projection"), [SOLVED[0], *thorough(*SOLVED[1:3])])
 def test_solving_what_reads_the_levels_again_helps(fusion: str, projection: bool) -> None:
     """Against the same ensemble whose shared layers are only sliced."""
     ensemble = ensemble_of(fusion=fusion, projection=projection)

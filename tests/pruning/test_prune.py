@@ -17,6 +17,7 @@ from support.specimens import (
     same_state,
     write_ensemble,
 )
+from support.tiers import thorough
 from support.timings import write_timings
 
 from eosfm_edge.ensemble.cost import ensemble_cost
@@ -395,7 +396,7 @@ def uninterrupted(
 
 
 @pytest.mark.parametrize(
-    ("what", "at"), [("study", 1), ("distill s0", 6), ("distill s1", 3), ("repair", 2)]
+    ("what", "at"), [("distill s1", 3), *thorough(("study", 1), ("distill s0", 6), ("repair", 2))]
 )
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     specks: Path, imagery: Path, tmp_path: Path, uninterrupted: dict[str, str], what: str, at: int
