@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from eosfm_edge.formats.bundle import Manifest
 
 
-@with_options(ExportOptions, target="TARGET")
+@with_options(ExportOptions, target="TARGET", precision="<auto|fp32|fp16|bf16|int8>")
 def export(
     options: ExportOptions,
     ensemble: EnsembleArgument = None,

@@ -80,7 +80,7 @@ class Planner:
         self._studies: dict[int, Study] = {}
         alive = [i for i, sets in enumerate(ensemble.sets) if sets and i not in self.removed]
         for done, owner in enumerate(alive):
-            progress("study", done, len(alive))
+            progress(f"study: {ensemble.spec.specialists[owner].name}", done, len(alive))
             inputs = inputs_of(ensemble, owner, tiles.calibration)
             self._studies[owner] = study(ensemble.encoders[owner], inputs, recipe)
         progress("study", len(alive), len(alive))

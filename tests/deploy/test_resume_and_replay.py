@@ -15,8 +15,9 @@ from support.scenes import scene_pixels, write_scene
 
 import eosfm_edge as ee
 from eosfm_edge.api.imagery import describe_imagery, keep_imagery
+from eosfm_edge.api.verbs import deploy as verb
 from eosfm_edge.deploying import road
-from eosfm_edge.errors import ExitCode, UserError
+from eosfm_edge.errors import CheckFailedError, ExitCode, UserError
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.formats.deploy import read_deploy_record
 from eosfm_edge.resume import OtherRequestWarning
@@ -123,6 +124,26 @@ def test_a_budget_that_was_missed_is_raised_without_doing_work_again(
     ee.deploy(motes, out / "x.eosfm", options_of(imagery, f"{BUDGET},fidelity=0.5"))
     assert work_done == {**once, "export_bundle": 1}
     assert leftovers(out) == ["x.eosfm"]
+
+
+def test_finished_work_outlives_a_bundle_that_does_not_give_its_known_answer(
+    motes: Path,
+    imagery: Path,
+    out: Path,
+    work_done: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wrong(bundle: Path) -> None:
+        raise CheckFailedError(f"{bundle.name} gives another answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verb, "verify", wrong)
+        with pytest.raises(CheckFailedError, match=r"x\.eosfm gives another answer"):
+            ee.deploy(motes, out / "x.eosfm", options_of(imagery))
+    assert leftovers(out) == ["x.eosfm.work"]
+    once = dict(work_done)
+    ee.deploy(motes, out / "x.eosfm", options_of(imagery))
+    assert work_done == {**once, "export_bundle": once["export_bundle"] + 1}
 
 
 def test_a_replay_makes_the_same_files(

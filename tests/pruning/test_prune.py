@@ -396,7 +396,8 @@ def uninterrupted(
 
 
 @pytest.mark.parametrize(
-    ("what", "at"), [("distill s1", 3), *thorough(("study", 1), ("distill s0", 6), ("repair", 2))]
+    ("what", "at"),
+    [("distill s1", 3), *thorough(("study: s1", 1), ("distill s0", 6), ("repair", 2))],
 )
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     specks: Path, imagery: Path, tmp_path: Path, uninterrupted: dict[str, str], what: str, at: int

@@ -180,7 +180,7 @@ def deploy(
         replayed.max_drop if replayed else options.max_drop,
         promised=not limits.of_fidelity,
     )
-    with resumable(target, wanted.request, keep_after=BudgetsNotMetError) as work:
+    with resumable(target, wanted.request, keep_after=CheckFailedError) as work:
         road = Road(wanted, work, Pace(progress))
         made = work_directory(target) / target.name
         if replayed:
