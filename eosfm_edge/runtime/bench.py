@@ -135,7 +135,10 @@ class Process:
             complaint = self._process.stderr.read().strip().splitlines()
             reason = complaint[-1] if complaint else "it ended without a word"
             raise UserError(f"{self.name} cannot be timed: {reason}")
-        return json.loads(line)
+        answer = json.loads(line)
+        if isinstance(answer, dict) and "error" in answer:
+            raise UserError(f"{self.name} cannot be timed: {answer['error']}")
+        return answer
 
 
 def bench_bundle(

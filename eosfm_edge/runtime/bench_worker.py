@@ -2,6 +2,7 @@
 
 Speaks JSON lines: first what loading took and the memory before it, then for every number on
 standard input the milliseconds of so many runs, and at the end of input the process's peak memory.
+What a user can mend is one too, the last.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eosfm_edge.bundle.known_answer import read_known_answer
+from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bundle import read_manifest
 from eosfm_edge.runtime.backends import open_context
 
@@ -51,14 +53,17 @@ def _memory_mb(key: str) -> float:
 def main() -> None:
     """Run ``bench_worker BUNDLE BACKEND THREADS``."""
     bundle, backend, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    manifest = read_manifest(bundle)
-    bands = list(read_known_answer(bundle, manifest).image[0])
+    try:
+        manifest = read_manifest(bundle)
+        bands = list(read_known_answer(bundle, manifest).image[0])
 
-    def load() -> Callable[[], object]:
-        context = open_context(bundle, manifest, [backend], threads)
-        return lambda: context.run(bands)
+        def load() -> Callable[[], object]:
+            context = open_context(bundle, manifest, [backend], threads)
+            return lambda: context.run(bands)
 
-    serve(load)
+        serve(load)
+    except UserError as error:
+        _say({"error": str(error)})
 
 
 if __name__ == "__main__":

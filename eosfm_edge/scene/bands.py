@@ -130,7 +130,10 @@ class _Files:
                     raise UserError(
                         f"{place} does not exist", expected="a raster file or a folder"
                     ) from error
-                raise UserError(f"cannot open {place} as a raster: {error}") from error
+                raise UserError(
+                    f"cannot open {place} as a raster: {error}",
+                    expected="what GDAL reads, such as a GeoTIFF, or a folder of bands",
+                ) from error
         return self._open[place]
 
 
