@@ -95,8 +95,8 @@ typedef struct eosfm_context eosfm_context;
 typedef enum eosfm_status {
   EOSFM_OK = 0,
   EOSFM_BAD_ARGUMENT = 1, /* the call is wrong; nothing is wrong with the bundle */
-  EOSFM_NOT_FOUND = 2,    /* a file is not there or cannot be read */
-  EOSFM_BAD_BUNDLE = 3,   /* a file is damaged, or not what the format's page says */
+  EOSFM_NOT_FOUND = 2,    /* a file does not exist or cannot be read */
+  EOSFM_BAD_BUNDLE = 3,   /* a file is damaged, or breaks the rules of the format */
   EOSFM_UNSUPPORTED = 4,  /* this processor or this version cannot do it */
   EOSFM_NO_MEMORY = 5,    /* no memory, or none within the limit */
   EOSFM_CANCELLED = 6,    /* eosfm_context_cancel or the progress callback ended the run */
@@ -211,8 +211,8 @@ typedef struct eosfm_model_info {
   int32_t runs; /* of specialists for one image; a specialist may run on several band sets */
   int32_t tile; /* pixels of the side that the bundle was made for, a multiple of 32 */
   int32_t channels[EOSFM_LEVELS]; /* of each level */
-  size_t memory_bytes; /* that it, its contexts and its streams take now, as memory_limit counts */
-  size_t memory_peak_bytes; /* the most that they took at any moment so far */
+  size_t memory_bytes; /* taken now by the model, its contexts and its streams, as memory_limit counts */
+  size_t memory_peak_bytes; /* the most that was taken at any moment so far */
 } eosfm_model_info;
 
 #define EOSFM_MODEL_INFO_INIT {sizeof(eosfm_model_info), NULL, NULL, 0, 0, 0, 0, {0, 0, 0, 0}, 0, 0}
@@ -245,9 +245,9 @@ typedef struct eosfm_specialist_info {
   const char *name;
   const char *backbone; /* timm's name: "convnextv2_atto"; "" if the specialist's file is not there */
   const char *licence; /* "" if the file is not there, or does not say */
-  int32_t bands; /* that it takes */
-  int32_t runs; /* for one image */
-  float factor; /* of the selection, by which its features are multiplied */
+  int32_t bands; /* bands that it takes */
+  int32_t runs; /* its runs for one image */
+  float factor; /* by which the selection multiplies its features */
 } eosfm_specialist_info;
 
 #define EOSFM_SPECIALIST_INFO_INIT {sizeof(eosfm_specialist_info), NULL, NULL, NULL, 0, 0, 0}
@@ -290,7 +290,7 @@ typedef struct eosfm_engine {
 /* A specialist that decides for each image whether the others run. */
 typedef struct eosfm_gate {
   size_t struct_size;
-  int32_t specialist; /* which; it runs first */
+  int32_t specialist; /* the specialist that decides; it runs first */
   /* Called from the thread that runs with the EOSFM_LEVELS levels of the specialist's first run, as they go
    * into the fusion: [channels][height / stride][width / stride], with so many channels each, which are
    * gone after the call. Returns 0 to skip the others, whose features then count as zeros. Not called
@@ -434,14 +434,14 @@ EOSFM_API eosfm_status eosfm_library_describe_engine(int32_t index, eosfm_engine
 /* A context's work since it was created; times in nanoseconds of the wall clock. */
 typedef struct eosfm_statistics {
   size_t struct_size;
-  int64_t images; /* that were computed, a stream's tiles among them */
-  int64_t failures; /* that were begun and not: cancelled, late, not finite, or the engine failed */
-  int64_t tiles; /* of streams, whose patches were given */
-  int64_t tiles_skipped; /* of them, for want of valid pixels */
-  int64_t read_ns; /* pixels into planes */
-  int64_t compute_ns; /* the specialists, or the engine */
-  int64_t fuse_ns; /* fusion, and levels into the caller's memory */
-  int64_t blend_ns; /* tiles of streams into patches */
+  int64_t images; /* computed, tiles of streams included */
+  int64_t failures; /* begun but not finished: cancelled, late, not finite, or the engine failed */
+  int64_t tiles; /* tiles of streams whose patches were given */
+  int64_t tiles_skipped; /* those of them that were skipped for want of valid pixels */
+  int64_t read_ns; /* spent on reading pixels into planes */
+  int64_t compute_ns; /* spent in the specialists, or in the engine */
+  int64_t fuse_ns; /* spent on fusion, and on writing levels into the caller's memory */
+  int64_t blend_ns; /* spent on blending tiles of streams into patches */
 } eosfm_statistics;
 
 #define EOSFM_STATISTICS_INIT {sizeof(eosfm_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
@@ -454,7 +454,7 @@ EOSFM_API eosfm_status eosfm_context_measure(eosfm_context *context, eosfm_stati
 /* A specialist's work in a context of the native engine; zeros where another engine computes. */
 typedef struct eosfm_specialist_statistics {
   size_t struct_size;
-  int64_t runs; /* that were finished; a specialist may run more than once for an image */
+  int64_t runs; /* finished runs; a specialist may run more than once for an image */
   int64_t compute_ns; /* from their beginnings to their ends: where each runs on a thread of its own, those of
                          several specialists are more together than the statistics' compute_ns */
 } eosfm_specialist_statistics;

@@ -290,7 +290,7 @@ eosfm_status Chain::check_known_answer(ErrorText& error) {
   return status;
 }
 
-// Checks that the sets fit a fusion without tensors; matrices are checked when they are packed.
+// Checks that the sets fit a fusion that has no tensors. Matrices are checked when they are packed.
 eosfm_status Chain::check_fusion(int level, ErrorText& error) {
   for (const Run& run : runs) {
     const int channels = set_channels_[run.specialist][level];

@@ -5,8 +5,8 @@
 namespace eosfm {
 namespace {
 
-// Pixels of a strip: few enough that its activations stay in the second-level cache, and enough that weights are
-// used often for each time they are fetched.
+// A strip has few enough pixels that its activations stay in the second-level cache, and enough that weights are
+// used often for each time that they are fetched.
 constexpr int kStripPixels = 112;
 
 // Words of 16 are 64 bytes: no isa pads a matrix's rows further.
@@ -213,8 +213,8 @@ class Pass {
   }
 
  private:
-  // grn[h] = 1 + gamma[h] * norm[h] / (mean of norms + 1e-6): the bias of GRN is in fc2's. Where that
-  // is of integers, the hidden tensor is quantised with the same factors.
+  // Computes grn[h] = 1 + gamma[h] * norm[h] / (mean of norms + 1e-6). GRN's bias is part of fc2's. Where fc2 is
+  // of integers, the hidden tensor is quantised with the same factors.
   void set_grn(const BlockWeights& block, int strips, int hidden) {
     float* grn = memory_.grn;
     if (sums_.mode == EOSFM_GRN_SCENE) {

@@ -10,7 +10,7 @@ const char* const kGpuKernelNames[kGpuKernels] = {"eosfm_stem",       "eosfm_dow
 
 namespace {
 
-// Partial sums of squares of an image, at most: every thread block of the second half adds them up.
+// Most partial sums of squares of an image: every thread block of the second half adds all of them up.
 constexpr int kMostSpans = 32;
 
 // Thread blocks that fill a multiprocessor; columns are split to have as many on all of them. More would
@@ -39,7 +39,7 @@ int rows_for(int words) {
 // Returns the tiles of columns whose sums the warps of a thread block hold at once, as matmul.h's Seat.
 int most_tiles(int rows) { return gpu::kWarpTiles * gpu::kWarps / (rows > 16 ? 2 : 1); }
 
-// Splits tiles of columns over thread blocks: at most so many for each, and enough to fill a GPU.
+// Splits tiles of columns over thread blocks: no more for each than fit, and enough blocks to fill a GPU.
 void split_columns(int tiles, int most, int enough, int others, int* columns, int* splits) {
   const int wanted = smaller(tiles, divided(enough, others));
   *columns = smaller(most, divided(tiles, wanted));
@@ -62,7 +62,7 @@ unsigned thread_blocks_of(const gpu::Cover& cover) {
   return static_cast<unsigned>(cover.spans * cover.splits);
 }
 
-// A block's weights on the device.
+// Holds the addresses of a block's weights on the device.
 struct DeviceBlock {
   const float* depthwise;
   const float* depthwise_bias;
@@ -82,7 +82,7 @@ struct DeviceNetwork {
   Array<DeviceBlock> blocks[kStages];
 };
 
-// A run's working memory.
+// Holds the addresses of a run's working memory.
 struct RunMemory {
   float* pixels[kStages];  // [batch][pixel][channels]
   void* hidden;
@@ -173,7 +173,7 @@ class GpuProgram::Builder {
                        name);
   }
 
-  // One specialist's weights are on the host at a time.
+  // Copies weights to the device; only one specialist's are in the host's memory at a time.
   eosfm_status put_network(int s) {
     const Specialist& specialist = model_.specialists[s];
     DeviceNetwork& to = networks_[s];
@@ -217,7 +217,7 @@ class GpuProgram::Builder {
     return status;
   }
 
-  // Scales, projections and fusions.
+  // Copies scales, projections and fusions to the device.
   eosfm_status put_chain() {
     int widths[kMostSpecialists][kLevels];
     for (int s = 0; s < model_.specialists.size(); ++s) {
@@ -311,8 +311,8 @@ class GpuProgram::Builder {
     program_.launches_[i] = {kernel, descriptors, thread_blocks, static_cast<unsigned>(count), shared_bytes};
   }
 
-  // A launch with one descriptor for each of `count`: fill(i, descriptor) returns whether there is one,
-  // and raises what it needs.
+  // Makes a descriptor for each of `count`: fill(i, descriptor) returns whether there is one, and raises
+  // what it needs.
   template <class Descriptor, class Fill>
   const Descriptor* descriptors(int count, int* filled, const Fill& fill) {
     *filled = 0;
