@@ -72,7 +72,7 @@ def test_the_time_and_energy_of_another_board_are_expected_by_its_data_sheet(
     # A replay needs no profile beside the record, not for the output's name either.
     board.unlink()
     monkeypatch.chdir(shutil.copytree(motes, tmp_path / "six"))
-    inside("deploy", "--replay", out / "x.eosfm" / "deploy.yaml")
+    inside("deploy", "--replay", out / "x.eosfm" / "deploy.yaml", "--data", imagery)
     again = read_deploy_record(tmp_path / "six-our-board.eosfm" / "deploy.yaml")
     assert again == record
 
