@@ -14,7 +14,7 @@ DEEP := sanitizers or cross or engines or slow or thorough
 # What is installed where `make demo` runs: a wheel, as users have it.
 PACKAGE := $(shell find eosfm_edge targets pruning calibration export -type f -not -path '*/__pycache__/*')
 
-.PHONY: help demo road test test-deep test-all lint tidy runtime-only wheels deb gpu-prepare gpu bench fidelity int8 swath seams fuzz clean
+.PHONY: help demo road test test-deep test-all torch-ends lock lint tidy runtime-only wheels deb gpu-prepare gpu bench fidelity int8 swath seams fuzz clean
 
 help:
 	@echo 'make demo          run a small bundle over a Sentinel-2 scene, without PyTorch (downloads 0.14 GB)'
@@ -22,6 +22,8 @@ help:
 	@echo 'make test          run the tests of every change, in minutes'
 	@echo 'make test-deep     run sanitizers, fuzzers, emulators, engine builds, full-size networks, more cases'
 	@echo 'make test-all      run both'
+	@echo 'make torch-ends    run the tests that use PyTorch with its lowest and highest versions (gigabytes, an hour)'
+	@echo 'make lock          write dev.lock anew: the versions of what development installs'
 	@echo 'make lint          check style and types'
 	@echo 'make tidy          look for faults in libeosfm with clang-tidy (some minutes)'
 	@echo 'make runtime-only  verify and run the bundles of make road without torch'
@@ -37,9 +39,10 @@ help:
 	@echo 'make fuzz          fuzz bundles, packets and calls, ten minutes each (clang)'
 	@echo 'make clean         remove what these made'
 
-$(VENV)/installed: pyproject.toml $(NATIVE)
+# dev.lock says which versions, so that what passes here passes elsewhere and later.
+$(VENV)/installed: pyproject.toml dev.lock $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev]' --constraint dev.lock
 	touch $@
 
 $(RUN_VENV)/installed: pyproject.toml $(NATIVE) $(PACKAGE)
@@ -52,11 +55,11 @@ demo: $(RUN_VENV)/installed
 	PATH="$(CURDIR)/$(RUN_BIN):$$PATH" sh examples/demo.sh build/demo
 
 # The environment is that of `make test`, which adds the tools of development to it.
-$(VENV)/road: pyproject.toml $(NATIVE)
+$(VENV)/road: pyproject.toml dev.lock $(NATIVE)
 	@echo 'installing PyTorch and what prunes and calibrates into $(VENV): gigabytes from PyPI, 6 GB on the disk, since'
 	@echo 'it has PyTorch with CUDA; much less where PIP_EXTRA_INDEX_URL leads pip to its wheels for the CPU'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[calibrate,prune]'
+	$(BIN)/pip install --quiet --editable '.[calibrate,prune]' --constraint dev.lock
 	touch $@
 
 road: $(VENV)/road
@@ -70,6 +73,17 @@ test-deep: $(VENV)/installed
 	$(BIN)/pytest --numprocesses auto --dist worksteal -m '$(DEEP)'
 
 test-all: test test-deep
+
+# Of PyTorch and what goes with it, the versions that pyproject.toml allows: an environment of the lowest, and one of
+# the highest, in build/torch-ends. Downloads some gigabytes.
+torch-ends: $(VENV)/installed
+	$(BIN)/python packaging/torch_ends.py build/torch-ends
+
+# After a change of what is needed in pyproject.toml, or to take later versions.
+lock: $(VENV)/installed
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade --extra dev --no-annotate \
+	  --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml --output-file dev.lock
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
