@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,22 @@ def test_what_ci_installs_is_what_the_lock_says() -> None:
     installs = [line for line in lines if "pip install" in line and "$(BIN)/" in line]
     locked = [line for line in installs if "[dev]" in line or "[calibrate,prune]" in line]
     assert len(locked) == 2 and all("--constraint dev.lock" in line for line in locked)
+
+
+@pytest.mark.parametrize("end", ["lowest", "highest"])
+def test_both_ends_of_what_goes_with_torch_are_within_the_ranges(end: str) -> None:
+    spec = importlib.util.spec_from_file_location("ends", ROOT / "packaging" / "torch_ends.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    needed = script.requirements()
+    given = {one.name: one.specifier for one in map(Requirement, script.pins(end, needed))}
+    assert set(given) == {"torch", "torchvision", "timm", "torch-pruning"}
+    for name, specifier in given.items():
+        allowed = needed[name].specifier
+        assert {bound.operator for bound in allowed} == {">=", "<"}, "a range has two ends"
+        if end == "highest":
+            assert specifier == allowed
+        else:
+            (version,) = (one.version for one in specifier)
+            assert allowed.contains(version) and f">={version}" in str(allowed)
