@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,16 @@ def test_the_command_fits_lists_and_removes(bundle: Path, labelled: Path) -> Non
     ee.verify(bundle)
     code, out, _ = run("head", "list", bundle)
     assert "has no heads" in out
+
+
+def test_polygons_without_their_reader_name_the_extra(
+    bundle: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyogrio", None)  # as where it is not installed
+    (tmp_path / "p.gpkg").touch()
+    data = ("--labels", tmp_path / "p.gpkg", "--data", labelled / "scene.tif")
+    code, _, err = run("head", "fit", bundle, *data, "--bands", "B04,B03,B02", "--trust-values")
+    assert code == 2 and "needs pyogrio" in err and ".[heads]" in err
 
 
 @pytest.mark.parametrize(
