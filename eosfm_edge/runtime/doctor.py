@@ -18,7 +18,8 @@ from eosfm_edge.runtime.backends import onnxruntime_library
 
 # By extra, the work that needs it.
 _WORK = {
-    "run": "run, verify, bench",
+    "run": "run, verify, bench, head",
+    "heads": "head fit with polygons",
     "export": "import, export",
     "prune": "prune",
     "calibrate": "calibrate",
