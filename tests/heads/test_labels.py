@@ -73,6 +73,17 @@ def test_a_mask_of_another_grid_is_laid_over_by_place(
     assert (found[:, 5:] == N).all(), "nothing is known of the eastern half"
 
 
+def test_a_scene_whose_first_row_is_the_southernmost_gets_its_labels(tmp_path: Path) -> None:
+    upward = rasterio.Affine(10, 0, 500_000, 0, 10, 4_000_000 - 240)
+    scene = write_mask(tmp_path / "s.tif", np.full((24, 34), 500, np.uint16), transform=upward)
+    with rasterio.open(scene, "r+") as opened:
+        opened.descriptions = ("B04",)
+    codes = np.ones((24, 34), np.uint8)
+    codes[:12] = 2  # the north
+    found = over(write_mask(tmp_path / "m.tif", codes), scene)
+    assert found[:, 0].tolist() == [1, 1, 1, 2, 2, 2]
+
+
 def test_masks_without_a_place_fit_scenes_without_one_by_their_size(tmp_path: Path) -> None:
     scene = write_mask(tmp_path / "s.tif", np.full((24, 34), 500, np.uint16), crs=None)
     with rasterio.open(scene, "r+") as opened:
