@@ -113,6 +113,8 @@ def read_head(path: Path) -> HeadFile:
         raise UserError(f"{path} has no {error.args[0]}", expected="a head's file") from error
     except ValidationError as error:
         raise UserError(f"{path} is not valid: {explain(error)}") from error
+    except TypeError as error:  # a number where an array is expected
+        raise UserError(f"{path} is not valid: {error}") from error
     for number, weight in weights.items():
         if bias.ndim != 1 or weight.ndim != 2 or weight.shape[1] != len(bias):
             raise UserError(

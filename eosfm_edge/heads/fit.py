@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from eosfm_edge.bundle.heads import HeadFile, head_names, write_head
 from eosfm_edge.bundle.intact import require_intact
 from eosfm_edge.bundle.known_answer import read_known_answer
 from eosfm_edge.errors import UserError
 from eosfm_edge.formats.bands import Band
+from eosfm_edge.formats.base import explain
 from eosfm_edge.formats.bundle import Manifest, read_manifest
 from eosfm_edge.formats.heads import (
+    MOST_CLASSES,
     HeadClass,
     HeadSpec,
     head_file,
@@ -302,15 +305,19 @@ def _classes(
             expected="two classes or more",
             remedy="add labels of another class, or scenes that have it",
         )
-    colours = read[0].colours
-    return tuple(
-        HeadClass(
-            name=names[code],
-            code=code,
-            colour=colours.get(code) or _COLOURS[index % len(_COLOURS)],
-        )
-        for index, code in enumerate(found)
-    )
+    if len(found) > MOST_CLASSES:
+        raise UserError(f"the labels have {len(found)} classes", expected=f"at most {MOST_CLASSES}")
+    classes = []
+    for index, code in enumerate(found):
+        colour = read[0].colours.get(code) or _COLOURS[index % len(_COLOURS)]
+        try:
+            classes.append(HeadClass(name=names[code], code=code, colour=colour))
+        except ValidationError as error:
+            raise UserError(
+                f"the class {code} is called {names[code][:40]!r}: {explain(error)}",
+                remedy="rename it in the labels, or with --classes",
+            ) from error
+    return tuple(classes)
 
 
 def _by_level(

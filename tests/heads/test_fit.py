@@ -172,6 +172,12 @@ class TestRefusals:
         refused(bundle, "class lava .30. has no cell",
                 options(labelled, classes="10=dark,20=plain,30=lava"))  # fmt: skip
 
+    @pytest.mark.parametrize("name", ["x" * 80, "\u00e9" * 40, "a\x1b[2Jb"])
+    def test_a_name_that_maps_cannot_hold_is_refused(
+        self, bundle: Path, labelled: Path, name: str
+    ) -> None:
+        refused(bundle, "the class 10 is called", options(labelled, classes={10: name, 20: "b"}))
+
     def test_one_place_cannot_be_held_out(
         self, bundle: Path, labelled: Path, tmp_path: Path
     ) -> None:
