@@ -463,10 +463,20 @@ def test_a_signal_ends_a_run_that_waits(
     assert not leftovers(out.parent)
 
 
+def blocks(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Return whether a process blocks a signal, as the program does once it looks for it."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(mask, 16) & 1 << (number - 1))
+
+
 def test_a_signal_ends_a_bench(program: Path) -> None:
     command = [str(part) for part in (program, "bench", COAST, "--rounds", 100_000)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(0.5)
+        deadline = time.monotonic() + 30
+        while not blocks(process, signal.SIGTERM):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.005)
         process.send_signal(signal.SIGTERM)
         started = time.monotonic()
         printed, err = process.communicate(timeout=20)
