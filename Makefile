@@ -92,11 +92,10 @@ lint: $(VENV)/installed
 	  grep -v '^runtime/tests/abi/0' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
 
-# The checks of .clang-tidy, over the sources that every machine compiles.
+# The checks of .clang-tidy, over all that the library, its program and packets are built from here.
 tidy: $(VENV)/installed
 	$(BIN)/cmake -S runtime -B build/native/tidy -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
-	git ls-files ':(glob)runtime/src/*.cc' 'runtime/backends/onnxruntime/*.cc' 'runtime/program/*.c' | \
-	  xargs -n 1 -P 2 $(BIN)/clang-tidy -quiet -warnings-as-errors='*' -p build/native/tidy
+	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/native/tidy -warnings-as-errors '*'
 
 gpu-prepare: $(VENV)/installed
 	$(BIN)/python benchmarks/gpu/cuda_engine.py prepare build/gpu build/demo/six.eosfm

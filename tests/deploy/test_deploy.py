@@ -128,6 +128,7 @@ def test_the_ensemble_the_imagery_and_the_output_need_not_be_named(
     assert record.imagery == describe_imagery([imagery], seed=5).without_places()
 
 
+@pytest.mark.thorough
 def test_what_fails_the_checks_of_the_export_is_not_taken(
     motes: Path, imagery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +147,7 @@ def test_what_fails_the_checks_of_the_export_is_not_taken(
     assert leftovers(out) == ["x.eosfm"]
 
 
+@pytest.mark.thorough
 def test_files_are_held_to_the_budget_as_they_are_written(
     specks: Path, imagery: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

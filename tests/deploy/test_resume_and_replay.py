@@ -59,6 +59,7 @@ def work_done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return done
 
 
+@pytest.mark.thorough
 def test_an_interruption_at_each_step_costs_no_finished_work(
     motes: Path, imagery: Path, out: Path, tmp_path: Path, work_done: Counter[str]
 ) -> None:

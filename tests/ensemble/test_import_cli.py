@@ -149,6 +149,7 @@ def test_the_longest_names_stay_names_when_they_are_numbered(
     assert names == ["x" * 64, "x" * 62 + "_2"]
 
 
+@pytest.mark.thorough
 def test_a_hostile_file_ends_the_process_with_2_and_without_a_traceback(tmp_path: Path) -> None:
     # Once in a process of its own: what users run.
     source = tmp_path / "hostile.pth"

@@ -39,6 +39,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_ensemble(folder, ensemble_of((3, 3, 3), backbone="mote"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", ["fp16", *thorough("fp32", "int8")])
 def test_layouts_give_the_same(
     tmp_path: Path, three: Path, imagery: Path, precision: Precision

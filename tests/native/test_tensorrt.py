@@ -93,6 +93,7 @@ def verify(programs: Path, backend: Path, bundle: Path) -> Callable[[], str]:
     return lambda: run([programs / "verify", bundle, "tensorrt native"], where)
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("mode", ["fixed", "dynamic"])
 def test_an_engine_that_was_built_here_computes(
     verify: Callable[[], str], bundle: Path, made: Path, mode: str

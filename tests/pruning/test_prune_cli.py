@@ -86,6 +86,7 @@ def test_without_data_nothing_is_written(
     assert leftovers(out) == []
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_goes_on_where_it_was(
     specks: Path, imagery: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_what_is_said_to_be_needed_is_enough(
         assert "the disk is too full" in outcome(bundle, wide, disk, whole)
 
 
+@pytest.mark.thorough
 def test_a_disk_that_others_fill_meanwhile(
     bundle: Path,
     wide: Path,
