@@ -290,7 +290,7 @@ static eosfm_status pack(const Writing *writing, const Part *part, size_t *size)
   if (ZSTD_isError(payload)) return EOSFM_NO_MEMORY; /* nothing else can go wrong: the room is the bound's */
   *size = kHeader + payload;
   memset(at, 0, kHeader);
-  memcpy(at, "EOSP", 4);
+  memcpy(at, "EOSP", 4); /* NOLINT(bugprone-not-null-terminated-result): four letters, no text */
   put16(at + 4, kVersion);
   put16(at + 6, kHeader);
   put32(at + 8, (uint32_t)*size);
@@ -326,7 +326,8 @@ static eosfm_status send_part(const Writing *writing, const Part *whole) {
   /* Cut channels first: a reader more often wants all cells of some channels than all channels of some cells. */
   const int axis = fields->channels > 1 ? 0 : fields->height > 1 ? 1 : 2;
   const int32_t length = axis == 0 ? fields->channels : axis == 1 ? fields->height : fields->width;
-  const int32_t even = wanted < (size_t)length ? length / (int32_t)wanted : 1;
+  const int32_t even =
+      wanted < (size_t)length ? length / (int32_t)wanted : 1; /* NOLINT: at least 2 are wanted */
   for (int32_t start = 0; status == EOSFM_OK && start < length; start += even) {
     const int32_t count = smaller(even, length - start);
     Part part = *whole;

@@ -243,7 +243,7 @@ eosfm_status eosfm_head::parse(const Gguf& file, ErrorText& error) {
       if (!reads_[finer]) continue;
       return error.fail(EOSFM_BAD_BUNDLE, "eosfm.head.levels of %s do not rise", file.file_name());
     }
-    reads_[level] = true;
+    reads_[level] = true;  // NOLINT(clang-analyzer-security.ArrayBound): number is 1 to kLevels
     if (i == 0) level_ = level;
   }
   return status == EOSFM_OK && task_ == EOSFM_CLASSES ? parse_classes(file, error) : status;
