@@ -57,6 +57,7 @@ CONTENTS = (
     f"{SPECIALISTS_FOLDER}/*.onnx",
     f"{HEADS_FOLDER}/*.gguf",
     f"{DEVICE_FOLDER}/*",
+    f"{DEVICE_FOLDER}/bin/*",
     f"{DEVICE_FOLDER}/lib/*",
     f"{DEVICE_FOLDER}/include/*",
     f"{DEVICE_FOLDER}/examples/*",

@@ -19,7 +19,7 @@ from support.scenes import scene_pixels
 
 from eosfm_edge.bundle.sizes import bundle_sizes
 from eosfm_edge.cli.main import cli
-from eosfm_edge.device import cross
+from eosfm_edge.device import cross, package
 from eosfm_edge.device.cross import (
     BACKEND_NAME,
     LIBRARY_NAME,
@@ -34,7 +34,8 @@ from eosfm_edge.device.package import oldest_glibc
 from eosfm_edge.device.readme import readme
 from eosfm_edge.device.service import service
 from eosfm_edge.errors import CheckFailedError, UserError
-from eosfm_edge.formats.bundle import Purpose, read_manifest
+from eosfm_edge.files import require_replaceable
+from eosfm_edge.formats.bundle import CONTENTS, Purpose, read_manifest
 from eosfm_edge.formats.precision import Precision
 from eosfm_edge.formats.target import Profile
 from eosfm_edge.native.binding import Model
@@ -299,6 +300,20 @@ def test_the_page_says_what_was_never_run(target: str) -> None:
         assert f"{mode.name} ({mode.watts:g} W)" in page
     uses_engines = profile.engine == "tensorrt"
     assert ("eosfm-edge build" in page) == uses_engines
+
+
+def test_overwrite_takes_all_that_a_bundle_brings_to_a_board_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(folder: Path, *_: object) -> None:
+        (folder / LIBRARY_NAME).touch()
+
+    monkeypatch.setattr(package, "build_libraries", built)
+    monkeypatch.setattr(package, "build_program", built)
+    bundle = tmp_path / "six.eosfm"
+    bundle.mkdir()
+    package.write_device_package(bundle / "device", find_target("raspberry-pi-5"), "six", "all")
+    require_replaceable(bundle, CONTENTS, overwrite=True)
 
 
 def test_the_page_and_the_unit_are_of_what_the_bundle_is_for() -> None:
