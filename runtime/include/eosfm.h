@@ -685,7 +685,8 @@ typedef struct eosfm_map {
   float *outputs; /* planes of (height >> (2 + level)) x (width >> (2 + level)) cells, one for each output */
   ptrdiff_t channel_stride;
   ptrdiff_t row_stride;
-  uint8_t *classes; /* the code of each cell's class, EOSFM_NO_CLASS where an output is not finite; NULL: not wanted */
+  uint8_t *
+      classes; /* the code of each cell's class, EOSFM_NO_CLASS where an output is not finite; NULL: not wanted */
   ptrdiff_t class_stride; /* from row to row */
   int32_t probabilities; /* not 0: outputs are those of classes, which add up to 1; else before softmax */
 } eosfm_map;
@@ -697,8 +698,8 @@ typedef struct eosfm_map {
  * called from several threads at once.
  *
  * Status: EOSFM_OK, EOSFM_BAD_ARGUMENT. */
-EOSFM_API eosfm_status eosfm_head_apply(eosfm_head *head, const eosfm_level levels[EOSFM_LEVELS], int32_t width,
-                                        int32_t height, const eosfm_map *map);
+EOSFM_API eosfm_status eosfm_head_apply(eosfm_head *head, const eosfm_level levels[EOSFM_LEVELS],
+                                        int32_t width, int32_t height, const eosfm_map *map);
 
 /* ---- Streams --------------------------------------------------------------------------------- */
 
@@ -779,7 +780,8 @@ typedef struct eosfm_stream_options {
   const eosfm_stream_band *mask; /* how the rows of a mask of the host's come, which are pushed as those of
                                     the band EOSFM_STREAM_MASK: EOSFM_U8, 0 where the scene is not valid.
                                     NULL: there is none. Calibration and nodata are ignored. */
-  const eosfm_stream_head *heads; /* up to EOSFM_MOST_HEADS, whose answers patches have beside the levels that are wanted, or
+  const eosfm_stream_head
+      *heads; /* up to EOSFM_MOST_HEADS, whose answers patches have beside the levels that are wanted, or
                                      without any: memory then follows the answers, since a level that only heads
                                      read is kept for one tile */
   size_t head_count;
@@ -852,7 +854,8 @@ typedef struct eosfm_patch_map {
   const float *outputs; /* a plane for each; NaN where there is no data */
   ptrdiff_t channel_stride; /* in floats */
   ptrdiff_t row_stride;
-  const uint8_t *classes; /* [height][width]: codes, EOSFM_NO_CLASS where there is no data; NULL of a regression */
+  const uint8_t
+      *classes; /* [height][width]: codes, EOSFM_NO_CLASS where there is no data; NULL of a regression */
   ptrdiff_t class_stride; /* from row to row */
   int64_t row; /* where in the answer for the scene the patch begins, in cells of the head's level */
   int32_t column;
@@ -870,7 +873,8 @@ typedef struct eosfm_patch {
   int64_t tiles; /* of the stream so far */
   int64_t tiles_skipped;
   eosfm_patch_level *levels; /* the caller's array of EOSFM_LEVELS, which is filled in */
-  eosfm_patch_map *maps; /* the same, of as many as the stream has heads, in their order; NULL if it has none */
+  eosfm_patch_map
+      *maps; /* the same, of as many as the stream has heads, in their order; NULL if it has none */
 } eosfm_patch;
 
 #define EOSFM_PATCH_INIT {sizeof(eosfm_patch), 0, 0, 0, 0, 0, NULL, NULL}
