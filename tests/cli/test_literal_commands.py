@@ -96,12 +96,16 @@ def test_one_ensemble_is_exported_for_a_jetson_in_fp16(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # tests/device builds the libraries.
+    # tests/device builds the libraries and the program.
     def build_nothing(folder: Path, glibc: str, names: Sequence[str]) -> None:
         for name in names:
             (folder / name).write_bytes(b"built for the board")
 
+    def build_no_program(folder: Path) -> None:
+        (folder / "eosfm").write_bytes(b"built for the board")
+
     monkeypatch.setattr(package, "build_libraries", build_nothing)
+    monkeypatch.setattr(package, "build_program", build_no_program)
     six = Path(shutil.copytree(motes, here / "six"))
     keep_imagery(six, describe_imagery([imagery], seed=0))
     inside(*EXPORT, "--tile", "64")
