@@ -53,7 +53,7 @@ _VERBS: dict[str, Verb] = {
 # Verbs of a noun, with what help says of it.
 _NOUNS: dict[str, tuple[str, dict[str, Verb]]] = {
     "head": (
-        "Fit heads, which turn features into maps, and list or remove a bundle's.",
+        "Fit, list and remove heads, which turn features into maps.",
         {"fit": fit, "list": list_heads, "remove": remove},
     ),
     "targets": (

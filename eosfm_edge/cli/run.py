@@ -32,7 +32,7 @@ def run(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a bundle over a scene and write its feature levels, and the maps of its heads.
+    """Run a bundle over a scene and write its levels and maps.
 
     They are cloud-optimised GeoTIFFs: level1.tif to level4.tif, and NAME.tif for each head, with
     the classes' colours and names. SCENE is anything rasterio opens, a folder of single-band

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFWriter
 from support.chains import Array, image_of, narrow, random_ensemble, spec_of, write
 from support.programs import ISAS
 from support.speck import SPECK, register
@@ -19,6 +20,7 @@ from torch.nn import functional
 from eosfm_edge.bundle.known_answer import sqnr_db
 from eosfm_edge.ensemble.model import Ensemble, physical_units
 from eosfm_edge.errors import UserError
+from eosfm_edge.native import gguf_writer
 from eosfm_edge.native.binding import Model
 from eosfm_edge.native.header import EosfmError
 from eosfm_edge.network import native_files as native
@@ -258,12 +260,12 @@ def test_scales_that_cannot_be_are_refused(
     spoil: Callable[[Array], Array],
     sentence: str,
 ) -> None:
-    add = native._add
+    add = native.add_tensor
 
-    def spoiling(writer: native.GGUFWriter, tensor: str, array: Array) -> None:
+    def spoiling(writer: GGUFWriter, tensor: str, array: Array) -> None:
         add(writer, tensor, spoil(array) if tensor == f"{name}.input" else array)
 
-    monkeypatch.setattr(native, "_add", spoiling)
+    monkeypatch.setattr(native, "add_tensor", spoiling)
     ensemble = random_ensemble(spec_of((1,), 1, backbone=SPECK))
     bundle = write(tmp_path / "b", ensemble, 32, "int8")
     with pytest.raises(EosfmError, match=sentence) as error:
@@ -275,7 +277,7 @@ def test_scales_that_cannot_be_are_refused(
 def test_files_of_another_version_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "FORMAT_VERSION", 1)
+    monkeypatch.setattr(gguf_writer, "FORMAT_VERSION", 1)
     bundle = write(tmp_path / "b", random_ensemble(spec_of((1,), 1, backbone=SPECK)), 32)
     with pytest.raises(UserError, match=r"is of version 1 .*, expected 2: export the bundle again"):
         Model(bundle)
