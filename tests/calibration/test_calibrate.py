@@ -79,6 +79,7 @@ def quick_plot(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # What is written
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     specks: Path, imagery: Path, made: Path, tmp_path: Path
 ) -> None:
@@ -402,6 +403,7 @@ def test_the_work_on_another_ensemble_is_not_gone_on_with(
     assert content(tmp_path / "out") == content(made)
 
 
+@pytest.mark.thorough
 def test_interrupted_distillation_goes_on_to_the_same_bytes(
     specks: Path, imagery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -428,6 +428,7 @@ def test_a_graph_that_no_file_can_hold_is_refused(
 # ------------------------------------------------------------------------------ what is written
 
 
+@pytest.mark.thorough
 def test_import_needs_no_temporary_folder(tmp_path: Path) -> None:
     from support.weights import write_pth
 

@@ -68,6 +68,7 @@ def test_what_is_within_budget_already_is_not_pruned(
     assert sum(one.cosine is not None for one in report.record.candidates) == 1
 
 
+@pytest.mark.thorough
 def test_fidelity_alone_is_kept_as_fast_as_it_can_be(motes: Path, imagery: Path, out: Path) -> None:
     record = deploy(motes, imagery, out / "x.eosfm", budget="fidelity=0.9").record
     good = [one for one in record.candidates if one.cosine and one.cosine >= 0.9]
@@ -94,6 +95,7 @@ def test_an_impossible_budget_leaves_nothing_and_names_the_nearest(
     assert found["output"] is None and len(found["candidates"]) == 9
 
 
+@pytest.mark.thorough
 def test_a_fidelity_that_a_budget_of_cost_does_not_leave_fails(
     motes: Path, imagery: Path, out: Path
 ) -> None:

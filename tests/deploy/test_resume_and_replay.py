@@ -94,6 +94,7 @@ def test_an_interruption_at_each_step_costs_no_finished_work(
     assert work_done["Planner"] == 1
 
 
+@pytest.mark.thorough
 def test_another_budget_resumes_and_other_imagery_begins_anew(
     motes: Path, imagery: Path, out: Path, tmp_path: Path, work_done: Counter[str]
 ) -> None:

@@ -38,7 +38,7 @@ def tiny_scales(
     return calibrated(tmp_path_factory.mktemp("tiny"), tiny_ensemble, tiny_scene, tile=32)
 
 
-@pytest.fixture(scope="module", params=["cpu", "desktop-tensorrt"])
+@pytest.fixture(scope="module", params=["cpu", *thorough("desktop-tensorrt")])
 def int8(
     motes: Path, imagery: Path, request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -227,6 +227,7 @@ def test_scales_of_other_specialists_are_refused(
     assert code == 2 and "has no scales for specialist" in err
 
 
+@pytest.mark.thorough
 def test_static_grn_makes_tiles_of_a_bundle_independent(
     tmp_path: Path, motes: Path, imagery: Path
 ) -> None:

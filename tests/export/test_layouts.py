@@ -88,6 +88,7 @@ def test_a_stack_is_computed_once(tmp_path: Path, three: Path, imagery: Path) ->
     assert counts["whole"][1] - 3 == 3 * (counts["stacked"][1] - 3)
 
 
+@pytest.mark.thorough
 def test_a_batch_goes_through_every_layout(tmp_path: Path, three: Path, imagery: Path) -> None:
     for layout in LAYOUTS:
         bundle = tmp_path / f"{layout}.eosfm"

@@ -134,6 +134,7 @@ def test_the_graph_gives_what_the_whole_ensemble_gives(
     assert stems(tmp_path / "m.onnx") == [3, 13]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("selection", [SelectionSpec(mode="smooth"), SelectionSpec(mode="topk")])
 def test_a_product_of_all_is_what_the_whole_ensemble_gives(
     selection: SelectionSpec, encoders: list[State], tmp_path: Path

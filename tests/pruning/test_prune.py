@@ -209,6 +209,7 @@ def test_a_specialist_without_its_bands_is_kept(imagery: Path, tmp_path: Path) -
 # Plans
 
 
+@pytest.mark.thorough
 def test_a_plan_replayed_gives_the_same_bytes(specks: Path, imagery: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"recipe": FULL.model_copy(update={"distill": 3}), "ratio": 0.3}
     prune(specks, imagery, tmp_path / "direct", **options)
