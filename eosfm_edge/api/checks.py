@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eosfm_edge.errors import UserError
 from eosfm_edge.files import require_outside, require_replaceable
-from eosfm_edge.formats.bundle import MANIFEST_NAME
+from eosfm_edge.formats.bundle import CONTENTS, MANIFEST_NAME
 from eosfm_edge.formats.ensemble import SPEC_NAME, EnsembleSpec, read_spec
+from eosfm_edge.formats.heads import HEADS_FOLDER
 
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
@@ -70,3 +72,24 @@ def require_output(
     require_outside(output, [path for path in inputs if isinstance(path, Path)])
     if os.path.lexists(output):
         require_replaceable(output.absolute(), contents, overwrite)
+
+
+class HeadsGoWarning(UserWarning):
+    """A bundle that is replaced has heads, which are of its features."""
+
+
+def require_bundle_output(output: Path, inputs: Iterable[object], overwrite: bool) -> None:
+    """Check that a bundle can be written; warn of the heads of one that it replaces.
+
+    Raises:
+        UserError: it holds an input, or is there and may not be replaced.
+    """
+    require_output(output, inputs, CONTENTS, overwrite)
+    heads = sorted(path.stem for path in (output / HEADS_FOLDER).glob("*.gguf"))
+    if heads:
+        warnings.warn(
+            f"the heads of {output} go with it: {', '.join(heads)}. They answer from its features: "
+            "fit them again to the new ones, with eosfm-edge head fit",
+            HeadsGoWarning,
+            stacklevel=3,
+        )

@@ -15,6 +15,7 @@ from support.labelled import CODES, patchwork, write_mask
 from support.scenes import write_scene
 
 import eosfm_edge as ee
+from eosfm_edge.api.checks import HeadsGoWarning, require_bundle_output
 from eosfm_edge.bundle.heads import read_head
 from eosfm_edge.errors import UserError
 from eosfm_edge.native.binding import Model
@@ -50,6 +51,14 @@ def refused(bundle: Path, words: str, options: ee.HeadOptions, name: str = "land
         ee.fit_head(bundle, options, name)
     assert content(bundle) == before
     assert sorted(bundle.parent.iterdir()) == beside
+
+
+def test_a_bundle_that_is_replaced_says_which_heads_go_with_it(tmp_path: Path) -> None:
+    bundle = tmp_path / "six.eosfm"
+    (bundle / "heads").mkdir(parents=True)
+    (bundle / "heads" / "landuse.gguf").touch()
+    with pytest.warns(HeadsGoWarning, match=r"heads of .*six\.eosfm go with it: landuse\. .* fit"):
+        require_bundle_output(bundle, [], overwrite=True)
 
 
 def test_a_head_is_fitted_and_put_into_the_bundle(bundle: Path, labelled: Path) -> None:

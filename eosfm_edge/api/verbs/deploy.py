@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import eosfm_edge
-from eosfm_edge.api.checks import require_ensemble, require_output
+from eosfm_edge.api.checks import require_bundle_output, require_ensemble
 from eosfm_edge.api.imagery import (
     IMAGERY,
     kept_imagery,
@@ -134,7 +134,7 @@ def deploy(
         options = with_kept(options, kept)
     own_profile = options.target if isinstance(options.target, Path) else None
     inputs = [ensemble, *options.data, own_profile, options.replay]
-    require_output(target, inputs, CONTENTS, overwrite)
+    require_bundle_output(target, inputs, overwrite)
     limits = Limits(parse_budgets(options.budget), options.max_drop)
     if replayed is None and not limits.budgets and limits.max_drop is None:
         raise _nothing_asked(ensemble, options)

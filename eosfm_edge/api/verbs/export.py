@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eosfm_edge.api.checks import require_ensemble, require_output
+from eosfm_edge.api.checks import require_bundle_output, require_ensemble
 from eosfm_edge.api.imagery import (
     kept_imagery,
     no_imagery,
@@ -15,7 +15,6 @@ from eosfm_edge.api.imagery import (
 )
 from eosfm_edge.api.options import ExportOptions, PathLike, as_path, flag
 from eosfm_edge.errors import UserError
-from eosfm_edge.formats.bundle import CONTENTS as BUNDLE_CONTENTS
 from eosfm_edge.formats.bundle import require_bundle_name
 from eosfm_edge.formats.calibration import read_scales
 from eosfm_edge.progress import Progress, silent
@@ -61,7 +60,7 @@ def export(
     options = with_kept(options, kept)
     device = options.target if isinstance(options.target, Path) else None
     inputs = [ensemble, options.data, options.calibration, device]
-    require_output(target, inputs, BUNDLE_CONTENTS, overwrite)
+    require_bundle_output(target, inputs, overwrite)
     if options.split and options.stack:
         raise UserError("both split and stack are given", expected="one of them")
     profile = find_target(str(options.target))
