@@ -45,7 +45,10 @@ def require_tools() -> None:
 
 
 def build_libraries(folder: Path, glibc: Version, names: Sequence[str] = LIBRARIES) -> None:
-    """Build libeosfm and its backend for aarch64, stripped; the same sources give the same bytes.
+    """Build libeosfm and its backend for aarch64, stripped.
+
+    The same sources give the same bytes, but for the first build with an empty cache of Zig's: that
+    has memcpy, expf and four like them from Zig's own library instead of the board's.
 
     Args:
         folder: where ``libeosfm.so.0`` and ``libeosfm_onnxruntime.so`` go.
