@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
 
 from eosfm_edge.bundle.palette import GROUPS, Palette
 from eosfm_edge.files import cannot_write
+from eosfm_edge.runtime.codes import BLOCK, create_codes, move_to_cog
 from eosfm_edge.runtime.features import block_size, windows, write_errors
 
 Counts = NDArray[np.int64]  # (GROUPS + 1,) cells of each group; the first have no data
@@ -27,7 +27,6 @@ COLOURS = (
     (204, 121, 167),
     (153, 153, 153),
 )
-_BLOCK = 512
 
 
 def write_groups(path: Path, features: Path, palette: Palette) -> Counts:
@@ -45,41 +44,25 @@ def write_groups(path: Path, features: Path, palette: Palette) -> Counts:
         UserError: it does not fit on the disk.
     """
     plain = path.with_suffix(".plain.tif")
-    colours = {number: (*colour, 255) for number, colour in enumerate(COLOURS, start=1)}
     counts = np.zeros(GROUPS + 1, np.int64)
     with rasterio.open(features) as source:
         needed = 3 * source.width * source.height + (1 << 20)
         with write_errors(path, needed):
-            with rasterio.open(
+            with create_codes(
                 plain,
-                "w",
-                driver="GTiff",
-                dtype="uint8",
-                count=1,
-                width=source.width,
-                height=source.height,
-                transform=source.transform,
+                source.width,
+                source.height,
                 crs=source.crs,
+                transform=source.transform,
+                colours=dict(enumerate(COLOURS, start=1)),
                 nodata=0,
-                tiled=True,
-                blockxsize=_BLOCK,
-                blockysize=_BLOCK,
             ) as target:
-                target.write_colormap(1, {0: (0, 0, 0, 0), **colours})
                 target.update_tags(groups_of=palette.of, level=f"level{palette.grouped}")
                 for window in windows(source.width, source.height, block_size(source.count)):
                     found = palette.groups(source.read(window=window))
                     counts += np.bincount(found.ravel(), minlength=GROUPS + 1)
                     target.write(found, 1, window=window)
-            rasterio.shutil.copy(
-                plain,
-                path,
-                driver="COG",
-                blocksize=_BLOCK,
-                compress="DEFLATE",
-                overview_resampling="NEAREST",
-            )
-            plain.unlink()
+            move_to_cog(plain, path, "NEAREST")
             # GDAL tells nobody when a block does not fit on the disk: see what is there.
             if (count_groups(path) != counts).any():
                 raise cannot_write(path, "it does not read back as it was written", needed)
@@ -90,7 +73,7 @@ def count_groups(path: Path) -> Counts:
     """Return how many cells of a raster of groups are in each; the first of them have no data."""
     counts = np.zeros(GROUPS + 1, np.int64)
     with rasterio.open(path) as raster:
-        for window in windows(raster.width, raster.height, _BLOCK):
+        for window in windows(raster.width, raster.height, BLOCK):
             counts += np.bincount(raster.read(1, window=window).ravel(), minlength=GROUPS + 1)
     return counts
 
@@ -107,7 +90,7 @@ def share_in_the_same_group(first: Path, second: Path) -> float:
     """
     same = both = 0
     with rasterio.open(first) as a, rasterio.open(second) as b:
-        for window in windows(a.width, a.height, _BLOCK):
+        for window in windows(a.width, a.height, BLOCK):
             mine, other = a.read(1, window=window), b.read(1, window=window)
             valid = (mine > 0) & (other > 0)
             both += int(valid.sum())

@@ -8,8 +8,6 @@ from types import TracebackType
 from xml.etree import ElementTree as Xml
 
 import numpy as np
-import rasterio
-import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -23,6 +21,7 @@ from eosfm_edge.native.head import Head
 from eosfm_edge.native.header import EosfmError
 from eosfm_edge.native.stream import PatchMap
 from eosfm_edge.runtime.cells import CellArray
+from eosfm_edge.runtime.codes import BLOCK, create_codes, move_to_cog
 from eosfm_edge.runtime.features import (
     LevelRaster,
     add_to_checksum,
@@ -32,7 +31,6 @@ from eosfm_edge.runtime.features import (
     written_bytes,
 )
 
-_BLOCK = 512
 # Of GDAL's raster attribute tables: what a column is, and of which type.
 _COLUMNS = (
     ("Value", "0", "5"),
@@ -169,44 +167,28 @@ class MapRasters:
         path = self._folder / f"{self.head.name}.tif"
         plain = path.with_suffix(".plain.tif")
         needed = 2 * cells.bytes + (1 << 20)
-        colours = {one.code: (*one.colour, 255) for one in self.head.classes}
         checksum = 0
         with write_errors(path, needed):
-            with rasterio.open(
+            with create_codes(
                 plain,
-                "w",
-                driver="GTiff",
-                dtype="uint8",
-                count=1,
-                width=cells.width,
-                height=cells.height,
-                transform=self._transform,
+                cells.width,
+                cells.height,
                 crs=self._crs,
+                transform=self._transform,
+                colours={one.code: one.colour for one in self.head.classes},
                 nodata=NO_CLASS,
-                tiled=True,
-                blockxsize=_BLOCK,
-                blockysize=_BLOCK,
             ) as dataset:
-                dataset.write_colormap(1, {**colours, NO_CLASS: (0, 0, 0, 0)})
                 dataset.descriptions = (self.head.name,)
                 dataset.update_tags(**self._tags)
-                for window in windows(cells.width, cells.height, _BLOCK):
+                for window in windows(cells.width, cells.height, BLOCK):
                     left, top, width, height = window.flatten()
                     codes = cells.read(left, top, width, height).transpose(2, 0, 1)
                     dataset.write(codes, window=window)
                     checksum = add_to_checksum(checksum, codes)
             cells.close()
-            rasterio.shutil.copy(
-                plain,
-                path,
-                driver="COG",
-                blocksize=_BLOCK,
-                compress="DEFLATE",
-                overview_resampling="MODE",
-            )
-            plain.unlink()
+            move_to_cog(plain, path, "MODE")
             # GDAL tells nobody when a block does not fit on the disk: see what is there.
-            if read_checksums(path, 1, _BLOCK) != [checksum]:
+            if read_checksums(path, 1, BLOCK) != [checksum]:
                 raise cannot_write(path, "it does not read back as it was written", needed)
         return path
 

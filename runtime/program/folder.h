@@ -16,7 +16,7 @@ typedef struct Folder {
  * case. */
 int create_folder(Folder *folder, const char *path, int overwrite);
 
-/* Returns whether a file is in the place of the folder, where replacing it would remove that. */
+/* Returns whether a file lies in the folder that would be replaced, and so would be lost. */
 int folder_holds(const Folder *folder, const char *file);
 
 /* Makes the path of a file in the scratch folder, to be freed; NULL if there is no memory. */
